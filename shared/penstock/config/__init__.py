@@ -1,0 +1,1 @@
+"""The configuration: its kinds, its files, its topics, and the live view that services read."""

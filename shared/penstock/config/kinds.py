@@ -1,0 +1,186 @@
+"""The kinds of configuration that travel on the ``config-<kind>`` topics, and the rules each entry keeps.
+
+An entry is what one YAML mapping under ``infra/config/<kind>/`` says. Its canonical JSON travels, its version is that
+text's hash, and every reader validates it again. Rules between entries (a team's policy must exist) stand in
+:mod:`penstock.config.references`, since one entry cannot know them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
+
+from penstock.config.entry import Entry, Instant, ModelName, Money, Name, Part, Share
+from penstock.config.policies import MASKABLE, SCANNERS, Policy, ScannerRule
+from penstock.config.prompts import Prompt, PromptMessage, PromptVariable, VariableError
+
+__all__ = [
+    "KINDS", "MASKABLE", "SCANNERS", "Entry", "Policy", "Price", "Prompt", "PromptMessage", "PromptVariable",
+    "Retrieval", "Route", "RouteSampling", "ScannerRule", "Target", "Team", "VariableError",
+]  # fmt: skip
+
+
+class Team(Entry):
+    """Who sends requests and pays for them. Its name is the ``tenant_id`` of events."""
+
+    KIND: ClassVar[str] = "teams"
+
+    name: Name = Field(description="Name of the team: the tenant_id of its events.")
+    allowed_routes: tuple[str, ...] = Field(
+        default=("*",), description='Routes the team may ask for; ["*"] allows all.'
+    )
+    policy: Name = Field(default="default", description="Guardrail policy, where the route names none.")
+    default_route: Name = Field(default="default", description='Route of requests that ask for "default".')
+    requests_per_minute: int | None = Field(default=None, ge=1, description="Admission limit; null for none.")
+    daily_budget: Money | None = Field(default=None, description="Most USD a UTC day; null for none.")
+    monthly_budget: Money | None = Field(default=None, description="Most USD a UTC calendar month; null for none.")
+    budget_alerts: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
+        default=(0.5, 0.8, 1.0), description="Shares of a budget at which on-call is alerted, ascending."
+    )
+    toxicity_alert: Share | None = Field(
+        default=None, description="Toxicity from 0 to 1 that raises an alert; null leaves it to evaluation."
+    )
+
+    @property
+    def key(self) -> str:
+        return self.name
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.allowed_routes:
+            raise ValueError('allowed_routes is empty: the team could ask for nothing; name routes or write ["*"]')
+        if "*" in self.allowed_routes and len(self.allowed_routes) > 1:
+            raise ValueError('allowed_routes holds "*" beside other names: write ["*"] alone, or the names alone')
+        if list(self.budget_alerts) != sorted(set(self.budget_alerts)):
+            raise ValueError("budget_alerts must ascend without repetition, e.g. [0.5, 0.8, 1.0]")
+        if (
+            self.daily_budget is not None
+            and self.monthly_budget is not None
+            and self.daily_budget > self.monthly_budget
+        ):
+            raise ValueError(f"daily_budget {self.daily_budget} exceeds monthly_budget {self.monthly_budget}")
+        return self
+
+    def allows(self, route: str) -> bool:
+        """Whether the team may ask for ``route``."""
+        return "*" in self.allowed_routes or route in self.allowed_routes
+
+
+class Target(Part):
+    """One model behind a route."""
+
+    backend: Literal["extractive", "openai", "vllm"] = Field(
+        description="extractive (embedded, no weights), openai (any compatible endpoint) or vllm."
+    )
+    model: ModelName = Field(description="Model as the backend names it.")
+    base_url: str | None = Field(
+        default=None, description="Address of an OpenAI-compatible endpoint, with its /v1; null for the backend's own."
+    )
+    api_key_env: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Environment variable of inference that holds the key; never the key.",
+    )
+    timeout_s: float = Field(default=60.0, gt=0, le=3600, description="Longest wait for one call, seconds.")
+    weight: int = Field(default=1, ge=1, description="Share of the traffic relative to the route's other targets.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.backend == "extractive" and (self.base_url or self.api_key_env):
+            raise ValueError("the extractive backend runs inside inference: leave out base_url and api_key_env")
+        if self.base_url is not None:
+            url = urlsplit(self.base_url)
+            if url.scheme not in ("http", "https") or not url.hostname:
+                raise ValueError(f"base_url {self.base_url!r} is no address: write http(s)://host[:port]/v1")
+            if url.username or url.password:
+                raise ValueError(
+                    "base_url holds credentials, which every reader of the topic would see: name api_key_env instead"
+                )
+        return self
+
+
+class Retrieval(Part):
+    """How a route grounds its answers."""
+
+    enabled: bool = Field(default=True, description="Whether passages are attached.")
+    collection: Name = Field(default="default", description="Collection of documents to search.")
+    top_k: int = Field(default=4, ge=1, le=100, description="Most passages to attach.")
+    score_floor: Share = Field(default=0.25, description="Least score of a passage, from 0 to 1.")
+    token_budget: int = Field(default=1200, ge=1, description="Most tokens of all passages together.")
+    on_unavailable: Literal["continue", "wait"] = Field(
+        default="continue", description="When the store is away: answer without passages, or wait for it."
+    )
+
+
+class RouteSampling(Part):
+    """Generation parameters of a route, where the request leaves them open."""
+
+    temperature: float | None = Field(default=None, ge=0, le=2, description="Sampling temperature.")
+    top_p: float | None = Field(default=None, gt=0, le=1, description="Nucleus sampling mass.")
+    max_completion_tokens: int | None = Field(default=None, ge=1, description="Most tokens to generate.")
+    stop: tuple[str, ...] = Field(default=(), max_length=4, description="Strings that end the generation.")
+    seed: int | None = Field(default=None, description="Seed of the sampling.")
+
+
+class Route(Entry):
+    """What answers a request, and how."""
+
+    KIND: ClassVar[str] = "routes"
+
+    name: Name = Field(description="Name that requests ask for.")
+    targets: tuple[Target, ...] = Field(
+        min_length=1, description="Models that share the traffic by weight; the next one stands in where one fails."
+    )
+    retrieval: Retrieval = Field(default=Retrieval(), description="How answers are grounded.")
+    policy: Name | None = Field(default=None, description="Guardrail policy; null leaves it to the team.")
+    prompt: Name | None = Field(
+        default=None, description="Registered prompt of requests that name none; null for none."
+    )
+    sampling: RouteSampling = Field(
+        default=RouteSampling(), description="Generation parameters where the request leaves them open."
+    )
+    deadline_s: float | None = Field(
+        default=None, gt=0, description="Seconds after which an answer is of no use, where the request sets none."
+    )
+
+    @property
+    def key(self) -> str:
+        return self.name
+
+
+class Price(Entry):
+    """What one model's tokens cost from an instant on.
+
+    Fields are named as in LiteLLM's model_prices_and_context_window.json, so its entries can be taken over as they are.
+    """
+
+    KIND: ClassVar[str] = "prices"
+
+    model: ModelName = Field(description="Model as completions name it.")
+    litellm_provider: str = Field(default="", description="Provider, e.g. openai.")
+    mode: Literal["chat", "completion", "embedding"] = Field(default="chat", description="What the model is for.")
+    input_cost_per_token: Money = Field(description="USD for one input token.")
+    output_cost_per_token: Money = Field(description="USD for one output token.")
+    cache_read_input_token_cost: Money | None = Field(
+        default=None, description="USD for one cached input token; null prices it as any other."
+    )
+    max_input_tokens: int | None = Field(default=None, ge=1, description="Most tokens of a prompt.")
+    max_output_tokens: int | None = Field(default=None, ge=1, description="Most tokens of an answer.")
+    source: str = Field(default="", description="Where the price was read, and when.")
+    effective_from: Instant | None = Field(
+        default=None, description="First instant of the price, UTC; null for always."
+    )
+
+    @property
+    def key(self) -> str:
+        if self.effective_from is None:
+            return self.model
+        instant = self.effective_from
+        at_midnight = (instant.hour, instant.minute, instant.second, instant.microsecond) == (0, 0, 0, 0)
+        return f"{self.model}@{instant.date().isoformat() if at_midnight else instant.isoformat()}"
+
+
+KINDS: dict[str, type[Entry]] = {kind.KIND: kind for kind in (Team, Route, Policy, Prompt, Price)}
+"""Every kind by its name; the topic is ``config-<name>``, the folder ``infra/config/<name>``."""

@@ -1,0 +1,120 @@
+"""Registered prompts: messages with variables, versioned by content."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from penstock.config.canonical import canonical_json
+from penstock.config.entry import Entry, Name, Part
+
+__all__ = ["Prompt", "PromptMessage", "PromptVariable", "VariableError"]
+
+_PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
+_BRACES = re.compile(r"\{\{.*?\}\}|\{\{|\}\}", re.DOTALL)
+
+
+class VariableError(ValueError):
+    """A prompt's variables do not fit its template; the text names the variable and the remedy."""
+
+
+class PromptMessage(Part):
+    """One message of a template."""
+
+    role: Literal["system", "user", "assistant"] = Field(description="Who says it.")
+    content: str = Field(min_length=1, description="Text with {{variable}} placeholders.")
+
+    def placeholders(self) -> list[str]:
+        """Names between double braces, in order."""
+        return _PLACEHOLDER.findall(self.content)
+
+
+class PromptVariable(Part):
+    """One variable of a prompt."""
+
+    description: str = Field(min_length=1, description="What the variable holds.")
+    required: bool = Field(default=True, description="Whether a request must give it.")
+    default: str | None = Field(default=None, description="Value where the request gives none.")
+    max_length: int | None = Field(default=None, ge=1, description="Most characters of a value; null for no limit.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.required and self.default is not None:
+            raise ValueError("is required and has a default: the default would never be used; write required: false")
+        if self.default is not None and self.max_length is not None and len(self.default) > self.max_length:
+            raise ValueError(f"its default has {len(self.default)} characters, max_length is {self.max_length}")
+        return self
+
+
+class Prompt(Entry):
+    """One immutable version of a prompt; labels point at versions and are no part of one."""
+
+    KIND: ClassVar[str] = "prompts"
+
+    name: Name = Field(description="Name that requests and routes refer to.")
+    template: tuple[PromptMessage, ...] = Field(
+        min_length=1, description="Messages that come before those of the request."
+    )
+    variables: dict[str, PromptVariable] = Field(default={}, description="The template's variables, by name.")
+    labels: tuple[Name, ...] = Field(
+        default=("production",), description="Labels that point at this version, e.g. production, canary."
+    )
+
+    @property
+    def key(self) -> str:
+        """Key of the version itself; every label has one of its own, ``<name>@<label>``."""
+        return f"{self.name}@{self.version}"
+
+    @cached_property
+    def canonical(self) -> str:
+        """As for every entry, without the labels: moving one changes no version."""
+        return canonical_json(self.model_dump(mode="python", exclude_defaults=True, exclude={"labels"}))
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        used: set[str] = set()
+        for index, message in enumerate(self.template):
+            for braces in _BRACES.findall(message.content):
+                if not _PLACEHOLDER.fullmatch(braces):
+                    raise ValueError(f"template.{index}.content: {braces!r} is no placeholder: write {{{{name}}}}")
+            used.update(message.placeholders())
+        if missing := sorted(used - self.variables.keys()):
+            raise ValueError(f"template uses {', '.join(missing)}, which variables does not declare")
+        if unused := sorted(self.variables.keys() - used):
+            raise ValueError(f"variables declares {', '.join(unused)}, which template does not use")
+        for label in self.labels:
+            if re.fullmatch(r"[0-9a-f]{16}", label):
+                raise ValueError(f"label {label!r} looks like a version's hash: choose another")
+        return self
+
+    def render(self, values: Mapping[str, str]) -> list[tuple[str, str]]:
+        """Return the messages as (role, content) with ``values`` in their places.
+
+        Values are put in as they are and never expanded again, so a value cannot bring placeholders of its own.
+
+        Raises:
+            VariableError: a required variable is missing, an unknown one is given, or a value is too long.
+        """
+        if unknown := sorted(values.keys() - self.variables.keys()):
+            raise VariableError(
+                f"prompt {self.name!r} has no variable {', '.join(unknown)}; "
+                f"it has {', '.join(self.variables) or 'none'}"
+            )
+        filled: dict[str, str] = {}
+        for name, variable in self.variables.items():
+            value = values.get(name, variable.default)
+            if value is None:
+                if variable.required:
+                    raise VariableError(f"prompt {self.name!r} needs the variable {name}: {variable.description}")
+                value = ""
+            if variable.max_length is not None and len(value) > variable.max_length:
+                raise VariableError(
+                    f"the variable {name} of prompt {self.name!r} has {len(value)} characters; "
+                    f"{variable.max_length} are allowed"
+                )
+            filled[name] = value
+        return [(m.role, _PLACEHOLDER.sub(lambda hit: filled[hit[1]], m.content)) for m in self.template]
