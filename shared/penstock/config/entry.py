@@ -85,7 +85,7 @@ class Entry(Part):
 
     @cached_property
     def canonical(self) -> str:
-        """Canonical JSON, fields at their default left out: a field added later leaves the versions before it as they are."""
+        """Canonical JSON without fields at their default: a field added later leaves old versions as they are."""
         return canonical_json(self.model_dump(mode="python", exclude_defaults=True))
 
     @cached_property

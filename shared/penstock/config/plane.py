@@ -1,0 +1,182 @@
+"""The configuration as a service sees it: dictionaries in memory that follow the ``config-*`` topics."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import cast
+
+from pydantic import ValidationError
+
+from penstock.bus.types import Message, RawReader
+from penstock.clock import Clock
+from penstock.config.kinds import KINDS, Entry, Policy, Price, Prompt, Route, Team
+from penstock.contracts.codec import Codec, Undecodable
+from penstock.contracts.records import ConfigEntry
+from penstock.telemetry import get_logger
+
+__all__ = ["TOPICS", "ConfigPlane", "ConfigUnavailable", "parse_entry"]
+
+log = get_logger(__name__)
+
+TOPICS = tuple(f"config-{kind}" for kind in KINDS)
+"""Topics of the configuration, one a kind."""
+
+
+_ALWAYS = datetime.min.replace(tzinfo=UTC)
+
+
+class ConfigUnavailable(Exception):
+    """The configuration cannot be read; the message names the cause and the remedy."""
+
+
+def parse_entry(record: ConfigEntry) -> Entry:
+    """Return the entry in ``record``, validated.
+
+    Raises:
+        ValueError: the kind is unknown, the content does not validate, or the version is not the content's hash.
+    """
+    if record.kind not in KINDS:
+        raise ValueError(f"unknown kind {record.kind!r}; there are {', '.join(KINDS)}")
+    try:
+        entry = KINDS[record.kind].model_validate_json(record.content)
+    except ValidationError as error:
+        causes = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'entry'}: {e['msg']}" for e in error.errors())
+        raise ValueError(f"content of {record.kind}/{record.name} is invalid: {causes}") from error
+    if entry.version != record.version:
+        raise ValueError(
+            f"{record.kind}/{record.name} says version {record.version}, its content hashes to {entry.version}: "
+            "publish it with `penstock config apply`"
+        )
+    return entry
+
+
+class ConfigPlane:
+    """The live configuration. Look-ups are reads of dictionaries: no I/O, no await, no copy.
+
+    Fill it from Kafka with :meth:`load` and keep it current with :meth:`follow`; tests use :meth:`of`.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
+        self._prices: dict[str, tuple[list[datetime], list[Price]]] = {}
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry] | Mapping[str, Iterable[Entry]]) -> ConfigPlane:
+        """Return a plane that holds ``entries`` (or the values of a mapping of them by kind)."""
+        plane = cls()
+        for item in entries.values() if isinstance(entries, Mapping) else [entries]:
+            for entry in item:
+                if isinstance(entry, Prompt):
+                    for label in entry.labels:
+                        plane.put(f"{entry.name}@{label}", entry)
+                plane.put(entry.key, entry)
+        return plane
+
+    def team(self, name: str) -> Team | None:
+        """The team ``name``, or None."""
+        return cast("Team | None", self._entries["teams"].get(name))
+
+    def route(self, name: str) -> Route | None:
+        """The route ``name``, or None."""
+        return cast("Route | None", self._entries["routes"].get(name))
+
+    def policy(self, name: str) -> Policy | None:
+        """The policy ``name``, or None."""
+        return cast("Policy | None", self._entries["policies"].get(name))
+
+    def prompt(self, name: str, label: str = "production") -> Prompt | None:
+        """The version of the prompt ``name`` that ``label`` (or a version's content hash) points at, or None."""
+        return cast("Prompt | None", self._entries["prompts"].get(f"{name}@{label}"))
+
+    def price(self, model: str, at: datetime) -> Price | None:
+        """The price of ``model`` in force at ``at``, or None: an unknown price is never zero."""
+        instants, prices = self._prices.get(model, ([], []))
+        position = bisect_right(instants, at)
+        return prices[position - 1] if position else None
+
+    def version(self, kind: str, key: str) -> str | None:
+        """Content hash of an entry by its key (of a prompt: ``<name>@<label>``), or None."""
+        entry = self._entries[kind].get(key)
+        return entry.version if entry is not None else None
+
+    def entries(self, kind: str) -> Mapping[str, Entry]:
+        """Every entry of a kind by its key."""
+        return self._entries[kind]
+
+    def put(self, key: str, entry: Entry) -> None:
+        """Set the entry under ``key``."""
+        self._entries[entry.KIND][key] = entry
+        if isinstance(entry, Price):
+            self._index(entry.model)
+
+    def withdraw(self, kind: str, key: str) -> None:
+        """Remove the entry under ``key``, if there is one."""
+        entry = self._entries[kind].pop(key, None)
+        if isinstance(entry, Price):
+            self._index(entry.model)
+
+    def apply(self, record: ConfigEntry) -> None:
+        """Take one record over.
+
+        Raises:
+            ValueError: it is invalid; the plane is as it was.
+        """
+        if not record.deleted:
+            self.put(record.name, parse_entry(record))
+        elif record.kind in KINDS:
+            self.withdraw(record.kind, record.name)
+
+    async def load(self, reader: RawReader, codec: Codec, clock: Clock, timeout_s: float = 30.0) -> None:
+        """Read the topics to where they end now. ``reader`` stands at their beginning: ``await transport.read(TOPICS)``.
+
+        Raises:
+            ConfigUnavailable: the end was not reached within ``timeout_s``.
+        """
+        give_up = clock.monotonic() + timeout_s
+        while not await reader.at_end():
+            remaining = give_up - clock.monotonic()
+            if remaining <= 0:
+                raise ConfigUnavailable(
+                    f"the end of {', '.join(TOPICS)} was not reached within {timeout_s:g} s: check the broker's health"
+                )
+            self.take(await reader.poll(min(remaining, 1.0)), codec)
+        empty = [kind for kind in ("teams", "routes", "policies") if not self._entries[kind]]
+        if empty:
+            log.warning("no configuration is published", kinds=empty, remedy="run `penstock config apply`")
+
+    async def follow(self, reader: RawReader, codec: Codec) -> None:
+        """Take over what is published from now on, until cancelled; call it after :meth:`load` with the same reader.
+
+        A broker that is away stops nobody: the plane keeps what it has, and the reader goes on when the broker is back.
+        """
+        try:
+            while True:
+                self.take(await reader.poll(1.0), codec)
+        finally:
+            await reader.close()
+
+    def take(self, messages: Iterable[Message], codec: Codec) -> None:
+        """Apply ``messages``; what is undecodable or invalid is logged and skipped, and the last good version stays."""
+        for message in messages:
+            try:
+                record = codec.decode(message.topic, message.value)
+                self.apply(cast("ConfigEntry", record))
+            except (Undecodable, ValueError) as error:
+                log.error(
+                    "configuration entry skipped; the last good version stays",
+                    topic=message.topic,
+                    partition=message.partition,
+                    offset=message.offset,
+                    key=(message.key or b"").decode(errors="replace"),
+                    cause=str(error),
+                )
+
+    def _index(self, model: str) -> None:
+        prices = [cast("Price", entry) for entry in self._entries["prices"].values()]
+        own = sorted((p.effective_from or _ALWAYS, p.key, p) for p in prices if p.model == model)
+        if own:
+            self._prices[model] = ([instant for instant, _, _ in own], [price for _, _, price in own])
+        else:
+            self._prices.pop(model, None)
