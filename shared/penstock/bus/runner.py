@@ -1,0 +1,357 @@
+"""The loop that runs a hop: consume, decode, handle, emit, wait for the acknowledgements, commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import tenacity
+
+from penstock.bus.offsets import OffsetTracker
+from penstock.bus.producer import Producer
+from penstock.bus.types import Event, Hop, Message, Outcome, Partition, RawConsumer, Reject, Sent, Transient, Transport
+from penstock.clock import Clock
+from penstock.contracts.codec import Codec, Invalid, Undecodable
+from penstock.settings import ServiceSettings
+from penstock.telemetry import get_logger, metrics
+from penstock.telemetry.traces import NoTracing, Tracing
+
+__all__ = ["DeadLetterLimit", "HopRunner", "TooManyDeadLetters", "run_hops"]
+
+log = get_logger(__name__)
+
+# Long enough to make commits cheap, short enough that a restart reads little again.
+_COMMIT_INTERVAL_S = 0.25
+_POLL_S = 0.5
+# Batches whose acknowledgements are outstanding while the next ones are handled: hides the broker's round trip.
+_PIPELINE = 8
+
+
+class TooManyDeadLetters(Exception):
+    """Most messages fail: it is the deploy or an upstream that is bad. Stopping keeps the rest in its topic."""
+
+
+class DeadLetterLimit:
+    """Watches the share of dead letters among the newest messages."""
+
+    def __init__(self, max_ratio: float, min_messages: int, window: int = 1000) -> None:
+        self._recent: deque[bool] = deque(maxlen=max(window, min_messages))
+        self._dead = 0
+        self._max_ratio = max_ratio
+        self._min_messages = min_messages
+
+    def saw(self, dead: bool) -> None:
+        """Count one message.
+
+        Raises:
+            TooManyDeadLetters: the share is above the limit.
+        """
+        if len(self._recent) == self._recent.maxlen and self._recent[0]:
+            self._dead -= 1
+        self._recent.append(dead)
+        self._dead += dead
+        seen = len(self._recent)
+        if dead and seen >= self._min_messages and self._dead / seen > self._max_ratio:
+            raise TooManyDeadLetters(
+                f"{self._dead} of the last {seen} messages were dead letters, more than the limit of "
+                f"{self._max_ratio:.0%}; stopped rather than divert everything. See the newest entries of the dlq topic; "
+                "mend the cause, restart, and replay them with `penstock dlq replay`"
+            )
+
+
+class HopRunner:
+    """Runs one hop until it is stopped or fails."""
+
+    def __init__(
+        self,
+        hop: Hop,
+        transport: Transport,
+        codec: Codec,
+        clock: Clock,
+        settings: ServiceSettings,
+        tracing: Tracing | None = None,
+        on_assigned: Callable[[str], None] = lambda group: None,
+    ) -> None:
+        self.hop = hop
+        self._on_assigned = on_assigned
+        self._transport = transport
+        self._codec = codec
+        self._producer = Producer(transport.producer(), codec, hop.service, clock)
+        self._clock = clock
+        self._settings = settings
+        self._tracing = tracing or NoTracing()
+        self._tracker = OffsetTracker()
+        self._limit = DeadLetterLimit(settings.dlq_max_ratio, settings.dlq_min_messages)
+        self._acks: asyncio.Queue[tuple[list[Message], list[Awaitable[Sent]]]] = asyncio.Queue(_PIPELINE)
+        self._lanes: dict[bytes | None, asyncio.Task[None]] = {}
+        self._slots = asyncio.Semaphore(hop.concurrency)
+        self._stopping = asyncio.Event()
+        self._failure: asyncio.Future[None] | None = None
+        self._calm = asyncio.Event()  # clear while partitions are moving
+        self._calm.set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._gauge = metrics.IN_FLIGHT.labels(hop.service, hop.group)
+        self._batch_seconds = metrics.BATCH_SECONDS.labels(hop.service, hop.group)
+
+    def stop(self) -> None:
+        """Take no more messages; :meth:`run` returns when those in flight are finished and committed."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Run until :meth:`stop`.
+
+        Raises:
+            Transient: something outside stayed away longer than the retries last.
+            TooManyDeadLetters: most messages fail.
+        """
+        self._failure = asyncio.get_running_loop().create_future()
+        consumer = await self._transport.subscribe(self.hop.group, self.hop.topics, self._revoked, self._assigned)
+        self._consumer = consumer
+        tasks = [
+            asyncio.create_task(self._guard(job))
+            for job in (self._consume(consumer), self._acknowledge(), self._commit_often(consumer))
+        ]
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({stopping, self._failure}, return_when=asyncio.FIRST_COMPLETED)
+            if not self._failure.done():
+                await self._drain(self._settings.stop_timeout_s)
+            if self._failure.done():
+                self._failure.result()
+        finally:
+            for task in [*tasks, stopping, *self._lanes.values()]:
+                task.cancel()
+            await asyncio.gather(*tasks, stopping, *self._lanes.values(), return_exceptions=True)
+            try:
+                await self._commit(consumer)
+            finally:
+                await consumer.close()
+            if self._failure.done():
+                self._failure.exception()
+            else:
+                self._failure.cancel()
+
+    async def _guard(self, job: Any) -> None:
+        try:
+            await job
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if self._failure is not None and not self._failure.done():
+            self._failure.set_exception(error)
+
+    # -- consuming ---------------------------------------------------------------------------------------------------
+
+    async def _consume(self, consumer: RawConsumer) -> None:
+        concurrent = self.hop.concurrency > 1
+        # Beyond the calls that run, as many again wait decoded, so that a finished call is followed by the next at once.
+        window = self.hop.concurrency * 2
+        paused = False
+        while not self._stopping.is_set():
+            await self._calm.wait()
+            room = window - self._tracker.in_flight if concurrent else self.hop.max_batch
+            if room <= 0:
+                if not paused:
+                    consumer.pause()
+                    paused = True
+                # Polling goes on while paused: the group must not think this member dead.
+                await consumer.poll(0.05, 1)
+                continue
+            if paused:
+                consumer.resume()
+                paused = False
+            messages = await consumer.poll(_POLL_S, min(room, self.hop.max_batch))
+            if not messages or not self._calm.is_set():
+                # Messages that arrive while partitions move are read again from the committed offset.
+                continue
+            for message in messages:
+                self._tracker.taken(Partition(message.topic, message.partition), message.offset)
+            self._idle.clear()
+            self._gauge.set(self._tracker.in_flight)
+            if concurrent:
+                for message in messages:
+                    self._spawn(message)
+            else:
+                await self._batch(messages)
+
+    def _spawn(self, message: Message) -> None:
+        before = self._lanes.get(message.key)
+        task = asyncio.create_task(self._guard(self._in_lane(before, message)))
+        self._lanes[message.key] = task
+        task.add_done_callback(lambda done: self._leave_lane(message.key, done))
+
+    def _leave_lane(self, key: bytes | None, task: asyncio.Task[None]) -> None:
+        if self._lanes.get(key) is task:
+            del self._lanes[key]
+
+    async def _in_lane(self, before: asyncio.Task[None] | None, message: Message) -> None:
+        if before is not None and not before.done():
+            await asyncio.wait({before})
+        async with self._slots:
+            await self._batch([message])
+
+    async def _batch(self, messages: Sequence[Message]) -> None:
+        started = self._clock.monotonic()
+        acks: list[Awaitable[Sent]] = []
+        events: list[Event[Any]] = []
+        for message in messages:
+            try:
+                events.append(Event(message, self._codec.decode(message.topic, message.value)))
+            except Undecodable as error:
+                acks.append(await self._bury(message, error.code, error.reason))
+        for event, outcome in zip(events, await self._handle(events), strict=True) if events else ():
+            await self._emit(event, outcome, acks)
+        self._batch_seconds.observe(self._clock.monotonic() - started)
+        await self._acks.put((list(messages), acks))
+
+    async def _handle(self, events: Sequence[Event[Any]]) -> Sequence[Outcome]:
+        try:
+            outcomes = await self._retrying(events)
+        except Transient:
+            raise
+        except Exception as error:
+            if len(events) == 1:
+                return [self._failed(events[0], error)]
+            # One event must not take its batch with it: each runs alone, and the one that raises is put aside.
+            return [outcome for event in events for outcome in await self._handle([event])]
+        if len(outcomes) != len(events):
+            raise RuntimeError(f"{self.hop.group}: {len(outcomes)} outcomes for {len(events)} events")
+        return outcomes
+
+    def _failed(self, event: Event[Any], error: Exception) -> Outcome:
+        log.error("step failed", group=self.hop.group, request_id=event.record.request_id, exc_info=error)
+        return Reject("step_failed", f"{type(error).__name__} in {self.hop.group}: {error}")
+
+    async def _retrying(self, events: Sequence[Event[Any]]) -> Sequence[Outcome]:
+        retries = metrics.RETRIES.labels(self.hop.service, self.hop.group)
+
+        def before_sleep(state: tenacity.RetryCallState) -> None:
+            retries.inc()
+            reason = state.outcome.exception() if state.outcome else None
+            log.warning("retrying", group=self.hop.group, attempt=state.attempt_number, reason=str(reason))
+
+        async for attempt in tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(Transient),
+            wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
+            stop=tenacity.stop_after_delay(self._settings.retry_timeout_s),
+            sleep=self._clock.sleep,
+            before_sleep=before_sleep,
+            reraise=True,
+        ):
+            with attempt:
+                return await self.hop.handler(events)
+        raise AssertionError("unreachable")
+
+    async def _emit(self, event: Event[Any], outcome: Outcome, acks: list[Awaitable[Sent]]) -> None:
+        if isinstance(outcome, Reject):
+            await self._give_up(event, outcome, acks)
+            return
+        with self._tracing.hop(self.hop.group, event.message.headers) as headers:
+            try:
+                for emit in outcome:
+                    acks.append(await self._producer.send(emit.topic, emit.key, emit.record, headers))
+            except Invalid as error:
+                await self._give_up(event, Reject("invalid_output", str(error)), acks)
+                return
+        self._limit.saw(dead=False)
+
+    async def _give_up(self, event: Event[Any], reject: Reject, acks: list[Awaitable[Sent]]) -> None:
+        acks.append(await self._bury(event.message, reject.code, reject.reason))
+        if self.hop.failed is not None:
+            with self._tracing.hop(self.hop.group, event.message.headers) as headers:
+                for emit in self.hop.failed(event, RuntimeError(reject.reason)):
+                    acks.append(await self._producer.send(emit.topic, emit.key, emit.record, headers))
+
+    async def _bury(self, message: Message, code: str, reason: str) -> Awaitable[Sent]:
+        log.error(
+            "dead letter",
+            topic=message.topic,
+            partition=message.partition,
+            offset=message.offset,
+            code=code,
+            reason=reason,
+        )
+        ack = await self._producer.dead_letter(self.hop.group, message, code, reason)
+        self._limit.saw(dead=True)
+        return ack
+
+    # -- acknowledging and committing --------------------------------------------------------------------------------
+
+    async def _acknowledge(self) -> None:
+        while True:
+            messages, acks = await self._acks.get()
+            for ack in acks:
+                await ack
+            for message in messages:
+                self._tracker.finished(Partition(message.topic, message.partition), message.offset)
+                metrics.CONSUMED.labels(self.hop.service, message.topic).inc()
+            self._gauge.set(self._tracker.in_flight)
+            if self._tracker.in_flight == 0:
+                self._idle.set()
+
+    async def _commit_often(self, consumer: RawConsumer) -> None:
+        while True:
+            await asyncio.sleep(_COMMIT_INTERVAL_S)
+            await self._commit(consumer)
+
+    async def _commit(self, consumer: RawConsumer) -> None:
+        offsets = self._tracker.committable()
+        if offsets:
+            await consumer.commit(offsets)
+            self._tracker.committed(offsets)
+
+    async def _drain(self, timeout_s: float) -> None:
+        """Wait until nothing is in flight. What is not finished by the deadline is read again by the next owner."""
+        assert self._failure is not None
+        idle = asyncio.create_task(self._idle.wait())
+        done, _ = await asyncio.wait({idle, self._failure}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        idle.cancel()
+        if not done:
+            log.warning("left unfinished", group=self.hop.group, messages=self._tracker.in_flight)
+
+    async def _revoked(self) -> None:
+        self._calm.clear()
+        # Well below the session timeout, or the group would give up on this member while it finishes.
+        await self._drain(min(self._settings.stop_timeout_s, self._settings.session_timeout_ms / 2000))
+        await self._commit(self._consumer)
+        self._tracker.forget()
+        self._idle.set()
+
+    def _assigned(self) -> None:
+        self._calm.set()
+        self._on_assigned(self.hop.group)
+
+
+async def run_hops(
+    hops: Sequence[Hop],
+    transport: Transport,
+    codec: Codec,
+    clock: Clock,
+    settings: ServiceSettings,
+    stop: asyncio.Event,
+    tracing: Tracing | None = None,
+    on_assigned: Callable[[str], None] = lambda group: None,
+) -> None:
+    """Run ``hops`` side by side until ``stop`` is set; the first that fails stops the others and is raised.
+
+    ``on_assigned`` is called with a hop's group whenever the hop has got its partitions.
+    """
+    runners = [HopRunner(hop, transport, codec, clock, settings, tracing, on_assigned) for hop in hops]
+    tasks = [asyncio.create_task(runner.run(), name=runner.hop.group) for runner in runners]
+    stopper = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({stopper, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for runner in runners:
+            runner.stop()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        stopper.cancel()
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result

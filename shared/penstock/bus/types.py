@@ -1,0 +1,160 @@
+"""What the bus carries and what a hop is."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+from penstock.contracts.records import Record
+
+__all__ = [
+    "Emit", "Event", "Handler", "Hop", "Message", "Outcome", "Partition", "RawConsumer", "RawProducer", "RawReader",
+    "Reject", "Sent", "Transient", "Transport",
+]  # fmt: skip
+
+R = TypeVar("R", bound=Record)
+
+
+class Partition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as it stands in the log."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Event(Generic[R]):
+    """A message whose record was decoded."""
+
+    message: Message
+    record: R
+
+    @property
+    def topic(self) -> str:
+        return self.message.topic
+
+    @property
+    def partition(self) -> int:
+        return self.message.partition
+
+    @property
+    def offset(self) -> int:
+        return self.message.offset
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """One output: ``record`` goes to ``topic`` under ``key``."""
+
+    topic: str
+    key: str
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """The input cannot be processed, now or later: it goes to the service's dead letters."""
+
+    code: str
+    reason: str
+
+
+class Transient(Exception):
+    """Something outside is away for now: the batch is tried again, and nothing is committed meanwhile."""
+
+
+class Sent(NamedTuple):
+    """Where the broker put a message."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+Outcome = Sequence[Emit] | Reject
+Handler = Callable[[Sequence[Event[Any]]], Awaitable[Sequence[Outcome]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hop:
+    """One stateless stage: what it reads and what it makes of it.
+
+    ``handler`` gets events in the order of their partitions and returns one outcome for each, in the same order. With
+    ``concurrency`` 1 it gets batches of up to ``max_batch``, one after another. With more it gets one event a call and up
+    to ``concurrency`` calls run at once, those of one key in order. ``failed`` says what else to emit when the handler
+    raises on an event, beside its dead letter: the stages of the request flow end the request with it.
+    """
+
+    service: str
+    group: str
+    topics: tuple[str, ...]
+    handler: Handler
+    max_batch: int = 256
+    concurrency: int = 1
+    failed: Callable[[Event[Any], Exception], Sequence[Emit]] | None = None
+
+
+class RawProducer(Protocol):
+    """Sends bytes; a send is done when its future is."""
+
+    async def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes,
+        headers: Sequence[tuple[str, bytes]] = (),
+        partition: int | None = None,
+    ) -> Awaitable[Sent]: ...
+
+
+class RawConsumer(Protocol):
+    """A member of a consumer group."""
+
+    async def poll(self, timeout_s: float, max_messages: int) -> Sequence[Message]: ...
+    async def commit(self, offsets: Mapping[Partition, int]) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+class RawReader(Protocol):
+    """Reads whole topics from their beginning, without a group."""
+
+    async def poll(self, timeout_s: float) -> Sequence[Message]: ...
+    async def at_end(self) -> bool:
+        """Return whether everything that stood in the topics at the call has been polled."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Transport(Protocol):
+    """A log: Kafka, or the one in memory."""
+
+    def producer(self) -> RawProducer: ...
+
+    async def subscribe(
+        self,
+        group: str,
+        topics: Sequence[str],
+        on_revoke: Callable[[], Awaitable[None]],
+        on_assign: Callable[[], None],
+    ) -> RawConsumer:
+        """Join ``group``. ``on_revoke`` is awaited before partitions move away, ``on_assign`` called after they came."""
+        ...
+
+    async def read(self, topics: Sequence[str]) -> RawReader: ...

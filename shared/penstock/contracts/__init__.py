@@ -1,0 +1,1 @@
+"""The contract between the services: topics, schemas, records, codec."""

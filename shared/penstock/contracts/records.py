@@ -1,0 +1,464 @@
+"""The records that travel on the topics, as Python reads and writes them.
+
+The Avro files under ``schemas/avro`` are the contract; a contract test holds each class here equal to the newest version
+of its Avro record: names, types, defaults and docs. Every record starts with the envelope (:class:`Record`). Names follow
+OpenAI's API and OpenTelemetry's ``gen_ai`` conventions. Money is an exact decimal in USD, never a float.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+__all__ = [
+    "AdmittedRequest", "Alert", "AlertDelivery", "Completion", "CompletionChunk", "ConfigEntry", "Context", "Cost",
+    "DeadLetter", "Document", "DocumentIndexed", "DriftEvent", "Evaluation", "Feedback", "Finding", "GroundedRequest",
+    "LlmRequest", "LlmResult", "LogRange", "Message", "ModelWeights", "Passage", "Record", "Refusal", "ResultChunk",
+    "Sampling", "Score", "ScreenedDocument", "ScreenedRequest", "Severity", "Signal", "Status", "TeamSpend", "Timings",
+    "Usage", "Verdict",
+]  # fmt: skip
+
+
+class Status(StrEnum):
+    """How a request ended: the values of ``LlmResult.status`` and ``Refusal.status``."""
+
+    COMPLETED = "completed"
+    BLOCKED = "blocked"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    EXPIRED = "expired"
+
+
+class Severity(StrEnum):
+    """How soon a person should look at an alert: the values of ``Alert.severity``."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """The envelope: the first fields of every record on every topic."""
+
+    event_id: Annotated[str, Meta(description="Identity of this event; uuid5(causation_id, stage, ordinal), so a replayed step gives the same. Sinks upsert by it.")]
+    request_id: Annotated[str, Meta(description="The request (or document, or configuration entry) this event belongs to, chosen by the producer; empty where there is none.")]
+    tenant_id: Annotated[str, Meta(description="The team that the event belongs to and that pays for it.")]
+    occurred_at: Annotated[datetime, Meta(description="When the event occurred, UTC.")]
+    causation_id: Annotated[str, Meta(description="event_id of the event that caused this one; empty for the first of a chain.")]
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of the records that stand inside other records."""
+
+
+class Message(Part, frozen=True, kw_only=True):
+    """One message of a conversation, as in OpenAI's chat API."""
+
+    role: Annotated[str, Meta(description="system, user, assistant or tool.")]
+    content: Annotated[str, Meta(description="Text of the message.")]
+    name: Annotated[str | None, Meta(description="Name of the participant, where several share a role.")] = None
+
+
+class Sampling(Part, frozen=True, kw_only=True):
+    """How the model is asked to generate; null leaves the choice to the route."""
+
+    temperature: Annotated[float | None, Meta(description="Sampling temperature, 0 or more.")] = None
+    top_p: Annotated[float | None, Meta(description="Nucleus sampling mass, above 0 and up to 1.")] = None
+    max_completion_tokens: Annotated[int | None, Meta(description="Most tokens to generate.")] = None
+    stop: Annotated[list[str], Meta(description="Strings that end the generation.")] = []
+    seed: Annotated[int | None, Meta(description="Seed of the sampling, where the model honours one.")] = None
+
+
+class Context(Part, frozen=True, kw_only=True):
+    """What admission knows of a request and every later event repeats."""
+
+    conversation_id: Annotated[str | None, Meta(description="Conversation the request belongs to; its events keep their order.")] = None
+    user_id: Annotated[str | None, Meta(description="End user, as the team names them.")] = None
+    route: Annotated[str, Meta(description="Name of the route that was asked for.")] = "default"
+    prompt_name: Annotated[str | None, Meta(description="Registered prompt that was rendered; null where messages were sent as they are.")] = None
+    prompt_version: Annotated[str | None, Meta(description="Content hash of the prompt version that was rendered.")] = None
+    policy_name: Annotated[str, Meta(description="Guardrail policy that applies.")] = "default"
+    policy_version: Annotated[str | None, Meta(description="Content hash of the policy that was applied; null before guardrails.")] = None
+    tags: Annotated[dict[str, str], Meta(description="Free labels for cost allocation and analysis, e.g. feature.")] = {}
+    requested_at: Annotated[datetime, Meta(description="When the producer made the request, UTC.")]
+    deadline_at: Annotated[datetime | None, Meta(description="After this the answer is of no use: the request ends as expired.")] = None
+
+
+class Usage(Part, frozen=True, kw_only=True):
+    """Tokens used by one model call."""
+
+    input_tokens: Annotated[int, Meta(description="Tokens of the prompt, cached ones included.")] = 0
+    output_tokens: Annotated[int, Meta(description="Tokens generated.")] = 0
+    cached_input_tokens: Annotated[int, Meta(description="Prompt tokens served from the provider's prefix cache.")] = 0
+
+
+class Timings(Part, frozen=True, kw_only=True):
+    """Where the time of one model call went, in microseconds."""
+
+    queue_us: Annotated[int, Meta(description="From occurred_at of the request event to the call.")] = 0
+    first_token_us: Annotated[int | None, Meta(description="From the call to the first token; null where the backend does not stream.")] = None
+    model_us: Annotated[int, Meta(description="From the call to its end.")] = 0
+
+
+class Passage(Part, frozen=True, kw_only=True):
+    """A piece of a document attached to a request as evidence."""
+
+    passage_id: Annotated[str, Meta(description="Identity of the chunk in the vector store.")]
+    document_id: Annotated[str, Meta(description="Document it was cut from.")]
+    title: Annotated[str, Meta(description="Title of the document or section.")] = ""
+    source: Annotated[str, Meta(description="Where the document came from: a path or an address.")] = ""
+    start: Annotated[int, Meta(description="Offset of the first character in the cleaned document.")] = 0
+    end: Annotated[int, Meta(description="Offset after the last character in the cleaned document.")] = 0
+    text: Annotated[str, Meta(description="Text of the chunk.")]
+    score: Annotated[float, Meta(description="Relevance as retrieval scored it; higher is better.")]
+
+
+class Finding(Part, frozen=True, kw_only=True):
+    """What one scanner found; never the text itself."""
+
+    scanner: Annotated[str, Meta(description="Scanner that found it.")]
+    kind: Annotated[str, Meta(description="What was found, e.g. EMAIL_ADDRESS, prompt_injection.")]
+    start: Annotated[int, Meta(description="Offset of the first character in the scanned text.")] = 0
+    end: Annotated[int, Meta(description="Offset after the last character.")] = 0
+    score: Annotated[float, Meta(description="Confidence from 0 to 1.")]
+    action: Annotated[str, Meta(description="What the policy made of it: allow, flag, mask or block.")]
+    fingerprint: Annotated[str, Meta(description="Keyed hash of the matched text: equal finds are recognised, the text is not.")] = ""
+
+
+class LogRange(Part, frozen=True, kw_only=True):
+    """A stretch of one partition from which a verdict can be derived again; both ends included."""
+
+    topic: Annotated[str, Meta(description="Topic.")]
+    partition: Annotated[int, Meta(description="Partition.")]
+    first_offset: Annotated[int, Meta(description="First offset.")]
+    last_offset: Annotated[int, Meta(description="Last offset.")]
+
+
+class LlmRequest(Record, frozen=True, kw_only=True):
+    """A request for an answer. Public: written by producers."""
+
+    conversation_id: Annotated[str | None, Meta(description="Conversation the request belongs to; the record's key where set, else request_id is.")] = None
+    user_id: Annotated[str | None, Meta(description="End user, as the team names them.")] = None
+    route: Annotated[str, Meta(description="Route to answer it, by name.")] = "default"
+    prompt_name: Annotated[str | None, Meta(description="Registered prompt to render; its rendering comes before messages.")] = None
+    prompt_label: Annotated[str, Meta(description="Which version of the prompt: a label such as production, or a version's content hash.")] = "production"
+    prompt_variables: Annotated[dict[str, str], Meta(description="Values for the prompt's variables.")] = {}
+    messages: Annotated[list[Message], Meta(description="The conversation so far, oldest first.")] = []
+    sampling: Annotated[Sampling, Meta(description="Generation parameters.")] = Sampling()
+    stream: Annotated[bool, Meta(description="Whether released pieces of the answer are wanted on result-chunks.")] = False
+    deadline_at: Annotated[datetime | None, Meta(description="After this the answer is of no use: the request ends as expired.")] = None
+    tags: Annotated[dict[str, str], Meta(description="Free labels for cost allocation and analysis, e.g. feature.")] = {}
+
+
+class AdmittedRequest(Record, frozen=True, kw_only=True):
+    """A request that was admitted: team known, limits kept, prompt rendered, duplicate dropped."""
+
+    context: Annotated[Context, Meta(description="What is known of the request.")]
+    messages: Annotated[list[Message], Meta(description="The conversation to answer, rendered.")]
+    sampling: Annotated[Sampling, Meta(description="Generation parameters, the route's defaults filled in.")] = Sampling()
+    stream: Annotated[bool, Meta(description="Whether released pieces are wanted.")] = False
+    reserved_cost: Annotated[Decimal | None, Meta(description="Worst-case cost reserved against the team's budget, USD; null where the route has no price.")] = None
+
+
+class ScreenedRequest(Record, frozen=True, kw_only=True):
+    """A request that guardrails let through, masked where the policy says so."""
+
+    context: Annotated[Context, Meta(description="What is known of the request; policy_version is set.")]
+    messages: Annotated[list[Message], Meta(description="The conversation to answer, personal data masked.")]
+    sampling: Annotated[Sampling, Meta(description="Generation parameters.")] = Sampling()
+    stream: Annotated[bool, Meta(description="Whether released pieces are wanted.")] = False
+    action: Annotated[str, Meta(description="The verdict: allow, flag or mask.")] = "allow"
+    findings: Annotated[list[Finding], Meta(description="What the scanners found.")] = []
+
+
+class GroundedRequest(Record, frozen=True, kw_only=True):
+    """A request with the evidence that retrieval found for it."""
+
+    context: Annotated[Context, Meta(description="What is known of the request.")]
+    messages: Annotated[list[Message], Meta(description="The conversation to answer.")]
+    sampling: Annotated[Sampling, Meta(description="Generation parameters.")] = Sampling()
+    stream: Annotated[bool, Meta(description="Whether released pieces are wanted.")] = False
+    grounding: Annotated[str, Meta(description="off (the route asks for none), grounded, empty (nothing above the floor) or unavailable (the store was away and the route goes on).")] = "off"
+    passages: Annotated[list[Passage], Meta(description="Evidence, best first.")] = []
+    embedding: Annotated[bytes | None, Meta(description="Embedding of the question, float32 little-endian, unit length; null where retrieval is off.")] = None
+    embedder: Annotated[str | None, Meta(description="Name of the embedding model.")] = None
+
+
+class Completion(Record, frozen=True, kw_only=True):
+    """What a model answered, before it is screened. Priced whether or not it is released."""
+
+    context: Annotated[Context, Meta(description="What is known of the request.")]
+    messages: Annotated[list[Message], Meta(description="The conversation that was answered.")]
+    passages: Annotated[list[Passage], Meta(description="Evidence that was attached.")] = []
+    citations: Annotated[list[str], Meta(description="passage_id of the passages that the answer quotes.")] = []
+    model: Annotated[str, Meta(description="Model that answered, as it names itself.")]
+    backend: Annotated[str, Meta(description="extractive, openai or vllm.")]
+    content: Annotated[str, Meta(description="The answer.")] = ""
+    finish_reason: Annotated[str, Meta(description="stop, length, content_filter, tool_calls or error.")] = "stop"
+    usage: Annotated[Usage, Meta(description="Tokens used.")] = Usage()
+    timings: Annotated[Timings, Meta(description="Where the time went.")] = Timings()
+    error: Annotated[str | None, Meta(description="Why the model gave no answer; null where it did.")] = None
+    grounding: Annotated[str, Meta(description="As in GroundedRequest.")] = "off"
+    embedding: Annotated[bytes | None, Meta(description="Embedding of the question, as in GroundedRequest.")] = None
+
+
+class CompletionChunk(Record, frozen=True, kw_only=True):
+    """A piece of an answer as the model streams it, before it is screened."""
+
+    context: Annotated[Context, Meta(description="What is known of the request.")]
+    sequence: Annotated[int, Meta(description="Position of the piece, from 0.")]
+    content: Annotated[str, Meta(description="Text of the piece.")]
+    finish_reason: Annotated[str | None, Meta(description="Set on the last piece.")] = None
+
+
+class LlmResult(Record, frozen=True, kw_only=True):
+    """The one public outcome of a request."""
+
+    context: Annotated[Context, Meta(description="What is known of the request.")]
+    status: Annotated[str, Meta(description="completed, blocked, rejected, failed or expired.")]
+    prompt: Annotated[str, Meta(description="The question as screened: the last user message.")] = ""
+    content: Annotated[str, Meta(description="The released answer; empty unless completed.")] = ""
+    citations: Annotated[list[Passage], Meta(description="Passages that the answer quotes.")] = []
+    finish_reason: Annotated[str | None, Meta(description="Why the generation ended; null where there was none.")] = None
+    model: Annotated[str | None, Meta(description="Model that answered; null where none was asked.")] = None
+    usage: Annotated[Usage, Meta(description="Tokens used.")] = Usage()
+    timings: Annotated[Timings, Meta(description="Where the time of the model call went.")] = Timings()
+    stage: Annotated[str | None, Meta(description="Stage that ended the request early; null where it ran to its end.")] = None
+    code: Annotated[str | None, Meta(description="Machine-readable reason of an early end, e.g. unknown_team, prompt_injection.")] = None
+    reason: Annotated[str | None, Meta(description="The same in words, with the remedy.")] = None
+    action: Annotated[str, Meta(description="The output verdict: allow, flag, mask or block.")] = "allow"
+
+
+class ResultChunk(Record, frozen=True, kw_only=True):
+    """A released piece of a streamed answer."""
+
+    context: Annotated[Context, Meta(description="What is known of the request.")]
+    sequence: Annotated[int, Meta(description="Position of the piece, from 0.")]
+    content: Annotated[str, Meta(description="Text of the piece.")]
+    finish_reason: Annotated[str | None, Meta(description="Set on the last piece.")] = None
+
+
+class Refusal(Record, frozen=True, kw_only=True):
+    """A stage ended a request early; the release gate turns it into the one result."""
+
+    context: Annotated[Context, Meta(description="What is known of the request.")]
+    stage: Annotated[str, Meta(description="intake, guardrails, retrieval or inference.")]
+    status: Annotated[str, Meta(description="blocked, rejected, failed or expired.")]
+    code: Annotated[str, Meta(description="Machine-readable reason, e.g. unknown_team.")]
+    reason: Annotated[str, Meta(description="The same in words, with the remedy.")]
+    prompt: Annotated[str, Meta(description="The question, masked where guardrails saw it; empty before.")] = ""
+
+
+class Verdict(Record, frozen=True, kw_only=True):
+    """What guardrails decided about one text: the audit trail."""
+
+    stage: Annotated[str, Meta(description="input, output or document.")]
+    action: Annotated[str, Meta(description="allow, flag, mask or block.")]
+    policy_name: Annotated[str, Meta(description="Policy that was applied.")]
+    policy_version: Annotated[str, Meta(description="Content hash of the policy.")]
+    findings: Annotated[list[Finding], Meta(description="What the scanners found.")] = []
+    scanners: Annotated[dict[str, str], Meta(description="Version of every scanner that ran, by name.")] = {}
+    errors: Annotated[dict[str, str], Meta(description="Scanners that failed or ran out of time, with the reason.")] = {}
+    latency_us: Annotated[int, Meta(description="Time spent on scanning, microseconds.")] = 0
+
+
+class Document(Record, frozen=True, kw_only=True):
+    """A document to make retrievable, or to remove. Public: written by producers. request_id is the document's upload."""
+
+    document_id: Annotated[str, Meta(description="Identity within the team; a newer event replaces the document.")]
+    title: Annotated[str, Meta(description="Title.")] = ""
+    source: Annotated[str, Meta(description="Where it came from: a path or an address.")] = ""
+    content_type: Annotated[str, Meta(description="text/plain, text/markdown or text/html.")] = "text/plain"
+    content: Annotated[str, Meta(description="The text; empty where deleted.")] = ""
+    tags: Annotated[dict[str, str], Meta(description="Free labels for filters.")] = {}
+    deleted: Annotated[bool, Meta(description="True removes the document.")] = False
+
+
+class ScreenedDocument(Record, frozen=True, kw_only=True):
+    """A document that guardrails found free of hidden instructions."""
+
+    document_id: Annotated[str, Meta(description="Identity within the team.")]
+    title: Annotated[str, Meta(description="Title.")] = ""
+    source: Annotated[str, Meta(description="Where it came from.")] = ""
+    content_type: Annotated[str, Meta(description="text/plain, text/markdown or text/html.")] = "text/plain"
+    content: Annotated[str, Meta(description="The text, as it was uploaded.")] = ""
+    tags: Annotated[dict[str, str], Meta(description="Free labels for filters.")] = {}
+    deleted: Annotated[bool, Meta(description="True removes the document.")] = False
+    policy_version: Annotated[str, Meta(description="Content hash of the policy that was applied.")] = ""
+
+
+class DocumentIndexed(Record, frozen=True, kw_only=True):
+    """A document is retrievable, or gone."""
+
+    document_id: Annotated[str, Meta(description="Identity within the team.")]
+    source: Annotated[str, Meta(description="Where it came from.")] = ""
+    status: Annotated[str, Meta(description="indexed, unchanged, deleted or failed.")]
+    chunks: Annotated[int, Meta(description="Chunks the document now has.")] = 0
+    chunks_embedded: Annotated[int, Meta(description="Chunks that were new or changed.")] = 0
+    chunks_removed: Annotated[int, Meta(description="Stale chunks that were removed.")] = 0
+    embedder: Annotated[str, Meta(description="Name of the embedding model.")] = ""
+    reason: Annotated[str | None, Meta(description="Why it failed; null otherwise.")] = None
+
+
+class Cost(Record, frozen=True, kw_only=True):
+    """What one model call cost."""
+
+    context: Annotated[Context, Meta(description="Whom and what it is allocated to.")]
+    kind: Annotated[str, Meta(description="What the call was for: completion; later kinds: judge, shadow, embedding, cached.")] = "completion"
+    model: Annotated[str, Meta(description="Model that was called.")]
+    backend: Annotated[str, Meta(description="Backend that was called.")] = ""
+    priced: Annotated[bool, Meta(description="False where no price is known: then the amounts are null, never zero.")]
+    price_version: Annotated[str | None, Meta(description="Content hash of the price; null where unpriced.")] = None
+    amount: Annotated[Decimal | None, Meta(description="Total, USD.")] = None
+    input_amount: Annotated[Decimal | None, Meta(description="Share of the prompt, USD.")] = None
+    output_amount: Annotated[Decimal | None, Meta(description="Share of the answer, USD.")] = None
+    usage: Annotated[Usage, Meta(description="Tokens that were priced.")] = Usage()
+
+
+class TeamSpend(Record, frozen=True, kw_only=True):
+    """What a team has spent in one calendar window; the newest event of a key replaces the older ones."""
+
+    window: Annotated[str, Meta(description="day or month, UTC.")]
+    window_start: Annotated[datetime, Meta(description="First instant of the window, UTC.")]
+    amount: Annotated[Decimal, Meta(description="Sum of the priced calls, USD.")]
+    calls: Annotated[int, Meta(description="Calls, unpriced ones included.")] = 0
+    unpriced_calls: Annotated[int, Meta(description="Calls without a known price.")] = 0
+    input_tokens: Annotated[int, Meta(description="Prompt tokens.")] = 0
+    output_tokens: Annotated[int, Meta(description="Generated tokens.")] = 0
+    budget: Annotated[Decimal | None, Meta(description="The team's budget of the window, USD; null where it has none.")] = None
+
+
+class Score(Part, frozen=True, kw_only=True):
+    """One score of one text."""
+
+    name: Annotated[str, Meta(description="What was scored, e.g. toxicity, groundedness.")]
+    subject: Annotated[str, Meta(description="prompt or answer.")]
+    score: Annotated[float, Meta(description="From 0 to 1.")]
+    label: Annotated[str, Meta(description="The verdict at the evaluator's threshold, e.g. toxic, clean.")] = ""
+    version: Annotated[str, Meta(description="Version of the evaluator and of its model.")] = ""
+    features: Annotated[dict[str, float], Meta(description="What moved the score most, with its weight.")] = {}
+
+
+class Evaluation(Record, frozen=True, kw_only=True):
+    """The scores of one result."""
+
+    context: Annotated[Context, Meta(description="What is known of the request.")]
+    model: Annotated[str | None, Meta(description="Model that answered.")] = None
+    status: Annotated[str, Meta(description="Status of the result.")] = "completed"
+    scores: Annotated[list[Score], Meta(description="One entry an evaluator and subject.")] = []
+
+
+class Feedback(Record, frozen=True, kw_only=True):
+    """What a person thought of a result. Public: written by producers, under the key of the request it is about."""
+
+    conversation_id: Annotated[str | None, Meta(description="Conversation of the request; the record's key where set, else request_id is.")] = None
+    user_id: Annotated[str | None, Meta(description="Who gave it.")] = None
+    source: Annotated[str, Meta(description="user, moderator or system.")] = "user"
+    rating: Annotated[float | None, Meta(description="From 0 (bad) to 1 (good); thumbs are 0 and 1.")] = None
+    labels: Annotated[dict[str, str], Meta(description="Labels by subject and name, e.g. prompt.toxicity = toxic.")] = {}
+    correction: Annotated[str | None, Meta(description="What the answer should have been.")] = None
+    comment: Annotated[str | None, Meta(description="Free text.")] = None
+
+
+class Signal(Record, frozen=True, kw_only=True):
+    """Figures of one event of one segment, for the drift detectors."""
+
+    segment: Annotated[str, Meta(description="team|model|prompt version|route; the record's key.")]
+    source: Annotated[str, Meta(description="Topic the figures were taken from.")]
+    source_partition: Annotated[int, Meta(description="Partition of the source event.")]
+    source_offset: Annotated[int, Meta(description="Offset of the source event.")]
+    values: Annotated[dict[str, float], Meta(description="Numbers by signal name.")] = {}
+    categories: Annotated[dict[str, str], Meta(description="Categories by signal name.")] = {}
+    embedding: Annotated[bytes | None, Meta(description="Embedding of the question, float32 little-endian.")] = None
+
+
+class DriftEvent(Record, frozen=True, kw_only=True):
+    """A signal of a segment changed. request_id is that of the event at which the change was confirmed."""
+
+    segment: Annotated[str, Meta(description="Segment.")]
+    signal: Annotated[str, Meta(description="Signal that changed.")]
+    detector: Annotated[str, Meta(description="Detector and its parameters.")]
+    kind: Annotated[str, Meta(description="What changed: data, model, cost, latency or quality.")]
+    statistic: Annotated[float, Meta(description="Test statistic at the confirmation.")]
+    threshold: Annotated[float, Meta(description="Bound it crossed.")]
+    before: Annotated[dict[str, float], Meta(description="Figures of the reference window.")] = {}
+    after: Annotated[dict[str, float], Meta(description="Figures of the test window.")] = {}
+    reference: Annotated[list[LogRange], Meta(description="Where the reference window lies in the log.")] = []
+    test: Annotated[list[LogRange], Meta(description="Where the test window lies in the log.")] = []
+    sample_before: Annotated[list[str], Meta(description="request_id of some requests before the change.")] = []
+    sample_after: Annotated[list[str], Meta(description="request_id of some requests after the change.")] = []
+
+
+class Alert(Record, frozen=True, kw_only=True):
+    """Something on-call should know, with the evidence to act on."""
+
+    kind: Annotated[str, Meta(description="cost, toxicity, quality, drift, guardrail or health; names the runbook's page.")]
+    name: Annotated[str, Meta(description="What exactly, e.g. budget_threshold, topic_shift.")]
+    severity: Annotated[str, Meta(description="info, warning or critical.")]
+    status: Annotated[str, Meta(description="firing or resolved.")] = "firing"
+    title: Annotated[str, Meta(description="One line.")]
+    description: Annotated[str, Meta(description="What happened, with the figures.")]
+    suggested_action: Annotated[str, Meta(description="What to do first.")] = ""
+    fingerprint: Annotated[str, Meta(description="Equal for alerts about the same condition; the record's key.")]
+    labels: Annotated[dict[str, str], Meta(description="For grouping and routing.")] = {}
+    figures: Annotated[dict[str, float], Meta(description="The figures behind it, for people; exact money stands in the description.")] = {}
+    evidence: Annotated[list[LogRange], Meta(description="Where in the log to look.")] = []
+    sample_requests: Annotated[list[str], Meta(description="request_id of some requests concerned.")] = []
+    runbook: Annotated[str, Meta(description="Path of the runbook's page.")] = ""
+
+
+class AlertDelivery(Record, frozen=True, kw_only=True):
+    """What became of one alert at one destination."""
+
+    fingerprint: Annotated[str, Meta(description="Fingerprint of the alert.")]
+    alert_kind: Annotated[str, Meta(description="Kind of the alert.")]
+    channel: Annotated[str, Meta(description="webhook or console.")]
+    destination: Annotated[str, Meta(description="Where to, without credentials.")]
+    outcome: Annotated[str, Meta(description="delivered, suppressed (a duplicate or silenced) or dead.")]
+    attempts: Annotated[int, Meta(description="Tries made.")] = 0
+    status_code: Annotated[int | None, Meta(description="HTTP status of the last try.")] = None
+    reason: Annotated[str | None, Meta(description="Why it was suppressed or given up.")] = None
+
+
+class ConfigEntry(Record, frozen=True, kw_only=True):
+    """One version of one entry of the configuration; its name is the record's key. request_id is empty, tenant_id the owner's."""
+
+    kind: Annotated[str, Meta(description="prompts, policies, prices, routes or teams.")]
+    name: Annotated[str, Meta(description="Name of the entry.")]
+    version: Annotated[str, Meta(description="Content hash: first 16 hex digits of SHA-256 over the canonical JSON.")]
+    content: Annotated[str, Meta(description="The entry as canonical JSON; empty where deleted.")]
+    deleted: Annotated[bool, Meta(description="True withdraws the entry.")] = False
+    author: Annotated[str, Meta(description="Who applied it.")] = ""
+    reason: Annotated[str, Meta(description="Why.")] = ""
+
+
+class ModelWeights(Record, frozen=True, kw_only=True):
+    """Plain weights of a classifier that one service trains and another uses; its name is the record's key."""
+
+    name: Annotated[str, Meta(description="Name of the classifier.")]
+    version: Annotated[str, Meta(description="Version of the weights.")]
+    format: Annotated[str, Meta(description="How weights is laid out, e.g. float32-le.")]
+    shape: Annotated[list[int], Meta(description="Shape of the array.")]
+    weights: Annotated[bytes, Meta(description="The numbers.")]
+    metadata: Annotated[dict[str, str], Meta(description="What a reader needs to use them.")] = {}
+
+
+class DeadLetter(Record, frozen=True, kw_only=True):
+    """A message that a service could not decode or process, with where it came from and why."""
+
+    service: Annotated[str, Meta(description="Service that gave it up.")]
+    group: Annotated[str, Meta(description="Consumer group that read it.")]
+    origin_topic: Annotated[str, Meta(description="Topic it was read from.")]
+    origin_partition: Annotated[int, Meta(description="Partition.")]
+    origin_offset: Annotated[int, Meta(description="Offset.")]
+    origin_key: Annotated[bytes | None, Meta(description="Key as read.")] = None
+    origin_value: Annotated[bytes | None, Meta(description="Value as read; cut to 64 KiB where truncated is true.")] = None
+    origin_headers: Annotated[dict[str, bytes], Meta(description="Headers as read.")] = {}
+    truncated: Annotated[bool, Meta(description="Whether origin_value was cut; the whole stands at its origin while retention lasts.")] = False
+    code: Annotated[str, Meta(description="Machine-readable cause, e.g. wrong_magic_byte, unknown_schema_id, invalid_record, step_failed.")]
+    reason: Annotated[str, Meta(description="Cause and remedy in words.")]

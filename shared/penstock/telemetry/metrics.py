@@ -1,0 +1,32 @@
+"""Every metric of Penstock, in one place: a name is registered here before it is used.
+
+Labels are small, closed sets (service, topic, status, model, team); never a request's id or a user's text.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+__all__ = [
+    "BATCH_SECONDS", "CONSUMED", "DEAD_LETTERS", "END_TO_END_SECONDS", "IN_FLIGHT", "MODEL_SECONDS", "PRODUCED",
+    "REFUSED", "RETRIES", "TOKENS", "UP",
+]  # fmt: skip
+
+_FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_SLOW = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120)
+
+CONSUMED = Counter("penstock_consumed_messages", "Messages read and finished.", ["service", "topic"])
+PRODUCED = Counter("penstock_produced_messages", "Messages acknowledged by the broker.", ["service", "topic"])
+DEAD_LETTERS = Counter("penstock_dead_letters", "Messages given up, by cause.", ["service", "topic", "code"])
+RETRIES = Counter("penstock_retries", "Tries repeated after a transient failure.", ["service", "group"])
+BATCH_SECONDS = Histogram(
+    "penstock_batch_seconds", "Time of one batch in its handler.", ["service", "group"], buckets=_FAST
+)
+IN_FLIGHT = Gauge("penstock_in_flight_messages", "Messages read and not finished.", ["service", "group"])
+UP = Gauge("penstock_ready", "1 while the service does its work.", ["service"])
+REFUSED = Counter("penstock_refused_requests", "Requests ended early, by stage and cause.", ["service", "code"])
+END_TO_END_SECONDS = Histogram(
+    "penstock_end_to_end_seconds", "From the producer's request to its release.", ["status"], buckets=_SLOW
+)
+MODEL_SECONDS = Histogram("penstock_model_seconds", "Time of one model call.", ["backend", "model"], buckets=_SLOW)
+TOKENS = Counter("penstock_tokens", "Tokens, by direction.", ["model", "direction"])
