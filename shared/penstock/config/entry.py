@@ -12,7 +12,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 from penstock.config.canonical import canonical_json, content_hash
 
-__all__ = ["Entry", "Instant", "ModelName", "Money", "Name", "Part", "Share"]
+__all__ = ["Entry", "FieldError", "Instant", "ModelName", "Money", "Name", "Part", "Share"]
 
 MONEY_PLACES = 12
 """Decimal places of money in the Avro records; a finer price could not be carried exactly."""
@@ -63,6 +63,15 @@ Name = Annotated[str, AfterValidator(_name)]
 ModelName = Annotated[str, AfterValidator(_model)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Instant = Annotated[AwareDatetime, BeforeValidator(_instant), AfterValidator(_utc)]
+
+
+class FieldError(ValueError):
+    """A rule over several fields was broken; ``path`` leads from the entry to the field to blame."""
+
+    def __init__(self, path: tuple[str | int, ...], cause: str) -> None:
+        super().__init__(f"{'.'.join(map(str, path))}: {cause}")
+        self.path = path
+        self.cause = cause
 
 
 class Part(BaseModel):

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from penstock.config.entry import Entry, Instant, ModelName, Money, Name, Part, Share
+from penstock.config.entry import Entry, FieldError, Instant, ModelName, Money, Name, Part, Share
 from penstock.config.policies import MASKABLE, SCANNERS, Policy, ScannerRule
 from penstock.config.prompts import Prompt, PromptMessage, PromptVariable, VariableError
 
@@ -50,17 +50,19 @@ class Team(Entry):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.allowed_routes:
-            raise ValueError('allowed_routes is empty: the team could ask for nothing; name routes or write ["*"]')
+            raise FieldError(
+                ("allowed_routes",), 'is empty: the team could ask for nothing; name routes or write ["*"]'
+            )
         if "*" in self.allowed_routes and len(self.allowed_routes) > 1:
-            raise ValueError('allowed_routes holds "*" beside other names: write ["*"] alone, or the names alone')
+            raise FieldError(("allowed_routes",), 'holds "*" beside other names: write ["*"] alone, or the names alone')
         if list(self.budget_alerts) != sorted(set(self.budget_alerts)):
-            raise ValueError("budget_alerts must ascend without repetition, e.g. [0.5, 0.8, 1.0]")
+            raise FieldError(("budget_alerts",), "must ascend without repetition, e.g. [0.5, 0.8, 1.0]")
         if (
             self.daily_budget is not None
             and self.monthly_budget is not None
             and self.daily_budget > self.monthly_budget
         ):
-            raise ValueError(f"daily_budget {self.daily_budget} exceeds monthly_budget {self.monthly_budget}")
+            raise FieldError(("daily_budget",), f"{self.daily_budget} exceeds monthly_budget {self.monthly_budget}")
         return self
 
     def allows(self, route: str) -> bool:
@@ -93,10 +95,11 @@ class Target(Part):
         if self.base_url is not None:
             url = urlsplit(self.base_url)
             if url.scheme not in ("http", "https") or not url.hostname:
-                raise ValueError(f"base_url {self.base_url!r} is no address: write http(s)://host[:port]/v1")
+                raise FieldError(("base_url",), f"{self.base_url!r} is no address: write http(s)://host[:port]/v1")
             if url.username or url.password:
-                raise ValueError(
-                    "base_url holds credentials, which every reader of the topic would see: name api_key_env instead"
+                raise FieldError(
+                    ("base_url",),
+                    "holds credentials, which every reader of the topic would see: name api_key_env instead",
                 )
         return self
 

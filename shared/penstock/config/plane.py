@@ -129,7 +129,7 @@ class ConfigPlane:
             self.withdraw(record.kind, record.name)
 
     async def load(self, reader: RawReader, codec: Codec, clock: Clock, timeout_s: float = 30.0) -> None:
-        """Read the topics to where they end now. ``reader`` stands at their beginning: ``await transport.read(TOPICS)``.
+        """Read the topics to where they end now. ``reader`` stands at their start: ``await transport.read(TOPICS)``.
 
         Raises:
             ConfigUnavailable: the end was not reached within ``timeout_s``.

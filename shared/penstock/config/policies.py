@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from penstock.config.entry import Entry, Name, Part
+from penstock.config.entry import Entry, FieldError, Name, Part
 
 __all__ = ["MASKABLE", "SCANNERS", "Policy", "ScannerRule"]
 
@@ -44,16 +44,19 @@ class ScannerRule(Part):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for pattern in self.patterns:
-            _compiles(pattern)
+        for index, pattern in enumerate(self.patterns):
+            if problem := _pattern_problem(pattern):
+                raise FieldError(("patterns", index), problem)
         for name in ("words", "allow"):
-            if any(not value.strip() for value in getattr(self, name)):
-                raise ValueError(f"{name} holds an empty value, which would match everything: remove it")
+            for index, value in enumerate(getattr(self, name)):
+                if not value.strip():
+                    raise FieldError((name, index), "is empty and would match everything: remove it")
         return self
 
 
-def _compiles(pattern: str) -> None:
-    import re2  # only the services and the CLI carry it, not the SDK
+def _pattern_problem(pattern: str) -> str | None:
+    """Say why ``pattern`` cannot be used, or None."""
+    import re2  # the services and the CLI carry it, the SDK alone does not
 
     options = re2.Options()
     options.log_errors = False
@@ -61,11 +64,10 @@ def _compiles(pattern: str) -> None:
         compiled = re2.compile(pattern, options=options)
     except re2.error as error:
         cause = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
-        raise ValueError(
-            f"pattern {pattern!r} is no RE2 expression: {cause} (RE2 has no look-around and no back-references)"
-        ) from None
+        return f"{pattern!r} is no RE2 expression: {cause} (RE2 has no look-around and no back-references)"
     if compiled.search("") is not None:
-        raise ValueError(f"pattern {pattern!r} matches the empty text, so it would match everything: make it say more")
+        return f"{pattern!r} matches the empty text, so it would match everything: make it say more"
+    return None
 
 
 class Policy(Entry):
@@ -91,7 +93,7 @@ class Policy(Entry):
             for scanner, rule in getattr(self, stage).items():
                 problem = _misfit(stage, scanner, rule)
                 if problem:
-                    raise ValueError(f"{stage}.{scanner}: {problem}")
+                    raise FieldError((stage, scanner), problem)
         return self
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from penstock.config.canonical import canonical_json
-from penstock.config.entry import Entry, Name, Part
+from penstock.config.entry import Entry, FieldError, Name, Part
 
 __all__ = ["Prompt", "PromptMessage", "PromptVariable", "VariableError"]
 
@@ -80,15 +80,15 @@ class Prompt(Entry):
         for index, message in enumerate(self.template):
             for braces in _BRACES.findall(message.content):
                 if not _PLACEHOLDER.fullmatch(braces):
-                    raise ValueError(f"template.{index}.content: {braces!r} is no placeholder: write {{{{name}}}}")
+                    raise FieldError(("template", index), f"{braces!r} is no placeholder: write {{{{name}}}}")
             used.update(message.placeholders())
         if missing := sorted(used - self.variables.keys()):
-            raise ValueError(f"template uses {', '.join(missing)}, which variables does not declare")
+            raise FieldError(("template",), f"uses {', '.join(missing)}, which variables does not declare")
         if unused := sorted(self.variables.keys() - used):
-            raise ValueError(f"variables declares {', '.join(unused)}, which template does not use")
+            raise FieldError(("variables", unused[0]), "is declared and not used in the template")
         for label in self.labels:
             if re.fullmatch(r"[0-9a-f]{16}", label):
-                raise ValueError(f"label {label!r} looks like a version's hash: choose another")
+                raise FieldError(("labels",), f"{label!r} looks like a version's hash: choose another")
         return self
 
     def render(self, values: Mapping[str, str]) -> list[tuple[str, str]]:
