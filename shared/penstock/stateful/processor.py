@@ -1,0 +1,339 @@
+"""One stateful processor: events in, outputs and state out, in the order that survives a crash."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from asyncio import Future
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, TypeVar
+
+from penstock.bus import Emit, Message
+from penstock.clock import Clock
+from penstock.contracts.codec import Codec, Invalid, Undecodable
+from penstock.stateful.guard import StallGuard
+from penstock.stateful.protocols import EventLike, Logic, MessageLike, Output, StreamLike, TableLike
+from penstock.stateful.table import IdLimits, KeyState, Overlay, Writes
+from penstock.telemetry import get_logger
+
+__all__ = ["Checkpointing", "StatefulProcessor", "TooManyDeadLetters"]
+
+StateT = TypeVar("StateT")
+EventT = TypeVar("EventT")
+
+log = get_logger(__name__)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class TooManyDeadLetters(RuntimeError):
+    """So many events are dead-lettered that the code or a writer must be at fault: the worker stops instead of
+    diverting all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpointing:
+    """When a checkpoint is taken and what bounds the work between two.
+
+    Attributes:
+        interval_s: longest an event waits for its checkpoint to begin.
+        max_events: a checkpoint begins early at so many events.
+        max_in_flight: the stream waits at so many events without a finished checkpoint.
+        max_clean_states: decoded states kept in memory beside those waiting for a checkpoint.
+        recent_ids: bounds of the sets of event ids against upstream duplicates.
+        dead_letter_ratio: the worker stops when more than this share of the last ``dead_letter_window`` events went to
+            the DLQ.
+        dead_letter_window: events over which the ratio is taken; none is taken over fewer.
+    """
+
+    interval_s: float = 0.2
+    max_events: int = 2_000
+    max_in_flight: int = 8_000
+    max_clean_states: int = 20_000
+    recent_ids: IdLimits = field(default_factory=IdLimits)
+    dead_letter_ratio: float = 0.2
+    dead_letter_window: int = 200
+
+
+@dataclass(slots=True)
+class _Pending:
+    """What happened since the last cut."""
+
+    events: list[EventLike] = field(default_factory=list)
+    acks: list[Awaitable[Any]] = field(default_factory=list)
+
+
+class StatefulProcessor(Generic[StateT, EventT]):
+    """Runs a :class:`Logic` over a Faust stream and table so that a crash at any moment changes no outcome.
+
+    For each message: decode, drop an upstream duplicate, route, ``step`` each key, send the outputs, show the new
+    states to the next event. At a checkpoint: await the broker's acks of all outputs, then write each changed key's
+    state once to the changelog and await those acks, then acknowledge the source events. Outputs stand before state,
+    state before offsets: after a crash the events behind the last checkpoint are replayed on the state they met the
+    first time, or are skipped where their key has already applied them, and give the same outputs with the same ids.
+
+    ``failed`` resolves with an exception when the processor cannot go on; it then acknowledges nothing more, and the
+    worker must stop the process.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        logic: Logic[StateT, EventT],
+        *,
+        group: str,
+        codec: Codec,
+        output: Output,
+        table: TableLike | None,
+        clock: Clock,
+        guard: StallGuard | None = None,
+        checkpointing: Checkpointing | None = None,
+    ) -> None:
+        """Create the processor.
+
+        Args:
+            name: for logs and metrics.
+            logic: the pure part.
+            group: consumer group, for dead letters.
+            codec: decodes the source topics.
+            output: the producer of outputs, changelog and dead letters.
+            table: plain Faust table with raw keys and values; ``None`` for a processor without state, which then
+                cannot drop upstream duplicates (its outputs repeat with equal ids).
+            clock: measures intervals.
+            guard: refuses to write after the process stood still for longer than the group waits for a member.
+            checkpointing: intervals and bounds.
+        """
+        self.name = name
+        self.failed: Future[None] = asyncio.get_running_loop().create_future()
+        self._logic = logic
+        self._group = group
+        self._codec = codec
+        self._output = output
+        self._clock = clock
+        self._guard = guard
+        self._limits = checkpointing or Checkpointing()
+        self._overlay: Overlay | None = None
+        self._changelog = ""
+        if table is not None:
+            self._overlay = Overlay(
+                table.data, logic.state_type, logic.expires_at, self._limits.recent_ids, self._limits.max_clean_states
+            )
+            self._changelog = table.changelog_topic.get_topic_name()
+        self._pending = _Pending()
+        self._unfinished = 0
+        self._epoch = 0
+        self._turn = asyncio.Lock()
+        self._work = asyncio.Event()
+        self._full = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._verdicts: deque[bool] = deque(maxlen=self._limits.dead_letter_window)
+        self._task: asyncio.Task[None] | None = None
+
+    async def process(self, stream: StreamLike) -> AsyncIterator[None]:
+        """Run as the body of a Faust agent (concurrency 1): ``async for _ in processor.process(stream): yield``."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._checkpoints(), name=f"checkpoints-{self.name}")
+        async for event in stream.noack().events():
+            try:
+                async with self._turn:
+                    await self._handle(event)
+            except Exception as error:
+                self._fail(error)
+            if self.failed.done():
+                # The event stays unacknowledged, and so does all after it, until the process has been replaced.
+                await asyncio.Event().wait()
+            await self._room.wait()
+            yield
+
+    async def recovered(self, partitions: Iterable[int]) -> None:
+        """Take note that a rebalance is over and the table stands as the changelog has it: nothing newer survives.
+
+        What was not yet checkpointed is not acknowledged either and is delivered again, here or to its new owner.
+        """
+        self._epoch += 1
+        lost, self._pending = len(self._pending.events), _Pending()
+        self._unfinished = 0
+        self._room.set()
+        if self._overlay is not None:
+            self._overlay.reset(partitions)
+        if lost:
+            log.info("uncheckpointed events will be delivered again", processor=self.name, events=lost)
+
+    async def checkpoint(self) -> None:
+        """Make everything handled so far durable, then acknowledge it.
+
+        Raises:
+            Exception: an output or a changelog write failed; nothing was acknowledged.
+        """
+        epoch = self._epoch
+        pending, self._pending = self._pending, _Pending()
+        self._full.clear()
+        self._work.clear()
+        if not pending.events:
+            return
+        writes = self._overlay.cut() if self._overlay is not None else {}
+        await _all(pending.acks)
+        if epoch != self._epoch:
+            return
+        if self._guard is not None:
+            self._guard.check()
+        await self._write(writes)
+        if epoch != self._epoch:
+            return
+        if self._overlay is not None:
+            self._overlay.install(writes)
+        for event in pending.events:
+            event.ack()
+        self._unfinished -= len(pending.events)
+        if self._unfinished < self._limits.max_in_flight:
+            self._room.set()
+
+    def refuse(self, error: Exception) -> None:
+        """Fail the processor for a reason found outside it."""
+        self._fail(error)
+
+    async def close(self) -> None:
+        """Stop taking checkpoints. The events since the last one will be delivered again."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _handle(self, event: EventLike) -> None:
+        epoch = self._epoch
+        message = _message(event.message)
+        acks: list[Awaitable[Any]] = []
+        stores: list[tuple[KeyState, Any]] = []
+        event_id = ""
+        try:
+            record = self._codec.decode(message.topic, message.value)
+            event_id = record.event_id
+            if not self._duplicate(event_id, message):
+                emits, stores = self._apply(record, message)
+                for emit in emits:
+                    ack = await self._output.send(emit.topic, emit.key, emit.record, message.headers)
+                    acks.append(ack)  # noqa: PERF401 - what was sent before an Invalid must be awaited too
+            self._verdicts.append(False)
+        except Undecodable as error:
+            acks.append(await self._dead_letter(message, error.code, error.reason))
+        except _StepFailed as error:
+            log.exception(
+                "step failed",
+                processor=self.name,
+                topic=message.topic,
+                partition=message.partition,
+                offset=message.offset,
+            )
+            acks.append(await self._dead_letter(message, "step_failed", str(error)))
+        except Invalid as error:
+            # What the step made does not fit its schema: the code's fault and this event's fate, like an error in the
+            # step.
+            stores = []
+            acks.append(await self._dead_letter(message, "invalid_output", str(error)))
+        if epoch != self._epoch:
+            return
+        if self._overlay is not None:
+            for live, state in stores:
+                self._overlay.store(message.partition, live, state, message.topic, message.offset)
+            if event_id:
+                self._overlay.recent(message.topic, message.partition).add(
+                    event_id, message.offset, message.timestamp_ms * 1000
+                )
+            self._overlay.observe(message.partition, message.timestamp_ms * 1000)
+        self._pending.events.append(event)
+        self._pending.acks.extend(acks)
+        self._unfinished += 1
+        self._work.set()
+        if len(self._pending.events) >= self._limits.max_events:
+            self._full.set()
+        if self._unfinished >= self._limits.max_in_flight:
+            self._room.clear()
+
+    def _duplicate(self, event_id: str, message: Message) -> bool:
+        return self._overlay is not None and self._overlay.recent(message.topic, message.partition).seen_elsewhere(
+            event_id, message.offset
+        )
+
+    def _apply(self, record: Any, message: Message) -> tuple[list[Emit], list[tuple[KeyState, Any]]]:
+        """Route a record and step each of its keys; nothing is stored yet, so a failure half-way leaves no trace."""
+        overlay = self._overlay
+        now = _EPOCH + timedelta(milliseconds=message.timestamp_ms)
+        emits: list[Emit] = []
+        stores: list[tuple[KeyState, Any]] = []
+        try:
+            for key, event in self._logic.route(record, message, lambda key: self._lookup(message.partition, key)):
+                if key is None or overlay is None:
+                    emits.extend(self._logic.step(None, event, now)[1])
+                    continue
+                live = overlay.load(message.partition, key)
+                if live.applied.get(message.topic, -1) >= message.offset:
+                    continue
+                state, outputs = self._logic.step(live.state, event, now)
+                emits.extend(outputs)
+                if state is not live.state:
+                    stores.append((live, state))
+        except Exception as error:
+            raise _StepFailed(f"{type(error).__name__}: {error}") from error
+        return emits, stores
+
+    def _lookup(self, partition: int, key: str) -> Any:
+        return self._overlay.read(partition, key) if self._overlay is not None else None
+
+    async def _dead_letter(self, message: Message, code: str, reason: str) -> Awaitable[Any]:
+        self._verdicts.append(True)
+        window = self._limits.dead_letter_window
+        share = sum(self._verdicts) / window
+        if len(self._verdicts) == window and share > self._limits.dead_letter_ratio:
+            raise TooManyDeadLetters(
+                f"{self.name}: {share:.0%} of the last {window} events were refused, the last one at {message.topic}"
+                f"[{message.partition}]@{message.offset}: {code}: {reason}"
+            )
+        return await self._output.dead_letter(self._group, message, code, reason)
+
+    async def _write(self, writes: Writes) -> None:
+        acks = []
+        for key, entry in writes.items():
+            partition = int(key[: key.index(b"/")])
+            acks.append(await self._output.send_raw(self._changelog, key, entry, (), partition))
+        await _all(acks)
+
+    async def _checkpoints(self) -> None:
+        try:
+            while True:
+                await self._work.wait()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._full.wait(), self._limits.interval_s)
+                await self.checkpoint()
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if not self.failed.done():
+            log.error("processor failed", processor=self.name, error=f"{type(error).__name__}: {error}")
+            self.failed.set_exception(error)
+
+
+class _StepFailed(Exception):
+    """Route or step raised."""
+
+
+async def _all(futures: list[Awaitable[Any]]) -> None:
+    for future in futures:
+        await future
+
+
+def _message(raw: MessageLike) -> Message:
+    headers = raw.headers or ()
+    return Message(
+        topic=raw.topic,
+        partition=raw.partition,
+        offset=raw.offset,
+        timestamp_ms=round((raw.timestamp or 0) * 1000),
+        key=raw.key,
+        value=raw.value,
+        headers=tuple(headers.items() if hasattr(headers, "items") else headers),
+    )

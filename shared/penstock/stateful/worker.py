@@ -1,0 +1,190 @@
+"""Runs a Faust app inside the service's own event loop, under the service's own signals and deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient
+
+from penstock.bus.kafka import client_options
+from penstock.clock import Clock
+from penstock.settings import ServiceSettings
+from penstock.stateful.guard import StallGuard
+from penstock.stateful.processor import StatefulProcessor
+from penstock.stateful.protocols import AppLike, TableLike
+from penstock.telemetry import get_logger
+
+__all__ = ["FaustWorker", "PartitionMismatch", "faust_settings", "partition_count"]
+
+log = get_logger(__name__)
+
+_TICK_S = 0.5
+
+
+class PartitionMismatch(RuntimeError):
+    """Topics that are joined, or a table and its source, do not have the same partitions."""
+
+
+def faust_settings(settings: ServiceSettings, partitions: int) -> dict[str, Any]:
+    """Return the keyword arguments of ``faust.App`` that were proven necessary (see the package's notes in README).
+
+    Args:
+        settings: brokers and session timeout.
+        partitions: partitions of the source topics, which the changelogs must share.
+    """
+    session_s = settings.session_timeout_ms / 1000
+    return {
+        "broker": [f"kafka://{address.strip()}" for address in settings.kafka_bootstrap.split(",")],
+        # Raw bytes everywhere: decoding happens inside the agent, where an error can be caught before it acknowledges.
+        "key_serializer": "raw",
+        "value_serializer": "raw",
+        "store": "memory://",
+        "topic_partitions": partitions,
+        # The leader topic serves app.timer(on_leader=True), which is not used, and costs a topic and a consumer.
+        "topic_disable_leader": True,
+        "web_enabled": False,
+        # With the default of 60 s the partitions of a killed worker stand still for a minute.
+        "broker_session_timeout": session_s,
+        "broker_heartbeat_interval": session_s / 4,
+        "broker_request_timeout": max(30.0, session_s),
+        "broker_commit_interval": 0.5,
+        # Nobody reads a standby's copy, and it costs the changelog's traffic again.
+        "table_standby_replicas": 0,
+        "stream_wait_empty": True,
+        "consumer_auto_offset_reset": "earliest",
+        "autodiscover": False,
+        "worker_redirect_stdouts": False,
+    }
+
+
+async def partition_count(settings: ServiceSettings, topics: Sequence[str]) -> int:
+    """Return how many partitions all of ``topics`` have.
+
+    Raises:
+        PartitionMismatch: they differ, or a topic does not exist.
+    """
+    admin = AIOKafkaAdminClient(**client_options(settings))
+    await admin.start()
+    try:
+        described = await admin.describe_topics(list(topics))
+    finally:
+        await admin.close()
+    counts = {topic["topic"]: len(topic["partitions"]) for topic in described}
+    missing = [topic for topic in topics if not counts.get(topic)]
+    if missing:
+        raise PartitionMismatch(f"missing topics: {', '.join(missing)}; run `penstock topics apply`")
+    if len(set(counts.values())) != 1:
+        listed = ", ".join(f"{topic} has {count}" for topic, count in sorted(counts.items()))
+        raise PartitionMismatch(f"topics that are joined need as many partitions each: {listed}")
+    return counts[topics[0]]
+
+
+class FaustWorker:
+    """Starts, watches and stops one Faust app and its processors."""
+
+    def __init__(
+        self,
+        app: AppLike,
+        processors: Mapping[StatefulProcessor[Any, Any], TableLike | None],
+        *,
+        sources: Mapping[str, str],
+        guard: StallGuard,
+        clock: Clock,
+        stop_timeout_s: float,
+        ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Wire the processors to the app; call before the app starts.
+
+        Args:
+            app: the Faust app, its agents and tables declared.
+            processors: each processor with its table.
+            sources: source topic to changelog topic, for each table: their assigned partitions must be equal.
+            guard: ticked while the worker runs.
+            clock: drives the ticks.
+            stop_timeout_s: longest time for finishing what is in hand when stopping.
+            ready: called each time the tables are restored and events flow.
+        """
+        self._app = app
+        self._processors = list(processors)
+        self._sources = sources
+        self._guard = guard
+        self._clock = clock
+        self._stop_timeout_s = stop_timeout_s
+        self._ready = ready
+        for processor, table in processors.items():
+            if table is not None:
+                table.on_recover(self._on_recover(processor, table))
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Run until ``stopping`` is set; then finish and checkpoint what is in hand, commit and leave the group.
+
+        Raises:
+            Exception: the app crashed, a processor failed, or the process had stood still. The caller ends the process
+                with a non-zero status; nothing unfinished was acknowledged.
+        """
+        told = asyncio.ensure_future(stopping.wait())
+        own = [told, asyncio.ensure_future(self._run_app()), asyncio.ensure_future(self._tick())]
+        watched: list[asyncio.Future[Any]] = [*own, *(processor.failed for processor in self._processors)]
+        try:
+            done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            failures = [error for future in done if (error := future.exception()) is not None]
+            if failures:
+                await self._abandon()
+                raise failures[0]
+            if not told.done():
+                raise RuntimeError("the Faust app stopped by itself")
+            await self._finish()
+        finally:
+            for future in own:
+                future.cancel()
+
+    async def _finish(self) -> None:
+        try:
+            await asyncio.wait_for(self._app.stop(), self._stop_timeout_s)
+        except TimeoutError:
+            log.warning("Faust did not stop in time; the rest will be delivered again", timeout_s=self._stop_timeout_s)
+        for processor in self._processors:
+            await processor.close()
+
+    async def _run_app(self) -> None:
+        await self._app.start()
+        await self._app.wait_until_stopped()
+        if self._app.crash_reason is not None:
+            raise self._app.crash_reason
+
+    async def _tick(self) -> None:
+        while True:
+            self._guard.tick()
+            await self._clock.sleep(_TICK_S)
+
+    async def _abandon(self) -> None:
+        """Leave without acknowledging: what was not checkpointed is delivered again."""
+        self._app.conf.stream_wait_empty = False
+        for processor in self._processors:
+            await processor.close()
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self._app.stop(), self._stop_timeout_s)
+
+    def _on_recover(self, processor: StatefulProcessor[Any, Any], table: TableLike) -> Callable[[], Any]:
+        async def recovered() -> None:
+            changelog = table.changelog_topic.get_topic_name()
+            assigned: dict[str, set[int]] = {}
+            for tp in self._app.assignor.assigned_actives():
+                assigned.setdefault(tp.topic, set()).add(tp.partition)
+            ours = assigned.get(changelog, set())
+            for source, target in self._sources.items():
+                if target == changelog and assigned.get(source, set()) != ours:
+                    processor.refuse(
+                        PartitionMismatch(
+                            f"{source} is assigned as {sorted(assigned.get(source, set()))} but its changelog "
+                            f"{changelog} as {sorted(ours)}; both need as many partitions: recreate the changelog topic"
+                        )
+                    )
+                    return
+            await processor.recovered(ours)
+            self._ready()
+
+        return recovered

@@ -1,0 +1,109 @@
+"""A stateful worker as a process of its own: counts the costs of each team and emits the running count. Used by
+the crash tests."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import faust
+import uvloop
+from penstock.bus import Emit, KafkaBus, Message, Producer
+from penstock.clock import SystemClock
+from penstock.contracts.catalogue import Catalogue
+from penstock.contracts.codec import Codec
+from penstock.contracts.envelope import derive
+from penstock.contracts.records import Cost, Record, TeamSpend
+from penstock.settings import ServiceSettings
+from penstock.stateful import (
+    FaustWorker,
+    Logic,
+    Lookup,
+    StallGuard,
+    StatefulProcessor,
+    faust_settings,
+    partition_count,
+)
+
+
+class AliasCodec(Codec):
+    """Reads and writes topics of a test's own under the schemas of the catalogue's: ``name--suffix`` is ``name``."""
+
+    def __init__(self) -> None:
+        base = Codec.offline(Catalogue.load())
+        self.__dict__.update(base.__dict__)
+
+    def encode(self, topic: str, record: Record) -> bytes:
+        return super().encode(topic.partition("--")[0], record)
+
+    def decode(self, topic: str, value: bytes | None) -> Record:
+        return super().decode(topic.partition("--")[0], value)
+
+
+def counting(output_topic: str) -> Logic[dict[str, int], Cost]:
+    """Count the costs of each team; every event gives the running count."""
+
+    def step(state: dict[str, int] | None, event: Cost, now: datetime) -> tuple[dict[str, int], list[Emit]]:
+        count = (state or {"count": 0})["count"] + 1
+        spend = TeamSpend(
+            **derive(event, "test.count", 0, now),
+            window="day",
+            window_start=datetime(2026, 1, 1, tzinfo=UTC),
+            amount=Decimal(count),
+            calls=count,
+        )
+        return {"count": count}, [Emit(output_topic, event.tenant_id, spend)]
+
+    def route(record: Any, message: Message, lookup: Lookup) -> Iterable[tuple[str, Cost]]:
+        return [(record.tenant_id, record)]
+
+    return Logic(step=step, route=route)
+
+
+async def main(bootstrap: str, group: str, source: str, target: str) -> None:
+    settings = ServiceSettings(kafka_bootstrap=bootstrap, session_timeout_ms=6000)
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    clock = SystemClock()
+    codec = AliasCodec()
+    async with KafkaBus(settings) as bus:
+        partitions = await partition_count(settings, [source])
+        app = faust.App(group, **faust_settings(settings, partitions))
+        guard = StallGuard(clock, limit_s=5.0)
+        table = app.Table("counts", key_type=bytes, value_type=bytes, partitions=partitions)
+        processor = StatefulProcessor(
+            "counts",
+            counting(target),
+            group=group,
+            codec=codec,
+            output=Producer(bus.producer(), codec, "evaluation", clock),
+            table=table,
+            clock=clock,
+            guard=guard,
+        )
+
+        @app.agent(app.topic(source, key_type=bytes, value_type=bytes), concurrency=1, name="counts")
+        async def counts(stream: Any) -> AsyncIterator[None]:
+            async for _ in processor.process(stream):
+                yield
+
+        worker = FaustWorker(
+            app,
+            {processor: table},
+            sources={source: table.changelog_topic.get_topic_name()},
+            guard=guard,
+            clock=clock,
+            stop_timeout_s=10.0,
+            ready=lambda: print("ready", flush=True),
+        )
+        await worker.run(stopping)
+    print("stopped", flush=True)
+
+
+if __name__ == "__main__":
+    uvloop.run(main(*sys.argv[1:5]))
