@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -9,14 +10,14 @@ from typing import cast
 
 from pydantic import ValidationError
 
-from penstock.bus.types import Message, RawReader
-from penstock.clock import Clock
+from penstock.bus.types import Message, RawReader, Transport
+from penstock.clock import Clock, SystemClock
 from penstock.config.kinds import KINDS, Entry, Policy, Price, Prompt, Route, Team
 from penstock.contracts.codec import Codec, Undecodable
 from penstock.contracts.records import ConfigEntry
 from penstock.telemetry import get_logger
 
-__all__ = ["TOPICS", "ConfigPlane", "ConfigUnavailable", "parse_entry"]
+__all__ = ["TOPICS", "ConfigError", "ConfigPlane", "parse_entry"]
 
 log = get_logger(__name__)
 
@@ -27,7 +28,7 @@ TOPICS = tuple(f"config-{kind}" for kind in KINDS)
 _ALWAYS = datetime.min.replace(tzinfo=UTC)
 
 
-class ConfigUnavailable(Exception):
+class ConfigError(Exception):
     """The configuration cannot be read; the message names the cause and the remedy."""
 
 
@@ -55,12 +56,13 @@ def parse_entry(record: ConfigEntry) -> Entry:
 class ConfigPlane:
     """The live configuration. Look-ups are reads of dictionaries: no I/O, no await, no copy.
 
-    Fill it from Kafka with :meth:`load` and keep it current with :meth:`follow`; tests use :meth:`of`.
+    Fill it from the log with :meth:`open` and keep it current with :meth:`follow`; tests use :meth:`of`.
     """
 
     def __init__(self) -> None:
         self._entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
         self._prices: dict[str, tuple[list[datetime], list[Price]]] = {}
+        self._source: tuple[RawReader, Codec] | None = None
 
     @classmethod
     def of(cls, entries: Iterable[Entry] | Mapping[str, Iterable[Entry]]) -> ConfigPlane:
@@ -128,34 +130,62 @@ class ConfigPlane:
         elif record.kind in KINDS:
             self.withdraw(record.kind, record.name)
 
-    async def load(self, reader: RawReader, codec: Codec, clock: Clock, timeout_s: float = 30.0) -> None:
-        """Read the topics to where they end now. ``reader`` stands at their start: ``await transport.read(TOPICS)``.
+    @classmethod
+    async def open(
+        cls, transport: Transport, codec: Codec, *, timeout_s: float = 30.0, clock: Clock | None = None
+    ) -> ConfigPlane:
+        """Return a plane that holds everything published so far.
 
         Raises:
-            ConfigUnavailable: the end was not reached within ``timeout_s``.
+            ConfigError: the end of the topics was not reached within ``timeout_s``.
+            penstock.bus.KafkaUnavailable: Kafka is away, or a topic is missing (run `penstock topics apply`).
         """
-        give_up = clock.monotonic() + timeout_s
-        while not await reader.at_end():
-            remaining = give_up - clock.monotonic()
-            if remaining <= 0:
-                raise ConfigUnavailable(
-                    f"the end of {', '.join(TOPICS)} was not reached within {timeout_s:g} s: check the broker's health"
-                )
-            self.take(await reader.poll(min(remaining, 1.0)), codec)
-        empty = [kind for kind in ("teams", "routes", "policies") if not self._entries[kind]]
+        clock = clock or SystemClock()
+        plane = cls()
+        reader = await transport.read(TOPICS)
+        plane._source = (reader, codec)
+        try:
+            give_up = clock.monotonic() + timeout_s
+            while not await reader.at_end():
+                remaining = give_up - clock.monotonic()
+                if remaining <= 0:
+                    raise ConfigError(
+                        f"the end of {', '.join(TOPICS)} was not reached within {timeout_s:g} s: check the broker"
+                    )
+                plane.take(await reader.poll(min(remaining, 1.0)), codec)
+        except BaseException:
+            await plane.close()
+            raise
+        empty = [kind for kind in ("teams", "routes", "policies") if not plane._entries[kind]]
         if empty:
             log.warning("no configuration is published", kinds=empty, remedy="run `penstock config apply`")
+        return plane
 
-    async def follow(self, reader: RawReader, codec: Codec) -> None:
-        """Take over what is published from now on, until cancelled; call it after :meth:`load` with the same reader.
+    async def follow(self, stopping: asyncio.Event | None = None) -> None:
+        """Take over what is published from now on, until ``stopping`` is set or the task is cancelled.
 
         A broker that is away stops nobody: the plane keeps what it has, and the reader goes on when the broker is back.
         """
+        if self._source is None:
+            raise ConfigError("this configuration was not read from a log: there is nothing to follow")
+        reader, codec = self._source
+        told = asyncio.create_task((stopping or asyncio.Event()).wait())
         try:
-            while True:
-                self.take(await reader.poll(1.0), codec)
+            while not told.done():
+                polled = asyncio.create_task(reader.poll(1.0))
+                try:
+                    await asyncio.wait({polled, told}, return_when=asyncio.FIRST_COMPLETED)
+                    if polled.done():
+                        self.take(polled.result(), codec)
+                finally:
+                    polled.cancel()
         finally:
-            await reader.close()
+            told.cancel()
+
+    async def close(self) -> None:
+        """Release the connection; what was read stays readable."""
+        if self._source is not None:
+            await self._source[0].close()
 
     def take(self, messages: Iterable[Message], codec: Codec) -> None:
         """Apply ``messages``; what is undecodable or invalid is logged and skipped, and the last good version stays."""
