@@ -54,7 +54,7 @@ class Runtime(Generic[S]):
         return Producer(self.bus.producer(), self.codec, self.service, self.clock)
 
     def background(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run ``job`` beside the hops; if it raises, the service stops with it. It must end once ``stopping`` is set."""
+        """Run ``job`` beside the hops until ``stopping`` is set; if it raises, the service stops with it."""
         task = asyncio.create_task(job)
         self._background.append(task)
         return task

@@ -63,7 +63,7 @@ class _KafkaProducer:
         self,
         topic: str,
         key: bytes | None,
-        value: bytes,
+        value: bytes | None,
         headers: Sequence[tuple[str, bytes]] = (),
         partition: int | None = None,
     ) -> Awaitable[Sent]:
@@ -71,7 +71,7 @@ class _KafkaProducer:
             future = await self._producer.send(topic, value, key=key, headers=list(headers), partition=partition)
         except MessageSizeTooLargeError as error:
             raise ValueError(
-                f"{topic}: a message of {len(value):,} bytes is over the limit of {_LARGEST_MESSAGE:,}; split it"
+                f"{topic}: a message of {len(value or b''):,} bytes is over the limit of {_LARGEST_MESSAGE:,}; split it"
             ) from error
         return _Acknowledged(future)
 

@@ -56,8 +56,8 @@ class DeadLetterLimit:
         if dead and seen >= self._min_messages and self._dead / seen > self._max_ratio:
             raise TooManyDeadLetters(
                 f"{self._dead} of the last {seen} messages were dead letters, more than the limit of "
-                f"{self._max_ratio:.0%}; stopped rather than divert everything. See the newest entries of the dlq topic; "
-                "mend the cause, restart, and replay them with `penstock dlq replay`"
+                f"{self._max_ratio:.0%}; stopped rather than divert everything. See the newest entries of the dlq "
+                "topic; mend the cause, restart, and replay them with `penstock dlq replay`"
             )
 
 
@@ -114,9 +114,9 @@ class HopRunner:
             asyncio.create_task(self._guard(job))
             for job in (self._consume(consumer), self._acknowledge(), self._commit_often(consumer))
         ]
-        stopping = asyncio.create_task(self._stopping.wait())
+        stopping: asyncio.Future[Any] = asyncio.create_task(self._stopping.wait())
         try:
-            await asyncio.wait({stopping, self._failure}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([stopping, self._failure], return_when=asyncio.FIRST_COMPLETED)
             if not self._failure.done():
                 await self._drain(self._settings.stop_timeout_s)
             if self._failure.done():
@@ -150,7 +150,7 @@ class HopRunner:
 
     async def _consume(self, consumer: RawConsumer) -> None:
         concurrent = self.hop.concurrency > 1
-        # Beyond the calls that run, as many again wait decoded, so that a finished call is followed by the next at once.
+        # As many again as run are taken, so that a finished call is followed by the next at once.
         window = self.hop.concurrency * 2
         paused = False
         while not self._stopping.is_set():
@@ -254,8 +254,7 @@ class HopRunner:
             return
         with self._tracing.hop(self.hop.group, event.message.headers) as headers:
             try:
-                for emit in outcome:
-                    acks.append(await self._producer.send(emit.topic, emit.key, emit.record, headers))
+                acks += [await self._producer.send(emit.topic, emit.key, emit.record, headers) for emit in outcome]
             except Invalid as error:
                 await self._give_up(event, Reject("invalid_output", str(error)), acks)
                 return
@@ -265,8 +264,8 @@ class HopRunner:
         acks.append(await self._bury(event.message, reject.code, reject.reason))
         if self.hop.failed is not None:
             with self._tracing.hop(self.hop.group, event.message.headers) as headers:
-                for emit in self.hop.failed(event, RuntimeError(reject.reason)):
-                    acks.append(await self._producer.send(emit.topic, emit.key, emit.record, headers))
+                failed = self.hop.failed(event, RuntimeError(reject.reason))
+                acks += [await self._producer.send(emit.topic, emit.key, emit.record, headers) for emit in failed]
 
     async def _bury(self, message: Message, code: str, reason: str) -> Awaitable[Sent]:
         log.error(
@@ -309,8 +308,8 @@ class HopRunner:
     async def _drain(self, timeout_s: float) -> None:
         """Wait until nothing is in flight. What is not finished by the deadline is read again by the next owner."""
         assert self._failure is not None
-        idle = asyncio.create_task(self._idle.wait())
-        done, _ = await asyncio.wait({idle, self._failure}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        idle: asyncio.Future[Any] = asyncio.create_task(self._idle.wait())
+        done, _ = await asyncio.wait([idle, self._failure], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         idle.cancel()
         if not done:
             log.warning("left unfinished", group=self.hop.group, messages=self._tracker.in_flight)

@@ -94,9 +94,9 @@ class Hop:
     """One stateless stage: what it reads and what it makes of it.
 
     ``handler`` gets events in the order of their partitions and returns one outcome for each, in the same order. With
-    ``concurrency`` 1 it gets batches of up to ``max_batch``, one after another. With more it gets one event a call and up
-    to ``concurrency`` calls run at once, those of one key in order. ``failed`` says what else to emit when the handler
-    raises on an event, beside its dead letter: the stages of the request flow end the request with it.
+    ``concurrency`` 1 it gets batches of up to ``max_batch``, one after another. With more it gets one event a call and
+    up to ``concurrency`` calls run at once, those of one key in order. ``failed`` says what else to emit when the
+    handler raises on an event, beside its dead letter: the stages of the request flow end the request with it.
     """
 
     service: str
@@ -115,7 +115,7 @@ class RawProducer(Protocol):
         self,
         topic: str,
         key: bytes | None,
-        value: bytes,
+        value: bytes | None,
         headers: Sequence[tuple[str, bytes]] = (),
         partition: int | None = None,
     ) -> Awaitable[Sent]: ...
@@ -154,7 +154,7 @@ class Transport(Protocol):
         on_revoke: Callable[[], Awaitable[None]],
         on_assign: Callable[[], None],
     ) -> RawConsumer:
-        """Join ``group``. ``on_revoke`` is awaited before partitions move away, ``on_assign`` called after they came."""
+        """Join ``group``; ``on_revoke`` is awaited before partitions move away, ``on_assign`` called after."""
         ...
 
     async def read(self, topics: Sequence[str]) -> RawReader: ...

@@ -1,7 +1,7 @@
 """Avro schemas drafted from the record classes.
 
-A new version of a record starts here: change the class, write the draft out as ``schemas/avro/<record>.v<N>.avsc``, and the
-contract tests say whether it is compatible with every version before it. Versions that were published are never edited.
+A new version of a record starts here: change the class, write the draft out as ``schemas/avro/<record>.v<N>.avsc``, and
+the contract tests say whether it is compatible with every version before it. Published versions are never edited.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["NAMESPACE", "avro_name", "draft_schema", "file_stem"]
 
 NAMESPACE = "penstock.events"
 
-# Twelve decimal places: token prices go down to 1e-8 USD and below. 38 digits are what SQL engines and Parquet can hold.
+# Twelve decimal places: token prices go down to 1e-8 USD and below. 38 digits are what SQL engines and Parquet hold.
 _DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 38, "scale": 12}
 _PRIMITIVES: dict[Any, Any] = {
     str: "string",

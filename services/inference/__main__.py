@@ -1,0 +1,31 @@
+"""python -m services.inference"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import aiohttp
+from penstock.bus import Hop
+from penstock.service import Runtime, run_service
+
+from services.inference.adapters import ExtractiveBackend, OpenAIBackend
+from services.inference.app import inference_hop
+from services.inference.settings import Settings
+
+
+async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
+    """Open the connection pool and return the hop."""
+    concurrency = runtime.settings.inference_concurrency
+    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=concurrency))
+    runtime.on_stop(session.close)
+    backends = {"extractive": ExtractiveBackend(), "openai": OpenAIBackend(session)}
+    return [inference_hop(runtime.config, backends, runtime.clock, concurrency)]
+
+
+def main() -> None:
+    """Run inference."""
+    raise SystemExit(run_service("inference", Settings, build))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""Backends behind one protocol: the embedded extractive model and any OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, Protocol
+
+import aiohttp
+import msgspec
+import tenacity
+from penstock.config.kinds import Target
+from penstock.contracts.records import GroundedRequest, Message, Usage
+
+from services.inference.core import Answered, attach_passages
+from services.inference.extractive import MODEL, answer, count_tokens
+
+__all__ = ["Backend", "BackendError", "ExtractiveBackend", "OpenAIBackend"]
+
+# Retried: nothing was generated. 408 and 409 are what proxies say of a call they never passed on.
+_RETRIED_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504})
+_TRIES = 3
+_LARGEST_ANSWER = 8 * 1024 * 1024
+
+
+class BackendError(Exception):
+    """A target gave no answer. ``retriable``: nothing was generated, and a later try may succeed."""
+
+    def __init__(self, reason: str, *, retriable: bool = False) -> None:
+        super().__init__(reason)
+        self.retriable = retriable
+
+
+class Backend(Protocol):
+    """Answers one request with one target."""
+
+    async def generate(self, request: GroundedRequest, target: Target) -> Answered:
+        """Return the answer.
+
+        Raises:
+            BackendError: there is none; the message names the target and the cause.
+        """
+        ...
+
+
+class ExtractiveBackend:
+    """The embedded model with no weights."""
+
+    async def generate(self, request: GroundedRequest, target: Target) -> Answered:
+        started = time.perf_counter()
+        question = next((m.content for m in reversed(request.messages) if m.role == "user"), "")
+        found = answer(question, request.passages, request.sampling.max_completion_tokens)
+        read = sum(count_tokens(m.content) for m in request.messages) + sum(
+            count_tokens(p.text) for p in request.passages
+        )
+        return Answered(
+            model=MODEL,
+            backend="extractive",
+            content=found.content,
+            finish_reason="stop",
+            usage=Usage(input_tokens=read, output_tokens=count_tokens(found.content)),
+            model_us=int((time.perf_counter() - started) * 1e6),
+            citations=found.citations,
+        )
+
+
+class _TokenDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_tokens_details: _TokenDetails | None = None
+
+
+class _ChoiceMessage(msgspec.Struct):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _ChoiceMessage
+    finish_reason: str | None = None
+
+
+class _ChatCompletion(msgspec.Struct):
+    """The part of OpenAI's chat completion that is read."""
+
+    choices: list[_Choice]
+    model: str = ""
+    usage: _Usage | None = None
+
+
+class OpenAIBackend:
+    """Any endpoint that answers POST {base_url}/chat/completions as OpenAI does.
+
+    aiohttp rather than the openai package: a call through the latter costs fifteen times the CPU (1.16 ms against
+    0.08 ms), which at 600 requests/s is most of a core.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, environment: dict[str, str] | None = None) -> None:
+        self._session = session
+        self._environment = os.environ if environment is None else environment
+        self._decode = msgspec.json.Decoder(_ChatCompletion).decode
+
+    async def generate(self, request: GroundedRequest, target: Target) -> Answered:
+        if target.base_url is None:
+            raise BackendError(f"target {target.model}: base_url is missing; set it in the route")
+        started = time.perf_counter()
+        body = msgspec.json.encode(_body(request, target))
+        async for attempt in tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, BackendError) and error.retriable),
+            wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
+            stop=tenacity.stop_after_attempt(_TRIES),
+            reraise=True,
+        ):
+            with attempt:
+                reply = await self._call(target, body)
+        usage = reply.usage or _Usage()
+        details = usage.prompt_tokens_details
+        choice = reply.choices[0]
+        return Answered(
+            model=reply.model or target.model,
+            backend="openai",
+            content=choice.message.content or choice.message.refusal or "",
+            finish_reason=choice.finish_reason or "stop",
+            usage=Usage(
+                input_tokens=usage.prompt_tokens,
+                output_tokens=usage.completion_tokens,
+                cached_input_tokens=(details.cached_tokens or 0) if details else 0,
+            ),
+            model_us=int((time.perf_counter() - started) * 1e6),
+        )
+
+    async def _call(self, target: Target, body: bytes) -> _ChatCompletion:
+        url = f"{str(target.base_url).rstrip('/')}/chat/completions"
+        headers = {"Content-Type": "application/json"}
+        if target.api_key_env:
+            key = self._environment.get(target.api_key_env)
+            if not key:
+                raise BackendError(f"{url}: the environment variable {target.api_key_env} with its key is not set")
+            headers["Authorization"] = f"Bearer {key}"
+        timeout = aiohttp.ClientTimeout(total=target.timeout_s)
+        try:
+            async with self._session.post(url, data=body, headers=headers, timeout=timeout) as response:
+                payload = await response.content.read(_LARGEST_ANSWER)
+        except (aiohttp.ClientConnectorError, ConnectionRefusedError) as error:
+            raise BackendError(f"{url}: cannot connect: {error}", retriable=True) from error
+        except TimeoutError as error:
+            # The model may have generated: another try could pay twice.
+            raise BackendError(f"{url}: no answer within {target.timeout_s:.0f} s") from error
+        except aiohttp.ClientError as error:
+            raise BackendError(f"{url}: {type(error).__name__}: {error}") from error
+        if response.status != 200:
+            raise BackendError(
+                f"{url}: HTTP {response.status}: {_excerpt(payload)}", retriable=response.status in _RETRIED_STATUS
+            )
+        try:
+            reply = self._decode(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BackendError(f"{url}: the answer is no chat completion: {error}") from error
+        if not reply.choices:
+            raise BackendError(f"{url}: the answer has no choices")
+        return reply
+
+
+def _body(request: GroundedRequest, target: Target) -> dict[str, Any]:
+    messages = list(request.messages)
+    last = max((i for i, m in enumerate(messages) if m.role == "user"), default=None)
+    if last is not None and request.passages:
+        question = messages[last]
+        messages[last] = Message(
+            role=question.role, content=attach_passages(question.content, request.passages), name=question.name
+        )
+    sampling = request.sampling
+    optional = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_completion_tokens": sampling.max_completion_tokens,
+        "stop": sampling.stop or None,
+        "seed": sampling.seed,
+    }
+    return {
+        "model": target.model,
+        "messages": [{"role": m.role, "content": m.content} | ({"name": m.name} if m.name else {}) for m in messages],
+    } | {name: value for name, value in optional.items() if value is not None}
+
+
+def _excerpt(payload: bytes) -> str:
+    return payload[:200].decode("utf-8", "replace")
