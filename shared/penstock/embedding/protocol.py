@@ -1,0 +1,102 @@
+"""What an embedder is, how a vector travels, and how long texts become one vector."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Embedder", "EmbedderError", "EmbedderUnavailable", "Vectors", "even_windows", "mean_of_windows", "pack_vector",
+    "unpack_vector",
+]  # fmt: skip
+
+Vectors = NDArray[np.float32]
+"""Array of shape (n, dimension), or (dimension,) for one vector."""
+
+
+class EmbedderError(Exception):
+    """The embedder cannot embed this, now or later; the message names the cause and the remedy."""
+
+
+class EmbedderUnavailable(EmbedderError):
+    """The embedder is away for now; the same call may succeed later."""
+
+
+class Embedder(Protocol):
+    """Maps texts to vectors of unit length, so that a dot product is their cosine similarity.
+
+    Calls block; run them in an executor beside an event loop. Implementations may be called from several threads.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name of the model: vectors of different names must never be compared."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """Length of each vector."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return an array of shape (len(texts), dimension), float32, each row of unit length.
+
+        A text longer than the model reads at once is embedded in windows; its vector is their mean, normalised.
+
+        Raises:
+            EmbedderUnavailable: away for now.
+            EmbedderError: it cannot be done, now or later.
+        """
+        ...
+
+    def token_spans(self, text: str) -> Sequence[tuple[int, int]]:
+        """Return (start, end) character offsets of the tokens of ``text``, in order, as the model counts them."""
+        ...
+
+
+def pack_vector(vector: Vectors) -> bytes:
+    """Return the wire form of one vector: float32, little-endian, in order."""
+    return np.ascontiguousarray(vector, dtype="<f4").tobytes()
+
+
+def unpack_vector(data: bytes, dimension: int | None = None) -> Vectors:
+    """Return the vector whose wire form is ``data``; read-only, shape (dimension,).
+
+    Raises:
+        ValueError: ``data`` is no whole number of float32, or not of ``dimension`` of them.
+    """
+    if len(data) % 4 or (dimension is not None and len(data) != 4 * dimension):
+        expected = "a multiple of 4" if dimension is None else f"{4 * dimension} (dimension {dimension})"
+        raise ValueError(f"an embedding of {len(data)} bytes is not {expected}: was it made by another model?")
+    return np.frombuffer(data, dtype="<f4")
+
+
+def even_windows(length: int, most: int) -> list[tuple[int, int]]:
+    """Return (start, end) of the fewest windows of at most ``most`` items that cover ``length`` items.
+
+    The windows do not overlap and differ in size by one at most, so that their plain mean weighs all items about alike.
+    An empty sequence has one empty window.
+    """
+    count = max(1, -(-length // most))
+    bounds = [length * i // count for i in range(count + 1)]
+    return list(itertools.pairwise(bounds))
+
+
+def mean_of_windows(vectors: Vectors, counts: Sequence[int]) -> Vectors:
+    """Return one unit vector for each text from the unit vectors of its windows.
+
+    Args:
+        vectors: shape (sum(counts), dimension); the windows of the first text, then those of the second, and so on.
+        counts: number of windows of each text, each at least 1.
+    """
+    if all(count == 1 for count in counts):
+        return vectors
+    starts = np.concatenate(([0], np.cumsum(counts)[:-1])).astype(np.intp)
+    means = np.add.reduceat(vectors, starts, axis=0)
+    norms = np.linalg.norm(means, axis=1, keepdims=True)
+    unit: Vectors = means / np.maximum(norms, np.finfo(np.float32).tiny)
+    return unit
