@@ -8,7 +8,7 @@ import aiohttp
 from penstock.bus import Hop
 from penstock.service import Runtime, run_service
 
-from services.inference.adapters import ExtractiveBackend, OpenAIBackend
+from services.inference.adapters import Backend, ExtractiveBackend, OpenAIBackend
 from services.inference.app import inference_hop
 from services.inference.settings import Settings
 
@@ -18,7 +18,7 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
     concurrency = runtime.settings.inference_concurrency
     session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=concurrency))
     runtime.on_stop(session.close)
-    backends = {"extractive": ExtractiveBackend(), "openai": OpenAIBackend(session)}
+    backends: dict[str, Backend] = {"extractive": ExtractiveBackend(), "openai": OpenAIBackend(session)}
     return [inference_hop(runtime.config, backends, runtime.clock, concurrency)]
 
 

@@ -38,6 +38,6 @@ class StallGuard:
         gap = self._clock.monotonic() - self._last
         if gap > self._limit_s:
             raise Stalled(
-                f"the event loop stood still for {gap:.1f} s, longer than the {self._limit_s:.1f} s after which another "
-                "member may own the partitions; the process ends without writing and is to be restarted"
+                f"the event loop stood still for {gap:.1f} s, longer than the {self._limit_s:.1f} s after which "
+                "another member may own the partitions; the process ends without writing and is to be restarted"
             )

@@ -216,7 +216,7 @@ class StatefulProcessor(Generic[StateT, EventT]):
                 emits, stores = self._apply(record, message)
                 for emit in emits:
                     ack = await self._output.send(emit.topic, emit.key, emit.record, message.headers)
-                    acks.append(ack)  # noqa: PERF401 - what was sent before an Invalid must be awaited too
+                    acks.append(ack)
             self._verdicts.append(False)
         except Undecodable as error:
             acks.append(await self._dead_letter(message, error.code, error.reason))
