@@ -92,7 +92,7 @@ class SchemaRegistry:
         Raises:
             RegistryError: also where the address answers, but is no registry.
         """
-        answer = await self._ask("GET", "subjects")
+        answer = await self._ask("GET", "subjects", absent=True)
         if not isinstance(answer, list):
             raise RegistryError(
                 f"{self.address} is no Confluent-compatible registry: SCHEMA_REGISTRY_URL must end in its API's path, "
