@@ -248,8 +248,8 @@ class KafkaBus:
         await self._started(consumer)
         return _KafkaConsumer(consumer)
 
-    async def read(self, topics: Sequence[str]) -> RawReader:
-        """Read whole ``topics`` from their beginning, without a group.
+    async def read(self, topics: Sequence[str], *, from_end: bool = False) -> RawReader:
+        """Read whole ``topics`` without a group, from their beginning or from where they end now.
 
         Raises:
             KafkaUnavailable: a topic does not exist.
@@ -270,7 +270,42 @@ class KafkaBus:
                 raise KafkaUnavailable(f"topic {topic} does not exist at {self._address}; run `penstock topics apply`")
             partitions += [TopicPartition(topic, number) for number in sorted(numbers)]
         consumer.assign(partitions)
+        if from_end:
+            # Resolved here and not at the first poll: what is produced after this call must be seen.
+            for partition, end in (await consumer.end_offsets(partitions)).items():
+                consumer.seek(partition, end)
         return _KafkaReader(consumer)
+
+    async def committed(self, group: str, topics: Sequence[str]) -> dict[Partition, int]:
+        """Return the offsets that ``group`` has committed in ``topics``; a partition without a commit is left out."""
+        consumer = await self._assigned(group, topics)
+        try:
+            offsets = {tp: await consumer.committed(tp) for tp in consumer.assignment()}
+        finally:
+            await consumer.stop()
+        return {Partition(tp.topic, tp.partition): offset for tp, offset in offsets.items() if offset is not None}
+
+    async def commit(self, group: str, offsets: Mapping[Partition, int]) -> None:
+        """Set the offsets of ``group``, which must have no member that runs."""
+        consumer = await self._assigned(group, sorted({place.topic for place in offsets}))
+        try:
+            await consumer.commit({TopicPartition(*place): offset for place, offset in offsets.items()})
+        finally:
+            await consumer.stop()
+
+    async def _assigned(self, group: str, topics: Sequence[str]) -> AIOKafkaConsumer:
+        consumer = AIOKafkaConsumer(
+            **self._options, client_id=self._client_id, group_id=group, enable_auto_commit=False
+        )
+        await self._started(consumer)
+        consumer.assign(
+            [
+                TopicPartition(topic, number)
+                for topic in topics
+                for number in sorted(consumer.partitions_for_topic(topic) or await self._partitions(consumer, topic))
+            ]
+        )
+        return consumer
 
     async def _partitions(self, consumer: AIOKafkaConsumer, topic: str) -> set[int]:
         await consumer._client.add_topic(topic)

@@ -107,8 +107,8 @@ class MemoryBus:
         await self._rebalance(group, [*self._members.get(group, []), consumer])
         return consumer
 
-    async def read(self, topics: Sequence[str]) -> RawReader:
-        return _MemoryReader(self, topics)
+    async def read(self, topics: Sequence[str], *, from_end: bool = False) -> RawReader:
+        return _MemoryReader(self, topics, from_end)
 
     async def _rebalance(self, group: str, members: list[_MemoryConsumer]) -> None:
         for member in self._members.get(group, []):
@@ -206,9 +206,11 @@ class _MemoryConsumer:
 
 
 class _MemoryReader:
-    def __init__(self, bus: MemoryBus, topics: Sequence[str]) -> None:
+    def __init__(self, bus: MemoryBus, topics: Sequence[str], from_end: bool) -> None:
         self._bus = bus
-        self._positions = {place: 0 for place in bus._log if place.topic in topics}
+        self._positions = {
+            place: len(log) if from_end else 0 for place, log in bus._log.items() if place.topic in topics
+        }
 
     async def poll(self, timeout_s: float) -> Sequence[Message]:
         taken = self._take()

@@ -132,7 +132,7 @@ class RawConsumer(Protocol):
 
 
 class RawReader(Protocol):
-    """Reads whole topics from their beginning, without a group."""
+    """Reads whole topics, without a group."""
 
     async def poll(self, timeout_s: float) -> Sequence[Message]: ...
     async def at_end(self) -> bool:
@@ -157,4 +157,6 @@ class Transport(Protocol):
         """Join ``group``; ``on_revoke`` is awaited before partitions move away, ``on_assign`` called after."""
         ...
 
-    async def read(self, topics: Sequence[str]) -> RawReader: ...
+    async def read(self, topics: Sequence[str], *, from_end: bool = False) -> RawReader:
+        """Read whole topics without a group, from their beginning or from where they end now."""
+        ...

@@ -1,0 +1,105 @@
+"""penstock send: requests in, answers out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+
+from penstock.cli.connection import cluster_settings, run_command
+from penstock.client import Client
+from penstock.contracts.records import LlmResult
+
+__all__ = ["send"]
+
+_FIELDS = ("route", "conversation_id", "user_id", "prompt", "request_id", "variables", "tags", "tenant")
+
+
+@click.command()
+@click.argument("question", required=False)
+@click.option("--team", required=True, help="Team that sends and pays; it must be configured.")
+@click.option("--route", default="default", show_default=True, help="Route to answer it.")
+@click.option("--conversation", help="Conversation it belongs to.")
+@click.option(
+    "--file",
+    "file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help='JSON lines: {"question": ...} or {"messages": [...]}, with route, user_id, ... where wanted.',
+)
+@click.option("--no-wait", is_flag=True, help="Print the request ids and do not wait for the results.")
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for each result.")
+@click.option("--json", "as_json", is_flag=True, help="Print each result as one line of JSON.")
+def send(
+    question: str | None, team: str, route: str, conversation: str | None, file: Path | None,
+    no_wait: bool, timeout: float, as_json: bool,
+) -> None:  # fmt: skip
+    """Send QUESTION (or the requests of --file) and print the answers with their sources.
+
+    Exits 1 unless every request was completed.
+    """
+    if (question is None) == (file is None):
+        raise click.UsageError("give a QUESTION or --file, one of the two")
+    requests = _read(file) if file else [{"question": question}]
+    defaults = {"route": route, "conversation_id": conversation}
+    run_command(_send(requests, team, defaults, None if no_wait else timeout, as_json))
+
+
+async def _send(
+    requests: list[dict[str, Any]], team: str, defaults: dict[str, Any], timeout_s: float | None, as_json: bool
+) -> None:
+    console = Console(highlight=False)
+    async with Client(cluster_settings(), tenant=team) as client:
+        ids = []
+        for request in requests:
+            options = defaults | {name: request[name] for name in _FIELDS if name in request}
+            ids.append(await client.submit(request.get("messages") or request.get("question", ""), **options))
+        if timeout_s is None:
+            for request_id in ids:
+                click.echo(request_id)
+            return
+        results = await asyncio.gather(*(client.result(i, timeout_s) for i in ids), return_exceptions=True)
+    failed = 0
+    for request_id, result in zip(ids, results, strict=True):
+        if isinstance(result, BaseException):
+            failed += 1
+            console.print(f"[red]{request_id}[/red] {escape(str(result))}")
+            continue
+        failed += result.status != "completed"
+        if as_json:
+            click.echo(msgspec.json.encode(result).decode())
+        else:
+            _print(console, result)
+    if failed:
+        sys.exit(1)
+
+
+def _print(console: Console, result: LlmResult) -> None:
+    if result.status == "completed":
+        console.print(escape(result.content))
+        for passage in result.citations:
+            console.print(f"  [dim]{passage.score:.2f}  {escape(passage.title)}  {escape(passage.source)}[/dim]")
+    else:
+        console.print(f"[yellow]{result.status}[/yellow] {result.code}: {escape(result.reason or '')}")
+    console.print(f"  [dim]request {result.request_id}  model {result.model}[/dim]")
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    requests = []
+    for number, line in enumerate(file.read_text("utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            request = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise click.ClickException(f"{file}:{number}: not JSON: {error.msg}; write one object a line") from None
+        if not isinstance(request, dict) or not (request.get("question") or request.get("messages")):
+            raise click.ClickException(f'{file}:{number}: needs "question" or "messages"')
+        requests.append(request)
+    return requests

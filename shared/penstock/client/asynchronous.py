@@ -1,0 +1,339 @@
+"""The asynchronous client.
+
+async with Client(tenant="support") as client:
+    request_id = await client.submit("How do I reset my password?")
+    result = await client.result(request_id)
+    async for result in client.results(group="my-app"):
+        ...
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from opentelemetry import propagate
+
+from penstock.bus import KafkaBus, Partition, Producer, Transport
+from penstock.bus.offsets import OffsetTracker
+from penstock.bus.types import RawReader
+from penstock.clock import Clock, SystemClock
+from penstock.contracts.catalogue import Catalogue
+from penstock.contracts.codec import Codec, Invalid, Undecodable
+from penstock.contracts.envelope import event_id, new_id
+from penstock.contracts.records import Document, Feedback, LlmRequest, LlmResult, Message, Record, Sampling
+from penstock.settings import KafkaSettings, load_settings
+from penstock.telemetry import get_logger
+
+__all__ = ["Client", "RequestNotSent"]
+
+log = get_logger(__name__)
+
+# Results that came before anybody asked for them by id, and identities already given out.
+_REMEMBERED = 10_000
+
+Question = str | Sequence[Message] | Sequence[Mapping[str, str]]
+
+
+class RequestNotSent(Exception):
+    """The log did not take the event; the message says why. Sending again with the same request_id is safe."""
+
+
+class Client:
+    """A producer and consumer of Penstock's public topics. Use as an async context manager.
+
+    ``settings`` default to the environment (KAFKA_BOOTSTRAP, SCHEMA_REGISTRY_URL, ...). ``tenant`` is the team that
+    requests belong to unless a call names another. ``transport`` and ``codec`` replace Kafka, for tests.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings | None = None,
+        *,
+        tenant: str | None = None,
+        transport: Transport | None = None,
+        codec: Codec | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._settings = settings
+        self._tenant = tenant
+        self._transport = transport
+        self._codec = codec
+        self._clock = clock or SystemClock()
+        self._own_bus: KafkaBus | None = None
+        self._producer: Producer | None = None
+        self._follower: asyncio.Task[None] | None = None
+        self._results: OrderedDict[str, LlmResult] = OrderedDict()
+        self._waiters: dict[str, list[asyncio.Future[LlmResult]]] = {}
+
+    async def __aenter__(self) -> Client:
+        """Connect.
+
+        Raises:
+            penstock.bus.KafkaUnavailable: no broker answers.
+            penstock.contracts.registry.RegistryError: the registry does not answer, or a schema is not registered.
+        """
+        if self._transport is None or self._codec is None:
+            settings = self._settings or load_settings(KafkaSettings)
+            self._codec = await Codec.resolve(Catalogue.load(), settings.schema_registry_url)
+            self._own_bus = KafkaBus(settings, client_id="penstock-client", start_timeout_s=30)
+            await self._own_bus.start()
+            self._transport = self._own_bus
+        self._producer = Producer(self._transport.producer(), self._codec, "client", self._clock)
+        # From where the results end now: whatever is submitted through this client comes after.
+        reader = await self._transport.read(["llm-results"], from_end=True)
+        self._follower = asyncio.create_task(self._follow(reader))
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._follower is not None:
+            self._follower.cancel()
+            await asyncio.gather(self._follower, return_exceptions=True)
+        if self._own_bus is not None:
+            await self._own_bus.close()
+
+    # -- producing ---------------------------------------------------------------------------------------------------
+
+    async def submit(
+        self,
+        question: Question = (),
+        *,
+        tenant: str | None = None,
+        request_id: str | None = None,
+        conversation_id: str | None = None,
+        user_id: str | None = None,
+        route: str = "default",
+        prompt: str | None = None,
+        prompt_label: str = "production",
+        variables: Mapping[str, str] | None = None,
+        sampling: Sampling | None = None,
+        deadline_s: float | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
+        """Publish a request and return its request_id once the log has it.
+
+        ``question`` is a text, or the messages of a conversation, oldest first. The same ``request_id`` sent again with
+        the same content is answered once.
+
+        Raises:
+            RequestNotSent: the log did not take it, or it does not fit its schema.
+        """
+        request_id = request_id or new_id()
+        now = self._clock.now()
+        request = LlmRequest(
+            event_id=new_id(),
+            request_id=request_id,
+            tenant_id=self._team(tenant),
+            occurred_at=now,
+            causation_id="",
+            conversation_id=conversation_id,
+            user_id=user_id,
+            route=route,
+            prompt_name=prompt,
+            prompt_label=prompt_label,
+            prompt_variables=dict(variables or {}),
+            messages=_messages(question),
+            sampling=sampling or Sampling(),
+            deadline_at=None if deadline_s is None else now + timedelta(seconds=deadline_s),
+            tags=dict(tags or {}),
+        )
+        await self._send("llm-requests", conversation_id or request_id, request)
+        return request_id
+
+    async def feedback(
+        self,
+        request_id: str,
+        *,
+        tenant: str | None = None,
+        conversation_id: str | None = None,
+        user_id: str | None = None,
+        source: str = "user",
+        rating: float | None = None,
+        labels: Mapping[str, str] | None = None,
+        correction: str | None = None,
+        comment: str | None = None,
+    ) -> None:
+        """Publish what a person thought of a result. ``conversation_id`` must be the request's, where it had one.
+
+        Raises:
+            RequestNotSent: the log did not take it.
+        """
+        record = Feedback(
+            event_id=new_id(),
+            request_id=request_id,
+            tenant_id=self._team(tenant),
+            occurred_at=self._clock.now(),
+            causation_id="",
+            conversation_id=conversation_id,
+            user_id=user_id,
+            source=source,
+            rating=rating,
+            labels=dict(labels or {}),
+            correction=correction,
+            comment=comment,
+        )
+        await self._send("feedback", conversation_id or request_id, record)
+
+    async def document(
+        self,
+        document_id: str,
+        content: str,
+        *,
+        tenant: str | None = None,
+        title: str = "",
+        source: str = "",
+        content_type: str = "text/plain",
+        tags: Mapping[str, str] | None = None,
+        deleted: bool = False,
+    ) -> str:
+        """Publish a document, replacing the one with the same id, or remove it; return the upload's request_id.
+
+        Raises:
+            RequestNotSent: the log did not take it.
+        """
+        upload = new_id()
+        record = Document(
+            event_id=event_id(upload, "client.document", 0),
+            request_id=upload,
+            tenant_id=self._team(tenant),
+            occurred_at=self._clock.now(),
+            causation_id="",
+            document_id=document_id,
+            title=title,
+            source=source,
+            content_type=content_type,
+            content=content,
+            tags=dict(tags or {}),
+            deleted=deleted,
+        )
+        await self._send("documents", document_id, record)
+        return upload
+
+    # -- consuming ---------------------------------------------------------------------------------------------------
+
+    async def result(self, request_id: str, timeout_s: float = 60.0) -> LlmResult:
+        """Return the result of a request submitted since this client was opened.
+
+        Raises:
+            TimeoutError: it did not come within ``timeout_s``.
+        """
+        if (known := self._results.get(request_id)) is not None:
+            return known
+        waiter: asyncio.Future[LlmResult] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(request_id, []).append(waiter)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await waiter
+        except TimeoutError:
+            raise TimeoutError(f"no result of request {request_id} within {timeout_s:.0f} s") from None
+        finally:
+            waiters = self._waiters.get(request_id, [])
+            if waiter in waiters:
+                waiters.remove(waiter)
+            if not waiters:
+                self._waiters.pop(request_id, None)
+
+    async def ask(self, question: Question, *, timeout_s: float = 60.0, **submit: Any) -> LlmResult:
+        """Submit and wait for the result: :meth:`submit` and :meth:`result` in one."""
+        return await self.result(await self.submit(question, **submit), timeout_s)
+
+    async def results(self, group: str, *, tenant: str | None = None) -> AsyncIterator[LlmResult]:
+        """Yield results as a member of the consumer group ``group``, each once, those of a conversation in order.
+
+        A result counts as read when the next one is asked for; after a crash the reader gets the unread ones again.
+        ``tenant`` keeps only one team's. Runs until the iteration is left.
+        """
+        transport, codec = self._connected()
+        tracker = OffsetTracker()
+
+        async def revoked() -> None:
+            await consumer.commit(tracker.committable())
+            tracker.forget()
+
+        consumer = await transport.subscribe(group, ["llm-results"], revoked, lambda: None)
+        seen: OrderedDict[str, None] = OrderedDict()
+        try:
+            while True:
+                for message in await consumer.poll(0.5, 500):
+                    place = Partition(message.topic, message.partition)
+                    tracker.taken(place, message.offset)
+                    try:
+                        result = codec.decode(message.topic, message.value)
+                    except Undecodable as error:
+                        log.warning("skipped a result", offset=message.offset, reason=error.reason)
+                    else:
+                        # After a crash upstream the same event may stand in the log twice.
+                        wanted = tenant is None or result.tenant_id == tenant
+                        if wanted and isinstance(result, LlmResult) and _first_time(seen, result.event_id):
+                            yield result
+                    tracker.finished(place, message.offset)
+                if offsets := tracker.committable():
+                    await consumer.commit(offsets)
+                    tracker.committed(offsets)
+        finally:
+            await consumer.commit(tracker.committable())
+            await consumer.close()
+
+    async def _follow(self, reader: RawReader) -> None:
+        _, codec = self._connected()
+        seen: OrderedDict[str, None] = OrderedDict()
+        try:
+            while True:
+                for message in await reader.poll(0.5):
+                    try:
+                        result = codec.decode(message.topic, message.value)
+                    except Undecodable as error:
+                        log.warning("skipped a result", offset=message.offset, reason=error.reason)
+                        continue
+                    if isinstance(result, LlmResult) and _first_time(seen, result.event_id):
+                        self._deliver(result)
+        finally:
+            await reader.close()
+
+    def _deliver(self, result: LlmResult) -> None:
+        self._results[result.request_id] = result
+        while len(self._results) > _REMEMBERED:
+            self._results.popitem(last=False)
+        for waiter in self._waiters.pop(result.request_id, []):
+            if not waiter.done():
+                waiter.set_result(result)
+
+    async def _send(self, topic: str, key: str, record: Record) -> None:
+        if self._producer is None:
+            raise RuntimeError("the client is not connected; use it as `async with Client() as client:`")
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier)
+        headers = [(name, value.encode()) for name, value in carrier.items()]
+        try:
+            await (await self._producer.send(topic, key, record, headers))
+        except (Invalid, ValueError, OSError, RuntimeError) as error:
+            raise RequestNotSent(f"{topic}: {error}") from error
+
+    def _team(self, tenant: str | None) -> str:
+        team = tenant or self._tenant
+        if not team:
+            raise RequestNotSent("no team: pass tenant= to the call or to Client()")
+        return team
+
+    def _connected(self) -> tuple[Transport, Codec]:
+        if self._transport is None or self._codec is None:
+            raise RuntimeError("the client is not connected; use it as `async with Client() as client:`")
+        return self._transport, self._codec
+
+
+def _messages(question: Question) -> list[Message]:
+    if isinstance(question, str):
+        return [Message(role="user", content=question)] if question else []
+    return [m if isinstance(m, Message) else Message(**m) for m in question]
+
+
+def _first_time(seen: OrderedDict[str, None], identity: str) -> bool:
+    if identity in seen:
+        return False
+    seen[identity] = None
+    if len(seen) > _REMEMBERED:
+        seen.popitem(last=False)
+    return True
