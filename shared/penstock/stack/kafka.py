@@ -5,15 +5,16 @@ from __future__ import annotations
 import base64
 import subprocess
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from penstock.stack.errors import NotReady, StackError
 from penstock.stack.java import java
 from penstock.stack.part import Command, Install
 from penstock.stack.ports import HOST
 
-__all__ = ["Kafka", "admin_config"]
+__all__ = ["Kafka", "admin_config", "missing_topics"]
 
 _HEAP_MB = 384
 _FORMAT_TIMEOUT_S = 120
@@ -102,13 +103,7 @@ class Kafka:
 
     def probe(self, address: str, environ: Mapping[str, str], timeout_s: float) -> None:
         """Ask for the cluster's metadata; it must name a broker."""
-        from confluent_kafka import KafkaException
-        from confluent_kafka.admin import AdminClient
-
-        try:
-            metadata = AdminClient(admin_config(address, environ)).list_topics(timeout=timeout_s)
-        except KafkaException as error:
-            raise NotReady(f"no metadata from {address}: {error.args[0].str()}") from error
+        metadata = _metadata(address, environ, timeout_s)
         if not metadata.brokers:
             raise NotReady(f"{address} answers but has no broker in service yet")
 
@@ -127,6 +122,25 @@ def admin_config(bootstrap: str, environ: Mapping[str, str]) -> dict[str, str | 
     login = {key: environ[variable] for key, variable in optional.items() if environ.get(variable)}
     # log_level 0: a broker that is away is this caller's to report, not librdkafka's to print.
     return {"bootstrap.servers": bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 200, **login}
+
+
+def missing_topics(bootstrap: str, environ: Mapping[str, str], expected: Iterable[str], timeout_s: float) -> list[str]:
+    """Return those of the topics ``expected`` that the cluster does not have, sorted.
+
+    Raises:
+        NotReady: it did not answer within ``timeout_s`` seconds.
+    """
+    return sorted(set(expected) - set(_metadata(bootstrap, environ, timeout_s).topics))
+
+
+def _metadata(bootstrap: str, environ: Mapping[str, str], timeout_s: float) -> Any:
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    try:
+        return AdminClient(admin_config(bootstrap, environ)).list_topics(timeout=timeout_s)
+    except KafkaException as error:
+        raise NotReady(f"no metadata from {bootstrap}: {error.args[0].str()}") from error
 
 
 def _format(base: list[str], home: Path) -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Container
+import threading
+import time
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 import psutil
 
 from penstock.stack.errors import PortInUse
 
-__all__ = ["HOST", "free_port", "is_free", "owner", "require_free"]
+__all__ = ["HOST", "free_port", "is_free", "owner", "require_free", "wait_free"]
 
 HOST = "127.0.0.1"
 _LOWEST = 20_000
 _HIGHEST = 32_000
 _ATTEMPTS = 200
+_POLL_S = 0.05
 
 
 def free_port(taken: Container[int] = ()) -> int:
@@ -71,6 +74,14 @@ def require_free(port: int, part: str, remedy: str) -> None:
     if not is_free(port):
         who = owner(port) or "another process"
         raise PortInUse(f"{part}: port {port} on {HOST} is in use by {who}; {remedy}")
+
+
+def wait_free(ports: Iterable[int], timeout_s: float, stop: threading.Event) -> None:
+    """Wait until all of ``ports`` are free, ``timeout_s`` seconds have passed, or ``stop`` is set."""
+    wanted = list(ports)
+    deadline = time.monotonic() + timeout_s
+    while not all(map(is_free, wanted)) and time.monotonic() < deadline and not stop.wait(_POLL_S):
+        pass
 
 
 def _first_outgoing() -> int:

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from penstock.stack.artifacts import ArtifactStore, default_cache_dir
 from penstock.stack.errors import Interrupted, NotReady, PartFailed, StackError
 from penstock.stack.kafka import Kafka
 from penstock.stack.part import Install, Part
-from penstock.stack.ports import free_port, is_free, require_free
+from penstock.stack.ports import free_port, is_free, require_free, wait_free
 from penstock.stack.process import ProcessId
 from penstock.stack.redis import Redis
 from penstock.stack.registry import Registry
@@ -161,6 +161,18 @@ class Stack:
         Raises:
             StackError: a part is neither given nor has been started; the message says how to.
         """
+        found = self.known_addresses()
+        for part in PARTS:
+            if part.variable not in found:
+                option = "" if self.name == "default" else f" --name {self.name}"
+                raise StackError(
+                    f"{part.title} of stack {self.name!r} ({self.folder.root}) is not up; type "
+                    f"`penstock stack up{option}`, or give its address in {part.variable}"
+                )
+        return found
+
+    def known_addresses(self) -> dict[str, str]:
+        """Return what :meth:`environment` would, without the parts that are neither given nor started."""
         records = self.folder.read()
         found: dict[str, str] = {}
         for part in PARTS:
@@ -169,12 +181,6 @@ class Stack:
                 found[part.variable] = given
             elif record is not None and record.process is not None:
                 found[part.variable] = part.address(record.ports)
-            else:
-                option = "" if self.name == "default" else f" --name {self.name}"
-                raise StackError(
-                    f"{part.title} of stack {self.name!r} ({self.folder.root}) is not up; type "
-                    f"`penstock stack up{option}`, or give its address in {part.variable}"
-                )
         variable, value = self.qdrant
         return {**found, variable: value}
 
@@ -229,6 +235,12 @@ class Stack:
     def _start(self, part: Part, before: PartRecord, note: Note, stop: threading.Event) -> None:
         try:
             if before.process is not None and before.process.alive:
+                port, fixed = before.ports[part.ports[0]], self._fixed.get(part.name, before.ports[part.ports[0]])
+                if fixed != port:
+                    raise StackError(
+                        f"{part.title} of stack {self.name!r} already runs, on port {port} and not {fixed}; "
+                        "`penstock stack down` first to move it"
+                    )
                 self._await_answer(part, before.process, before.ports, stop)
             else:
                 self._start_process(part, before, note, stop)
@@ -242,7 +254,7 @@ class Stack:
         # Clients of a part that crashed expect it back where it was.
         crashed = before.process is not None
         if crashed:
-            _wait_free(before.ports.values(), stop)
+            wait_free(before.ports.values(), _PORT_RELEASE_S, stop)
         for attempt in range(_PORT_ATTEMPTS):
             ports = self._choose_ports(part, before, must_keep=crashed)
             try:
@@ -331,12 +343,6 @@ class Stack:
 
 def _runs(record: PartRecord | None) -> bool:
     return record is not None and record.process is not None and record.process.alive
-
-
-def _wait_free(ports: Iterable[int], stop: threading.Event) -> None:
-    deadline = time.monotonic() + _PORT_RELEASE_S
-    while not all(map(is_free, ports)) and time.monotonic() < deadline and not stop.wait(_POLL_S):
-        pass
 
 
 def _ports_from(environ: Mapping[str, str]) -> dict[str, int]:
