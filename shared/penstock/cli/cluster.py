@@ -1,0 +1,69 @@
+"""What the commands that talk to a cluster share: its addresses, and errors in one line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+import structlog
+from rich.console import Console
+
+from penstock.bus.kafka import KafkaUnavailable
+from penstock.config.plane import ConfigError
+from penstock.contracts.catalogue import CatalogueError
+from penstock.contracts.codec import Invalid
+from penstock.contracts.provisioning import ProvisioningError
+from penstock.contracts.registry import RegistryError
+from penstock.settings import KafkaSettings, SettingsError, load_settings
+from penstock.stack import Stack, StackError
+
+__all__ = ["cluster_settings", "one_line_errors", "table_console"]
+
+_EXPECTED = (
+    CatalogueError,
+    ConfigError,
+    Invalid,
+    KafkaUnavailable,
+    ProvisioningError,
+    RegistryError,
+    SettingsError,
+    StackError,
+)
+
+
+def cluster_settings(*, registry: bool = True) -> KafkaSettings:
+    """Return where the cluster is: KAFKA_BOOTSTRAP and SCHEMA_REGISTRY_URL where set, else the running local stack.
+
+    Raises:
+        StackError: an address is not set and no local stack has been started.
+        SettingsError: a variable is malformed.
+    """
+    needed = ["KAFKA_BOOTSTRAP", *(["SCHEMA_REGISTRY_URL"] if registry else [])]
+    settings = load_settings(KafkaSettings)
+    if all(os.environ.get(variable) for variable in needed):
+        return settings
+    found = Stack.open().environment()
+    return settings.model_copy(update={variable.lower(): found[variable] for variable in needed})
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn what a person can mend into one line on standard error and exit status 1; logs go there too."""
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    try:
+        yield
+    except _EXPECTED as error:
+        raise click.ClickException(str(error)) from error
+
+
+def table_console() -> Console:
+    """A console for tables: as wide as the terminal, and wide enough to cut nothing off in a file or a pipe."""
+    return Console(width=None if sys.stdout.isatty() else 220)
