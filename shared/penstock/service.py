@@ -131,13 +131,13 @@ async def _run(service: str, settings: S, build: Build, stopping: asyncio.Event,
         try:
             hops = await build(runtime)
             ready = metrics.UP.labels(service)
-            jobs = [asyncio.create_task(config.follow())]
+            following = asyncio.create_task(config.follow(), name="configuration")
+            jobs = list(runtime._background)
             if hops:
-                jobs.append(asyncio.create_task(_hops(runtime, hops)))
-            jobs += runtime._background
+                jobs.append(asyncio.create_task(_hops(runtime, hops), name="hops"))
             ready.set(1)
             waiting.discard("start")
-            await _until_stopped(stopping, jobs, settings.stop_timeout_s)
+            await _until_stopped(stopping, following, jobs, settings.stop_timeout_s)
             ready.set(0)
         finally:
             for close in reversed(runtime._on_stop):
@@ -159,18 +159,23 @@ async def _hops(runtime: Runtime[Any], hops: Sequence[Hop]) -> None:
     )
 
 
-async def _until_stopped(stopping: asyncio.Event, jobs: list[asyncio.Task[None]], timeout_s: float) -> None:
+async def _until_stopped(
+    stopping: asyncio.Event, following: asyncio.Task[None], jobs: list[asyncio.Task[None]], timeout_s: float
+) -> None:
     """Wait for the signal or the first failure; then give the rest its deadline."""
     stopper = asyncio.create_task(stopping.wait())
-    await asyncio.wait({stopper, *jobs}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait([stopper, following, *jobs], return_when=asyncio.FIRST_COMPLETED)
     stopping.set()
     stopper.cancel()
-    # The hops' own deadline, and some time to commit and to leave the group.
-    _, late = await asyncio.wait(jobs, timeout=timeout_s + 5)
-    for job in late:
-        log.warning("cancelled at the deadline", job=job.get_name())
-        job.cancel()
-    results = await asyncio.gather(*jobs, return_exceptions=True)
+    if jobs:
+        # The hops' own deadline, and some time to commit and to leave the group.
+        _, late = await asyncio.wait(jobs, timeout=timeout_s + 5)
+        for job in late:
+            log.warning("cancelled at the deadline", job=job.get_name())
+            job.cancel()
+    # The configuration is followed to the last: work in flight still reads it.
+    following.cancel()
+    results = await asyncio.gather(following, *jobs, return_exceptions=True)
     for result in results:
         if isinstance(result, Exception):
             raise result

@@ -13,7 +13,8 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
-from penstock.cli.connection import cluster_settings, run_command
+from penstock.cli.cluster import cluster_settings
+from penstock.cli.connection import run_command
 from penstock.client import Client
 from penstock.contracts.records import LlmResult
 

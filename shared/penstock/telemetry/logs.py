@@ -34,6 +34,9 @@ def configure_logging(service: str, level: str = "info", *, json: bool = True) -
     # These say every poll and every request at info.
     for chatty in ("aiokafka", "faust", "mode", "httpx", "httpcore", "openai", "presidio-analyzer"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+    # Reports each step of finding the coordinator and of a rebalance as an error, which they are not: what lasts ends
+    # the service with an error of ours.
+    logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -7,7 +7,7 @@ is the span of the hop before.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from opentelemetry import trace
@@ -31,14 +31,9 @@ def carried(headers: Headers) -> list[tuple[str, bytes]]:
 class Tracing(Protocol):
     """What the bus asks of a tracer."""
 
-    def hop(self, name: str, headers: Headers) -> _Hop:
+    def hop(self, name: str, headers: Headers) -> AbstractContextManager[list[tuple[str, bytes]]]:
         """Return a context manager around the work on one message; it gives the headers for what the work emits."""
         ...
-
-
-class _Hop(Protocol):
-    def __enter__(self) -> list[tuple[str, bytes]]: ...
-    def __exit__(self, *exc: object) -> bool | None: ...
 
 
 class NoTracing:
