@@ -11,11 +11,11 @@ from rich.table import Table
 
 from penstock.cli.cluster import cluster_settings, one_line_errors, table_console
 from penstock.contracts import records
-from penstock.contracts.catalogue import Catalogue, Topic
+from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.compatibility import check_catalogue
 from penstock.contracts.draft import draft_schema, file_stem
 from penstock.contracts.examples import ExampleInvalid, examples, to_avro
-from penstock.contracts.registry import Registered, SchemaRegistry
+from penstock.contracts.registry import Registered, SchemaRegistry, register_topic
 
 __all__ = ["schemas"]
 
@@ -102,21 +102,8 @@ def _checked() -> Catalogue:
 async def _apply(catalogue: Catalogue, url: str, wait_s: float) -> list[str]:
     async with SchemaRegistry(url) as registry:
         await registry.wait(wait_s)
-        lists = await asyncio.gather(*(_apply_topic(registry, topic) for topic in catalogue.topics.values()))
+        lists = await asyncio.gather(*(register_topic(registry, topic) for topic in catalogue.topics.values()))
     return [line for lines in lists for line in lines]
-
-
-async def _apply_topic(registry: SchemaRegistry, topic: Topic) -> list[str]:
-    done = []
-    before = {registered.schema_id for registered in await registry.versions(topic.subject)}
-    for number, schema in topic.versions.items():
-        schema_id = await registry.register(topic.subject, schema)
-        if schema_id not in before:
-            done.append(f"{topic.subject}  v{number} registered as id {schema_id}")
-    if await registry.compatibility(topic.subject) != topic.compatibility:
-        await registry.set_compatibility(topic.subject, topic.compatibility)
-        done.append(f"{topic.subject}  held to {topic.compatibility}")
-    return done
 
 
 async def _registered(catalogue: Catalogue, url: str) -> dict[str, list[Registered]]:

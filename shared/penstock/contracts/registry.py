@@ -18,16 +18,12 @@ from urllib.parse import quote
 import httpx
 
 from penstock.clock import Clock, SystemClock
-from penstock.contracts.catalogue import Catalogue
+from penstock.contracts.catalogue import Catalogue, Topic
 
 __all__ = [
-    "Registered",
-    "RegisteredSchemas",
-    "RegistryError",
-    "RegistryUnavailable",
-    "SchemaRegistry",
+    "Registered", "RegisteredSchemas", "RegistryError", "RegistryUnavailable", "SchemaRegistry", "register_topic",
     "resolve_source",
-]
+]  # fmt: skip
 
 _MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
 # A start resolves two requests a topic; more at once only queue up at the registry.
@@ -232,6 +228,26 @@ def _look_up(url: str, schema_id: int) -> Mapping[str, Any] | None:
     if answer.is_error:
         raise OSError(f"it answers {answer.status_code}: {_reason(answer)}")
     return _parsed(answer.json()["schema"])
+
+
+async def register_topic(registry: SchemaRegistry, topic: Topic) -> list[str]:
+    """Register every version of the topic's record, oldest first, and hold the subject to its compatibility.
+
+    Returns a line for everything that was not so before; safe to repeat.
+
+    Raises:
+        RegistryError: the registry finds a version incompatible.
+    """
+    done = []
+    before = {registered.schema_id for registered in await registry.versions(topic.subject)}
+    for number, schema in topic.versions.items():
+        schema_id = await registry.register(topic.subject, schema)
+        if schema_id not in before:
+            done.append(f"{topic.subject}  v{number} registered as id {schema_id}")
+    if await registry.compatibility(topic.subject) != topic.compatibility:
+        await registry.set_compatibility(topic.subject, topic.compatibility)
+        done.append(f"{topic.subject}  held to {topic.compatibility}")
+    return done
 
 
 async def resolve_source(
