@@ -32,6 +32,7 @@ class MemoryBus:
             for topic in catalogue.topics.values()
             for number in range(topic.partitions)
         }
+        self._arrivals: dict[str, list[Message]] = {name: [] for name in catalogue.topics}
         self._committed: dict[str, dict[Partition, int]] = {}
         self._members: dict[str, list[_MemoryConsumer]] = {}
         self._changed = asyncio.Condition()
@@ -55,7 +56,9 @@ class MemoryBus:
         place = Partition(topic, number)
         log = self._log[place]
         timestamp_ms = int(self._clock.now().timestamp() * 1000)
-        log.append(Message(topic, number, len(log), timestamp_ms, key, value, tuple(headers)))
+        message = Message(topic, number, len(log), timestamp_ms, key, value, tuple(headers))
+        log.append(message)
+        self._arrivals[topic].append(message)
         async with self._changed:
             self._changed.notify_all()
         return Sent(topic, number, len(log) - 1)
@@ -74,8 +77,8 @@ class MemoryBus:
         return [Event(m, self.codec.decode(topic, m.value)) for m in self.messages(topic)]
 
     def messages(self, topic: str) -> list[Message]:
-        """Return what ``topic`` holds, partition by partition."""
-        return [m for place, log in self._log.items() if place.topic == topic for m in log]
+        """Return what ``topic`` holds, in order of arrival over its partitions."""
+        return list(self._arrivals[topic])
 
     def committed(self, group: str) -> Mapping[Partition, int]:
         """Return the offsets that ``group`` has committed."""
