@@ -30,6 +30,7 @@ KAFKA = "org.apache.kafka:kafka_2.13:4.3.1+org.slf4j:slf4j-simple:1.7.36"
 REGISTRY = ("io.apicurio", "apicurio-registry-app", "3.3.3", "all", "tar.gz")
 
 _ATTEMPTS = 3
+_RETRY_DELAY_S = 0.5
 _DOWNLOADS_AT_ONCE = 6
 _HTTP_TIMEOUT_S = 60
 
@@ -88,10 +89,18 @@ def default_cache_dir(environ: Mapping[str, str]) -> Path:
 
 
 class ArtifactStore:
-    """Installed bundles under ``root``, shared by all stacks of a user."""
+    """Installed bundles under ``root``, shared by all stacks of a user.
 
-    def __init__(self, root: Path) -> None:
+    ``repositories`` (address by name) and ``maven_cache`` say where files come from and where jgo keeps them; the
+    default is what jgo is configured for, then Maven Central, and the user's Maven cache.
+    """
+
+    def __init__(
+        self, root: Path, *, repositories: Mapping[str, str] | None = None, maven_cache: Path | None = None
+    ) -> None:
         self._root = root
+        self._repositories = repositories
+        self._maven_cache = maven_cache
 
     def install(self, bundle: Bundle, progress: Progress, stop: threading.Event) -> Path:
         """Return the folder that holds ``bundle``, fetching it first where it is not there yet.
@@ -118,7 +127,7 @@ class ArtifactStore:
     def _build(self, bundle: Bundle, folder: Path, progress: Progress, stop: threading.Event) -> None:
         meter = _Meter(progress, stop)
         with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
-            files = list(pool.map(lambda artifact: _fetch(artifact, meter), bundle.artifacts))
+            files = list(pool.map(lambda artifact: self._fetch(artifact, meter), bundle.artifacts))
         # Filled aside and renamed: whoever sees the folder sees all of it.
         with tempfile.TemporaryDirectory(dir=self._root, prefix=f".{bundle.name}-") as draft:
             content = Path(draft) / "content"
@@ -129,6 +138,36 @@ class ArtifactStore:
                 else:
                     _link(file, content / artifact.filename)
             content.rename(folder)
+
+    def _fetch(self, artifact: Artifact, meter: _Meter) -> Path:
+        from jgo.maven import PythonResolver
+        from requests import RequestException
+
+        context = _maven(PythonResolver(progress_callback=meter.file), self._repositories, self._maven_cache)
+        component = context.project(artifact.group, artifact.name).at_version(artifact.version)
+        remote = component.artifact(artifact.classifier, artifact.packaging)
+        cause: Exception
+        for attempt in range(_ATTEMPTS):
+            meter.pause(attempt * _RETRY_DELAY_S)
+            try:
+                path = Path(remote.resolve())
+            except (RequestException, RuntimeError) as error:
+                with contextlib.suppress(FileNotFoundError):
+                    remote.cached_path.unlink()  # jgo leaves what came before the failure, under the final name
+                cause = error
+                continue
+            except Interrupted:
+                with contextlib.suppress(FileNotFoundError):
+                    remote.cached_path.unlink()
+                raise
+            if _sha256(path) == artifact.sha256:
+                return path
+            path.unlink()
+            cause = ArtifactError("its SHA-256 is not the pinned one")
+        raise ArtifactError(
+            f"could not fetch {artifact.filename} from {', '.join(context.remote_repos.values())} in {_ATTEMPTS} tries: "
+            f"{cause}; check the network and its proxy, or name a mirror under [repositories] in ~/.config/jgo.conf"
+        ) from cause
 
 
 class _Meter:
@@ -147,6 +186,11 @@ class _Meter:
         self.add(0, size)
         yield lambda count: self.add(count, 0)
 
+    def pause(self, seconds: float) -> None:
+        """Wait before another try."""
+        if self._stop.wait(seconds):
+            raise Interrupted("the download was called off")
+
     def add(self, done: int, total: int) -> None:
         if self._stop.is_set():
             raise Interrupted("the download was called off")
@@ -156,38 +200,7 @@ class _Meter:
             self._progress(self._done, self._total)
 
 
-def _fetch(artifact: Artifact, meter: _Meter) -> Path:
-    from jgo.maven import PythonResolver
-    from requests import RequestException
-
-    context = _maven(PythonResolver(progress_callback=meter.file))
-    component = context.project(artifact.group, artifact.name).at_version(artifact.version)
-    remote = component.artifact(artifact.classifier, artifact.packaging)
-    cause: Exception
-    for _ in range(_ATTEMPTS):
-        meter.add(0, 0)
-        try:
-            path = Path(remote.resolve())
-        except (RequestException, RuntimeError) as error:
-            with contextlib.suppress(FileNotFoundError):
-                remote.cached_path.unlink()  # jgo leaves what came before the failure, under the final name
-            cause = error
-            continue
-        except Interrupted:
-            with contextlib.suppress(FileNotFoundError):
-                remote.cached_path.unlink()
-            raise
-        if _sha256(path) == artifact.sha256:
-            return path
-        path.unlink()
-        cause = ArtifactError("its SHA-256 is not the pinned one")
-    raise ArtifactError(
-        f"could not fetch {artifact.filename} from {', '.join(context.remote_repos.values())} in {_ATTEMPTS} tries: "
-        f"{cause}; check the network and its proxy, or name a mirror under [repositories] in ~/.config/jgo.conf"
-    ) from cause
-
-
-def _maven(resolver: Any = None) -> Any:
+def _maven(resolver: Any = None, repositories: Mapping[str, str] | None = None, maven_cache: Path | None = None) -> Any:
     from jgo.config import GlobalSettings
     from jgo.constants import MAVEN_CENTRAL_URL
     from jgo.maven import MavenContext
@@ -195,8 +208,8 @@ def _maven(resolver: Any = None) -> Any:
     settings = GlobalSettings.load()
     return MavenContext(
         resolver=resolver,
-        repo_cache=settings.repo_cache,
-        remote_repos={**settings.repositories, "central": MAVEN_CENTRAL_URL},
+        repo_cache=maven_cache or settings.repo_cache,
+        remote_repos=dict(repositories) if repositories else {**settings.repositories, "central": MAVEN_CENTRAL_URL},
         timeout=_HTTP_TIMEOUT_S,
     )
 

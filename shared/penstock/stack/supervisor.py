@@ -132,6 +132,7 @@ class Supervisor:
             self._exit.enter_context(self._roster.claim())
             self._running = True
             await asyncio.to_thread(self._roster.stop_leftovers, lambda text: None)
+            self._write_roster()
             for member in self.members:
                 process.rotate(member.log)
         for member in chosen:
@@ -217,9 +218,12 @@ class Supervisor:
         return {member.metrics_port for member in self.members}
 
     def _changed(self, member: Member, text: str) -> None:
-        if self._running and (supervisor := process.identify(os.getpid())) is not None:
-            services = {
-                m.name: RunningService(m.process, m.metrics_port) for m in self.members if m.process is not None
-            }
-            self._roster.write(Roster(supervisor, services))
+        if self._running:
+            self._write_roster()
         self._on_change(member, text)
+
+    def _write_roster(self) -> None:
+        supervisor = process.identify(os.getpid())
+        assert supervisor is not None  # it is this process
+        services = {m.name: RunningService(m.process, m.metrics_port) for m in self.members if m.process is not None}
+        self._roster.write(Roster(supervisor, services))
