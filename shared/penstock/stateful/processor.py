@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from penstock.bus import Emit, Message
 from penstock.clock import Clock
-from penstock.contracts.codec import Codec, Invalid, Undecodable
+from penstock.contracts.codec import Codec, Undecodable
 from penstock.stateful.guard import StallGuard
 from penstock.stateful.protocols import EventLike, Logic, MessageLike, Output, StreamLike, TableLike
 from penstock.stateful.table import IdLimits, KeyState, Overlay, Writes
@@ -64,6 +64,7 @@ class _Pending:
 
     events: list[EventLike] = field(default_factory=list)
     acks: list[Awaitable[Any]] = field(default_factory=list)
+    latest: dict[tuple[str, str], tuple[bytes, tuple[tuple[str, bytes], ...]]] = field(default_factory=dict)
 
 
 class StatefulProcessor(Generic[StateT, EventT]):
@@ -176,6 +177,8 @@ class StatefulProcessor(Generic[StateT, EventT]):
         if not pending.events:
             return
         writes = self._overlay.cut() if self._overlay is not None else {}
+        for (topic, key), (value, headers) in pending.latest.items():
+            pending.acks.append(await self._output.send_raw(topic, key.encode(), value, headers))
         await _all(pending.acks)
         if epoch != self._epoch:
             return
@@ -208,6 +211,7 @@ class StatefulProcessor(Generic[StateT, EventT]):
         message = _message(event.message)
         acks: list[Awaitable[Any]] = []
         stores: list[tuple[KeyState, Any]] = []
+        latest: dict[tuple[str, str], tuple[bytes, tuple[tuple[str, bytes], ...]]] = {}
         event_id = ""
         try:
             record = self._codec.decode(message.topic, message.value)
@@ -215,6 +219,10 @@ class StatefulProcessor(Generic[StateT, EventT]):
             if not self._duplicate(event_id, message):
                 emits, stores = self._apply(record, message)
                 for emit in emits:
+                    if emit.topic in self._logic.latest:
+                        value = self._codec.encode(emit.topic, emit.record)
+                        latest[emit.topic, emit.key] = (value, message.headers)
+                        continue
                     ack = await self._output.send(emit.topic, emit.key, emit.record, message.headers)
                     acks.append(ack)
             self._verdicts.append(False)
@@ -229,10 +237,9 @@ class StatefulProcessor(Generic[StateT, EventT]):
                 offset=message.offset,
             )
             acks.append(await self._dead_letter(message, "step_failed", str(error)))
-        except Invalid as error:
-            # What the step made does not fit its schema: the code's fault and this event's fate, like an error in the
-            # step.
-            stores = []
+        except ValueError as error:
+            # What the step made does not fit its schema, or is too large to send: like an error in the step.
+            stores, latest = [], {}
             acks.append(await self._dead_letter(message, "invalid_output", str(error)))
         if epoch != self._epoch:
             return
@@ -246,6 +253,7 @@ class StatefulProcessor(Generic[StateT, EventT]):
             self._overlay.observe(message.partition, message.timestamp_ms * 1000)
         self._pending.events.append(event)
         self._pending.acks.extend(acks)
+        self._pending.latest.update(latest)
         self._unfinished += 1
         self._work.set()
         if len(self._pending.events) >= self._limits.max_events:

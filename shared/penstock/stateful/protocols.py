@@ -108,8 +108,15 @@ class TableLike(Protocol):
 class AppLike(Protocol):
     """A Faust app, as far as the worker drives it."""
 
-    conf: Any
-    assignor: Any
+    @property
+    def conf(self) -> Any:
+        """Its settings."""
+        ...
+
+    @property
+    def assignor(self) -> Any:
+        """Knows which partitions are ours."""
+        ...
 
     async def start(self) -> None:
         """Start, restore tables, return when ready."""
@@ -145,9 +152,12 @@ class Logic(Generic[StateT, EventT]):
         expires_at: ``expires_at(key, state)``: when the state of a key may be forgotten, or ``None`` for never.
             Measured against the newest timestamp seen in the partition, so it is event time. State past it may be gone
             at any moment.
+        latest: compacted topics of which a reader wants the newest record of a key only: of the records that ``step``
+            puts out there between two checkpoints, the last one of each key is sent.
     """
 
     step: Callable[[StateT | None, EventT, datetime], tuple[StateT | None, Sequence[Emit]]]
     route: Callable[[Any, Message, Lookup], Iterable[tuple[str | None, EventT]]]
     state_type: Any = Any
     expires_at: Callable[[str, StateT], datetime | None] | None = None
+    latest: frozenset[str] = frozenset()

@@ -1,0 +1,103 @@
+"""The shell of evaluation: three Faust agents, each a pure processor over a table of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import faust
+from penstock.clock import Clock
+from penstock.config.plane import ConfigPlane
+from penstock.contracts.codec import Codec
+from penstock.stateful import (
+    Checkpointing,
+    FaustWorker,
+    Logic,
+    StallGuard,
+    StatefulProcessor,
+    faust_settings,
+    partition_count,
+)
+from penstock.stateful.protocols import Output, TableLike
+
+from services.evaluation.core.pricing import pricing
+from services.evaluation.core.scoring import scoring
+from services.evaluation.core.spend import spending
+from services.evaluation.core.toxicity import ToxicityModel
+from services.evaluation.settings import Settings
+
+__all__ = ["GROUP", "evaluation_worker", "processors"]
+
+GROUP = "evaluation"
+
+
+def processors(
+    config: ConfigPlane, model: ToxicityModel, settings: Settings
+) -> dict[str, tuple[Sequence[str], Logic[Any, Any]]]:
+    """Return each processor's source topics and logic by its name."""
+    return {
+        "pricing": (("completions",), pricing(config.price)),
+        "spend": (("costs",), spending(config.team)),
+        "scoring": (("llm-results", "feedback"), scoring(model, settings.scoring_rules(), config.team)),
+    }
+
+
+async def evaluation_worker(
+    settings: Settings,
+    *,
+    config: ConfigPlane,
+    model: ToxicityModel,
+    codec: Codec,
+    output: Output,
+    clock: Clock,
+    ready: Any = lambda: None,
+) -> FaustWorker:
+    """Declare the agents and tables and return the worker that runs them.
+
+    Raises:
+        penstock.stateful.PartitionMismatch: a topic is missing, or two that are joined differ in partitions.
+    """
+    guard = StallGuard(clock, limit_s=settings.session_timeout_ms / 1000 * 0.8)
+    checkpointing = Checkpointing(
+        interval_s=settings.checkpoint_interval_s,
+        dead_letter_ratio=settings.dlq_max_ratio,
+        dead_letter_window=max(settings.dlq_min_messages, 1),
+    )
+    logics = processors(config, model, settings)
+    partitions = {name: await partition_count(settings, topics) for name, (topics, _) in logics.items()}
+    app = faust.App(GROUP, **faust_settings(settings, max(partitions.values()), faust.SASLCredentials))
+    tables: dict[StatefulProcessor[Any, Any], TableLike | None] = {}
+    sources: dict[str, str] = {}
+    for name, (topics, logic) in logics.items():
+        table = app.Table(name, key_type=bytes, value_type=bytes, partitions=partitions[name])
+        processor = StatefulProcessor(
+            name,
+            logic,
+            group=GROUP,
+            codec=codec,
+            output=output,
+            table=table,
+            clock=clock,
+            guard=guard,
+            checkpointing=checkpointing,
+        )
+        _declare_agent(app, name, topics, processor)
+        tables[processor] = table
+        sources |= dict.fromkeys(topics, table.changelog_topic.get_topic_name())
+    return FaustWorker(
+        app,
+        tables,
+        sources=sources,
+        guard=guard,
+        clock=clock,
+        stop_timeout_s=settings.stop_timeout_s,
+        ready=ready,
+    )
+
+
+def _declare_agent(app: Any, name: str, topics: Sequence[str], processor: StatefulProcessor[Any, Any]) -> None:
+    async def agent(stream: Any) -> AsyncIterator[None]:
+        async for _ in processor.process(stream):
+            yield
+
+    app.agent(app.topic(*topics, key_type=bytes, value_type=bytes), name=name, concurrency=1)(agent)

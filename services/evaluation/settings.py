@@ -1,0 +1,44 @@
+"""Settings of evaluation, beside those of every service."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from penstock.settings import ServiceSettings
+from pydantic import Field
+
+from services.evaluation.core.scoring import ScoringRules
+from services.evaluation.core.watch import WatchRules
+
+__all__ = ["Settings"]
+
+
+class Settings(ServiceSettings):
+    """What evaluation reads from the environment."""
+
+    toxicity_severe: float = Field(
+        0.95, description="Score of a single text that alerts, where its team sets none.", gt=0, le=1
+    )
+    toxicity_rate: float = Field(0.1, description="Share of toxic texts that alerts.", gt=0, le=1)
+    toxicity_rate_texts: int = Field(50, description="Texts the window must hold before the share counts.", ge=1)
+    toxicity_window_s: float = Field(600.0, description="Window of the share, seconds of event time.", ge=60)
+    alert_repeat_s: float = Field(600.0, description="An alert about one condition is not repeated before.", ge=0)
+    grounded_from: float = Field(0.6, description="Share of supported content words of a grounded answer.", ge=0, le=1)
+    remembered_results: int = Field(
+        16_384, description="Results a partition keeps for later feedback; one costs about 0.7 kB.", ge=1
+    )
+    checkpoint_interval_s: float = Field(0.2, description="Longest time between two checkpoints.", gt=0, le=10)
+
+    def scoring_rules(self) -> ScoringRules:
+        """Return the parameters of the evaluators."""
+        return ScoringRules(
+            grounded_from=self.grounded_from,
+            remembered=self.remembered_results,
+            watch=WatchRules(
+                severe_from=self.toxicity_severe,
+                rate_from=self.toxicity_rate,
+                rate_texts=self.toxicity_rate_texts,
+                window=timedelta(seconds=self.toxicity_window_s),
+                repeat_after=timedelta(seconds=self.alert_repeat_s),
+            ),
+        )
