@@ -8,8 +8,9 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 __all__ = [
-    "BATCH_SECONDS", "CONSUMED", "DEAD_LETTERS", "END_TO_END_SECONDS", "IN_FLIGHT", "MODEL_SECONDS", "PRODUCED",
-    "REFUSED", "RETRIES", "TOKENS", "UP",
+    "BATCH_SECONDS", "CONSUMED", "DEAD_LETTERS", "END_TO_END_SECONDS", "FINDINGS", "GROUNDED", "INDEXED_CHUNKS",
+    "IN_FLIGHT", "MODEL_SECONDS",
+    "PRODUCED", "REFUSED", "RETRIES", "SCREENED", "SCREEN_SECONDS", "TOKENS", "UP",
 ]  # fmt: skip
 
 _FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -29,4 +30,9 @@ END_TO_END_SECONDS = Histogram(
     "penstock_end_to_end_seconds", "From the producer's request to its release.", ["status"], buckets=_SLOW
 )
 MODEL_SECONDS = Histogram("penstock_model_seconds", "Time of one model call.", ["backend", "model"], buckets=_SLOW)
+GROUNDED = Counter("penstock_grounded_requests", "Requests that left retrieval, by what was found.", ["grounding"])
+INDEXED_CHUNKS = Counter("penstock_indexed_chunks", "Chunks embedded for, or removed from the store.", ["action"])
+SCREENED = Counter("penstock_screened_texts", "Events judged by guardrails.", ["stage", "action"])
+FINDINGS = Counter("penstock_findings", "Finds that counted.", ["stage", "scanner", "action"])
+SCREEN_SECONDS = Histogram("penstock_screen_seconds", "Time of scanning one event.", ["stage"], buckets=_FAST)
 TOKENS = Counter("penstock_tokens", "Tokens, by direction.", ["model", "direction"])
