@@ -95,6 +95,10 @@ class _Resolution:
         self._open: set[tuple[str, str]] = set()
 
     def compare(self, reader: Schema, writer: Schema, path: str) -> Iterator[Mismatch]:
+        for schema, names in ((reader, self._reader_names), (writer, self._writer_names)):
+            if isinstance(schema, str) and schema not in _PRIMITIVES and schema not in names:
+                yield Mismatch(path, f"type {schema} is defined nowhere in its schema")
+                return
         reader = _resolved(reader, self._reader_names)
         writer = _resolved(writer, self._writer_names)
         if isinstance(writer, list):
@@ -239,7 +243,7 @@ def _named(schema: Schema) -> dict[str, Schema]:
 
 def _resolved(schema: Schema, names: Mapping[str, Schema]) -> Schema:
     if isinstance(schema, str) and schema not in _PRIMITIVES:
-        return names[schema]
+        return names.get(schema, schema)
     if isinstance(schema, dict) and not isinstance(schema.get("type"), str):
         return _resolved(schema["type"], names)
     return schema
