@@ -218,7 +218,7 @@ class Member:
             except httpx.HTTPError as error:
                 ready = False
                 self.waiting_for = f"no answer from /readyz ({type(error).__name__})"
-            if child.returncode is not None:
+            if child.returncode is not None or self._stopping.is_set():
                 return
             if ready and self.state != "ready":
                 self._become("ready", f"ready, metrics at http://{HOST}:{self.metrics_port}/metrics")
