@@ -1,0 +1,222 @@
+"""Drift of one number: River's ADWIN on the level and on the spread, with a confirmation by values that came after.
+
+ADWIN (Bifet & Gavalda, 2007) keeps a window as long as its halves agree and finds the moment of a change by itself.
+Two things are added. The values are standardised by the segment's first ones, since ADWIN's bound has a term for
+values within [0, 1]: raw costs of 1e-5 would never reach it. And a second ADWIN watches the distance to the mean,
+since a doubled variance leaves the mean alone.
+
+Everything here is pure. River's detector is compiled; what it can be pickled to is the exact state, 0.5 to 2 KB, and
+is kept as bytes, so a restored detector goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+from river import drift
+
+__all__ = ["Pending", "ScalarParameters", "ScalarShift", "ScalarState", "observe"]
+
+# Beyond this many deviations a value says no more than that it is far off: one outlier must not be a change.
+_CLIP = 5.0
+_MARKS = 64
+
+
+class ScalarParameters(msgspec.Struct, frozen=True):
+    """How the test is set; the defaults are calibrated by tests/bench/bench_drift.py."""
+
+    warm_up: int = 40
+    """Values that set location and scale; no change is looked for before."""
+    delta: float = 0.0075
+    """ADWIN's confidence. With the confirmation: about 0.1 false alarms in 10,000 values."""
+    clock: int = 4
+    """Values between two looks of ADWIN."""
+    confirm: float = 1.64
+    """Standard errors by which the mean of the values after the candidate must differ, in the candidate's direction."""
+    confirm_least: int = 8
+    """Values after the candidate before it can be confirmed."""
+    confirm_most: int = 40
+    """Values after which a candidate that was not confirmed is given up."""
+
+
+class Pending(msgspec.Struct, frozen=True, array_like=True):
+    """A change that waits for its confirmation; all in standardised units."""
+
+    spread: bool
+    before_mean: float
+    before_deviation: float
+    before_count: int
+    after_mean: float
+    after_count: int
+    fresh_count: int = 0
+    fresh_sum: float = 0.0
+
+
+class ScalarState(msgspec.Struct, frozen=True):
+    """What is kept of one signal of one segment since the last change."""
+
+    seen: int = 0
+    warm: tuple[float, ...] = ()
+    location: float = 0.0
+    scale: float = 1.0
+    level: bytes = b""
+    spread: bytes = b""
+    marks: tuple[int, ...] = ()
+    """Offsets of every ``stride``-th value, so that a position can be found in the log again."""
+    stride: int = 1
+    pending: Pending | None = None
+
+
+class ScalarShift(msgspec.Struct, frozen=True):
+    """A confirmed change, in the signal's own units."""
+
+    what: str
+    """mean or spread."""
+    statistic: float
+    """Standard errors between the values after the candidate and the mean before."""
+    threshold: float
+    before: float
+    after: float
+    before_count: int
+    after_count: int
+    reference_first_offset: int
+    test_first_offset: int
+
+
+def observe(
+    state: ScalarState, value: float, offset: int, parameters: ScalarParameters
+) -> tuple[ScalarState, ScalarShift | None]:
+    """Add one value.
+
+    Args:
+        state: what is known so far; not changed.
+        value: the value, finite, in a unit in which differences matter equally (the logarithm of an amount, say).
+        offset: where the value stands in its partition; for the evidence.
+        parameters: how the test is set.
+
+    Returns:
+        The next state, and the change if this value confirmed one. After a change the state starts anew.
+
+    Raises:
+        ValueError: the value is not finite.
+    """
+    if not math.isfinite(value):
+        raise ValueError(f"the value {value} is not finite")
+    state = _mark(state, offset)
+    if not state.level:
+        return _warm_up(state, value, parameters), None
+    standard = max(-_CLIP, min(_CLIP, (value - state.location) / state.scale))
+
+    level = _detector(state.level, parameters)
+    mean_before, count_before, variance_before = level.estimation, int(level.width), level.variance
+    level.update(standard)
+    spread = _detector(state.spread, parameters)
+    deviation = abs(standard - mean_before)
+    spread_before, spread_count, spread_variance = spread.estimation, int(spread.width), spread.variance
+    spread.update(deviation)
+
+    pending = state.pending
+    if pending is not None:
+        # A change of the spread leaves the level alone, so distances are still measured from it.
+        fresh = deviation if pending.spread else standard
+        pending = msgspec.structs.replace(
+            pending, fresh_count=pending.fresh_count + 1, fresh_sum=pending.fresh_sum + fresh
+        )
+        statistic = _fresh_statistic(pending)
+        if pending.fresh_count >= parameters.confirm_least and statistic > parameters.confirm:
+            return ScalarState(), _shift(state, pending, statistic, parameters)
+        if pending.fresh_count >= parameters.confirm_most:
+            pending = None
+    elif level.drift_detected:
+        pending = _candidate(False, mean_before, count_before, variance_before, standard, level)
+        # The old mean is gone from the distances to it as well.
+        spread = _new_detector(parameters)
+    elif spread.drift_detected:
+        pending = _candidate(True, spread_before, spread_count, spread_variance, deviation, spread)
+    return (
+        msgspec.structs.replace(state, level=_frozen(level), spread=_frozen(spread), pending=pending),
+        None,
+    )
+
+
+def _new_detector(parameters: ScalarParameters) -> Any:
+    return drift.ADWIN(  # type: ignore[no-untyped-call]
+        delta=parameters.delta, clock=parameters.clock, min_window_length=5, grace_period=20
+    )
+
+
+def _detector(frozen: bytes, parameters: ScalarParameters) -> Any:
+    detector = _new_detector(parameters)
+    detector._helper.__setstate__(frozen)
+    return detector
+
+
+def _frozen(detector: Any) -> bytes:
+    # River offers no other way to a detector's state than pickling. Unpickling what stands in a changelog would let
+    # its writer run code; the inner object's own state is plain data.
+    return bytes(detector._helper.__getstate__())
+
+
+def _mark(state: ScalarState, offset: int) -> ScalarState:
+    marks, stride = state.marks, state.stride
+    if state.seen % stride == 0:
+        marks = (*marks, offset)
+        if len(marks) > _MARKS:
+            marks, stride = marks[::2], stride * 2
+    return msgspec.structs.replace(state, seen=state.seen + 1, marks=marks, stride=stride)
+
+
+def _warm_up(state: ScalarState, value: float, parameters: ScalarParameters) -> ScalarState:
+    warm = (*state.warm, value)
+    if len(warm) < parameters.warm_up:
+        return msgspec.structs.replace(state, warm=warm)
+    location = math.fsum(warm) / len(warm)
+    scale = math.sqrt(math.fsum((each - location) ** 2 for each in warm) / (len(warm) - 1))
+    # A signal that has not varied yet, say a rate of 0: a twentieth of its size, or 1, is then a change of one
+    # deviation.
+    if scale <= 1e-9 * abs(location) or scale == 0:
+        scale = abs(location) / 20 or 1.0
+    level, spread = _new_detector(parameters), _new_detector(parameters)
+    for each in warm:
+        standard = max(-_CLIP, min(_CLIP, (each - location) / scale))
+        spread.update(abs(standard))
+        level.update(standard)
+    return msgspec.structs.replace(
+        state, warm=(), location=location, scale=scale, level=_frozen(level), spread=_frozen(spread)
+    )
+
+
+def _candidate(spread: bool, mean: float, count: int, variance: float, value: float, detector: Any) -> Pending:
+    """Split what the window held before the drop into the part that was dropped and the part that stayed."""
+    kept = int(detector.width)
+    dropped = max(count + 1 - kept, 1)
+    total = mean * count + value
+    before = (total - detector.total) / dropped
+    # River's `variance` is the sum of squared deviations, not their mean.
+    return Pending(spread, before, math.sqrt(max(variance / max(count, 1), 1e-6)), dropped, detector.estimation, kept)
+
+
+def _fresh_statistic(pending: Pending) -> float:
+    difference = pending.fresh_sum / pending.fresh_count - pending.before_mean
+    error = pending.before_deviation * math.sqrt(1 / pending.fresh_count + 1 / pending.before_count)
+    return math.copysign(1.0, pending.after_mean - pending.before_mean) * difference / error
+
+
+def _shift(state: ScalarState, pending: Pending, statistic: float, parameters: ScalarParameters) -> ScalarShift:
+    after_count = pending.after_count + pending.fresh_count
+    after = (pending.after_mean * pending.after_count + pending.fresh_sum) / after_count
+    base = 0.0 if pending.spread else state.location
+    test_mark = max(state.seen - after_count, 0) // state.stride
+    return ScalarShift(
+        what="spread" if pending.spread else "mean",
+        statistic=statistic,
+        threshold=parameters.confirm,
+        before=base + state.scale * pending.before_mean,
+        after=base + state.scale * after,
+        before_count=pending.before_count,
+        after_count=after_count,
+        reference_first_offset=state.marks[0],
+        test_first_offset=state.marks[min(test_mark, len(state.marks) - 1)],
+    )

@@ -1,0 +1,144 @@
+"""Topic drift: a kernel two-sample test between what a segment's prompts are about now and what they were about before.
+
+The statistic is the regularised kernel Fisher discriminant of Harchaoui, Bach and Moulines ("Testing for homogeneity
+with kernel Fisher discriminant analysis", 2007): maximum mean discrepancy over random Fourier features, measured in
+the whitened space of the reference, so that what varies within the known topics weighs little and what never occurred
+weighs much. It is taken for the newest 8, 10, ... up to about 600 messages at once, each against everything before
+them (a scan over change points). A plain distance to the centroid does not see a change of topic that keeps the
+distance; this does.
+
+Everything here is pure: :func:`observe` takes a state and a feature vector and returns the next state. A state is a
+few byte strings, at most 45 KB however long the stream.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+from services.drift.features import FEATURES, Array
+from services.drift.reference import Candidate, TopicParameters, TopicState, append, rebased, singles, whitener
+
+__all__ = ["TopicParameters", "TopicShift", "TopicState", "observe"]
+
+# Sizes of the test window among the single messages; beyond them, the borders of blocks.
+_SCALES = (8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 72)
+# Blocks' worth of belief that messages are independent, before batch means say otherwise.
+_INDEPENDENCE = 8.0
+
+
+class TopicShift(msgspec.Struct, frozen=True):
+    """A confirmed change."""
+
+    statistic: float
+    threshold: float
+    distance_before: float
+    """Spread of the reference: mean squared distance of its messages to their mean, in feature space."""
+    distance_after: float
+    """Squared distance of the test window's mean to the reference's, in feature space: the maximum mean discrepancy."""
+    reference_size: int
+    test_size: int
+    reference_first_offset: int
+    test_first_offset: int
+
+
+def observe(
+    state: TopicState, feature: Array, offset: int, parameters: TopicParameters
+) -> tuple[TopicState, TopicShift | None]:
+    """Add one message.
+
+    Args:
+        state: what is known so far; not changed.
+        feature: the message's features, shape (FEATURES,), from :func:`services.drift.features.fourier_features`.
+        offset: where the message stands in its partition; for the evidence.
+        parameters: how the test is set.
+
+    Returns:
+        The next state, and the change if this message confirmed one. After a change the state starts anew from the
+        messages behind it.
+    """
+    state = append(state, feature, offset, parameters)
+    return _test(state, parameters) if state.mean else (state, None)
+
+
+def _suffixes(state: TopicState, parameters: TopicParameters) -> tuple[Array, Array, list[int]]:
+    """Return sizes, sums and first offsets of the newest messages at every scale that leaves a whole reference."""
+    features = singles(state)
+    reverse = np.cumsum(features[::-1], axis=0)
+    sizes = [scale for scale in _SCALES if scale <= len(features)]
+    sums = [reverse[size - 1] for size in sizes]
+    firsts = [state.offsets[-size] for size in sizes]
+    size, running = len(features), reverse[-1] if len(features) else np.zeros(FEATURES, np.float32)
+    for block in reversed(state.blocks):
+        size += block.count
+        if state.weight - size < parameters.reference:
+            break
+        running = running + np.frombuffer(block.total, np.float32)
+        sizes.append(size)
+        sums.append(running)
+        firsts.append(block.first_offset)
+    return np.array(sizes, np.float32), np.array(sums, np.float32).reshape(-1, FEATURES), firsts
+
+
+def _standardise(state: TopicState, sizes: Array, sums: Array) -> tuple[Array, Array]:
+    """Return the standardised statistic, and the plain maximum mean discrepancy, of each suffix against what precedes
+    it.
+
+    With n messages against m, T = nm/(n+m) |whitened difference of means|^2 has mean E|u|^2 and variance 2 E(u.u')^2
+    under no change; batch means correct both for messages that come in bursts.
+    """
+    before = (state.weight - sizes)[:, None]
+    total = np.frombuffer(state.total)
+    differences = sums / sizes[:, None] - (total - sums) / before
+    whitened = differences.astype(np.float32) @ whitener(state.scatter, state.absorbed)
+    statistic = np.sum(whitened**2, axis=1) * sizes * before[:, 0] / state.weight
+    bursts = (state.batch_energy + _INDEPENDENCE) / (state.blocks_seen + _INDEPENDENCE)
+    inflation = max(1.0, bursts)
+    deviation = np.sqrt(2 * max(state.overlap, 1e-12))
+    return (statistic / inflation - state.energy) / deviation, np.sum(differences**2, axis=1)
+
+
+def _test(state: TopicState, parameters: TopicParameters) -> tuple[TopicState, TopicShift | None]:
+    sizes, sums, firsts = _suffixes(state, parameters)
+    if not len(sizes):
+        return state, None
+    statistics, discrepancies = _standardise(state, sizes, sums)
+    bounds = (parameters.threshold + parameters.small_sample / np.sqrt(sizes)) * (
+        1 + parameters.small_reference / (state.weight - sizes)
+    )
+    best = int(np.argmax(statistics - bounds))
+    crossed = bool(statistics[best] > bounds[best])
+    candidate = state.candidate
+    if candidate is None:
+        if crossed:
+            candidate = Candidate(state.seen, int(sizes[best]), float(statistics[best]))
+            return msgspec.structs.replace(state, candidate=candidate), None
+        return state, None
+    fresh = state.seen - candidate.seen
+    if fresh < parameters.confirm_least:
+        return state, None
+    if crossed and _fresh_statistic(state, fresh, sizes, sums) > parameters.confirm:
+        shift = TopicShift(
+            statistic=float(statistics[best]),
+            threshold=float(bounds[best]),
+            distance_before=float(1 - np.sum(np.frombuffer(state.mean, np.float32) ** 2)),
+            distance_after=float(discrepancies[best]),
+            reference_size=round(state.weight - float(sizes[best])),
+            test_size=int(sizes[best]),
+            reference_first_offset=state.first_offset,
+            test_first_offset=firsts[best],
+        )
+        return rebased(state, int(sizes[best]), parameters), shift
+    if fresh >= max(2 * candidate.size, 16):
+        return msgspec.structs.replace(state, candidate=None), None
+    return state, None
+
+
+def _fresh_statistic(state: TopicState, fresh: int, sizes: Array, sums: Array) -> float:
+    """Return the statistic of the messages since the candidate alone (of the nearest scale below, once they left the
+    singles)."""
+    if fresh <= len(state.offsets):
+        alone = singles(state)[-fresh:].sum(0)[None]
+        return float(_standardise(state, np.array([fresh], np.float32), alone)[0][0])
+    index = int(np.flatnonzero(sizes <= fresh)[-1])
+    return float(_standardise(state, sizes[index : index + 1], sums[index : index + 1])[0][0])
