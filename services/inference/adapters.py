@@ -144,7 +144,7 @@ class OpenAIBackend:
         timeout = aiohttp.ClientTimeout(total=target.timeout_s)
         try:
             async with self._session.post(url, data=body, headers=headers, timeout=timeout) as response:
-                payload = await response.content.read(_LARGEST_ANSWER)
+                payload = await _read(response)
         except (aiohttp.ClientConnectorError, ConnectionRefusedError) as error:
             raise BackendError(f"{url}: cannot connect: {error}", retriable=True) from error
         except TimeoutError as error:
@@ -163,6 +163,15 @@ class OpenAIBackend:
         if not reply.choices:
             raise BackendError(f"{url}: the answer has no choices")
         return reply
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    payload = bytearray()
+    async for chunk in response.content.iter_any():
+        payload += chunk
+        if len(payload) > _LARGEST_ANSWER:
+            raise BackendError(f"{response.url}: the answer is over {_LARGEST_ANSWER:,} bytes")
+    return bytes(payload)
 
 
 def _body(request: GroundedRequest, target: Target) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-
 from penstock.bus import Emit, Event, Hop, MemoryBus, Outcome, Reject, Transient, run_hops
 from penstock.bus.runner import DeadLetterLimit, TooManyDeadLetters
 from penstock.clock import ManualClock, SystemClock
@@ -56,7 +55,9 @@ def bus() -> MemoryBus:
 
 
 @asynccontextmanager
-async def running(bus: MemoryBus, *hops: Hop, settings: ServiceSettings = SETTINGS) -> AsyncIterator[asyncio.Task[None]]:
+async def running(
+    bus: MemoryBus, *hops: Hop, settings: ServiceSettings = SETTINGS
+) -> AsyncIterator[asyncio.Task[None]]:
     stop = asyncio.Event()
     task = asyncio.create_task(run_hops(hops, bus, bus.codec, SystemClock(), settings, stop))
     try:

@@ -29,6 +29,10 @@ _POLL_S = 0.5
 _PIPELINE = 8
 
 
+class _Broken(Reject):
+    """A rejection that the handler did not decide on: it raised, or gave what does not fit a schema."""
+
+
 class TooManyDeadLetters(Exception):
     """Most messages fail: it is the deploy or an upstream that is bad. Stopping keeps the rest in its topic."""
 
@@ -217,16 +221,13 @@ class HopRunner:
             raise
         except Exception as error:
             if len(events) == 1:
-                return [self._failed(events[0], error)]
+                log.error("step failed", group=self.hop.group, request_id=events[0].record.request_id, exc_info=error)
+                return [_Broken("step_failed", f"{type(error).__name__} in {self.hop.group}: {error}")]
             # One event must not take its batch with it: each runs alone, and the one that raises is put aside.
             return [outcome for event in events for outcome in await self._handle([event])]
         if len(outcomes) != len(events):
             raise RuntimeError(f"{self.hop.group}: {len(outcomes)} outcomes for {len(events)} events")
         return outcomes
-
-    def _failed(self, event: Event[Any], error: Exception) -> Outcome:
-        log.error("step failed", group=self.hop.group, request_id=event.record.request_id, exc_info=error)
-        return Reject("step_failed", f"{type(error).__name__} in {self.hop.group}: {error}")
 
     async def _retrying(self, events: Sequence[Event[Any]]) -> Sequence[Outcome]:
         retries = metrics.RETRIES.labels(self.hop.service, self.hop.group)
@@ -256,13 +257,13 @@ class HopRunner:
             try:
                 acks += [await self._producer.send(emit.topic, emit.key, emit.record, headers) for emit in outcome]
             except Invalid as error:
-                await self._give_up(event, Reject("invalid_output", str(error)), acks)
+                await self._give_up(event, _Broken("invalid_output", str(error)), acks)
                 return
         self._limit.saw(dead=False)
 
     async def _give_up(self, event: Event[Any], reject: Reject, acks: list[Awaitable[Sent]]) -> None:
         acks.append(await self._bury(event.message, reject.code, reject.reason))
-        if self.hop.failed is not None:
+        if isinstance(reject, _Broken) and self.hop.failed is not None:
             with self._tracing.hop(self.hop.group, event.message.headers) as headers:
                 failed = self.hop.failed(event, RuntimeError(reject.reason))
                 acks += [await self._producer.send(emit.topic, emit.key, emit.record, headers) for emit in failed]

@@ -1,0 +1,225 @@
+"""Inference on the in-memory log, with a real endpoint on loopback that can be made to fail."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from penstock.bus import Event, MemoryBus, run_hops
+from penstock.clock import ManualClock, SystemClock
+from penstock.config.kinds import Retrieval, Route, Target
+from penstock.config.plane import ConfigPlane
+from penstock.contracts.catalogue import Catalogue
+from penstock.contracts.records import Completion, Context, GroundedRequest, Message, Passage, Refusal, Sampling
+from penstock.settings import ServiceSettings
+
+from services.inference.adapters import ExtractiveBackend, OpenAIBackend
+from services.inference.app import inference_hop
+from services.inference.core import order_targets
+
+CLOCK = ManualClock()
+OK = {
+    "id": "x", "object": "chat.completion", "created": 1, "model": "mock-1",
+    "choices": [{"index": 0, "finish_reason": "length", "message": {"role": "assistant", "content": "hi there"}}],
+    "usage": {"prompt_tokens": 7, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 3}},
+}  # fmt: skip
+Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@asynccontextmanager
+async def endpoint(reply: Reply) -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", reply)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    try:
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        await runner.cleanup()
+
+
+def a_request(request_id: str = "r", **changes: Any) -> GroundedRequest:
+    fields: dict[str, Any] = {
+        "event_id": f"e-{request_id}", "request_id": request_id, "tenant_id": "t", "occurred_at": CLOCK.now(),
+        "causation_id": "c", "context": Context(requested_at=CLOCK.now()),
+        "messages": [Message(role="user", content="Are tuples immutable sequences?")],
+    }  # fmt: skip
+    return GroundedRequest(**fields | changes)
+
+
+async def through(requests: Sequence[GroundedRequest], *targets: Target, key: str | None = None) -> list[Event[Any]]:
+    """Send the requests through inference on a route with ``targets``; return completions, then refusals."""
+    bus = MemoryBus(Catalogue.load(), CLOCK)
+    routes = ConfigPlane.of([Route(name="default", targets=targets, retrieval=Retrieval(enabled=False))])
+    async with aiohttp.ClientSession() as session:
+        backends = {"extractive": ExtractiveBackend(), "openai": OpenAIBackend(session, {"KEY": "sk-planted"})}
+        for request in requests:
+            await bus.publish("requests-grounded", key or request.request_id, request)
+        stop = asyncio.Event()
+        hop = inference_hop(routes, backends, CLOCK, concurrency=8)
+        task = asyncio.create_task(run_hops([hop], bus, bus.codec, SystemClock(), ServiceSettings(), stop))
+        await bus.settled("inference", ["requests-grounded"], timeout_s=20)
+        stop.set()
+        await task
+    return [*await bus.collect("completions", 0), *await bus.collect("refusals", 0)]
+
+
+def openai(url: str, **changes: Any) -> Target:
+    return Target(**{"backend": "openai", "model": "m", "base_url": url, "timeout_s": 5} | changes)
+
+
+EXTRACTIVE = Target(backend="extractive", model="penstock-extractive-1")
+
+
+async def test_extractive_answers_from_the_passages_and_reports_itself() -> None:
+    passage = Passage(passage_id="p", document_id="d", text="Tuples are immutable sequences in Python.", score=0.9)
+    (event,) = await through([a_request(passages=[passage])], EXTRACTIVE)
+    record = event.record
+    assert isinstance(record, Completion)
+    assert (record.model, record.backend) == ("penstock-extractive-1", "extractive")
+    assert record.content == "Tuples are immutable sequences in Python."
+    assert record.citations == ["p"]
+    assert record.usage.output_tokens == 7
+
+
+async def test_an_endpoint_is_asked_as_openai_is_and_its_usage_is_kept() -> None:
+    asked: list[Any] = []
+
+    async def reply(request: web.Request) -> web.StreamResponse:
+        asked.append((request.headers.get("Authorization"), await request.json()))
+        return web.json_response(OK)
+
+    passage = Passage(passage_id="p", document_id="d", title="T", text="Evidence.", score=0.9)
+    request = a_request(sampling=Sampling(temperature=0.5, max_completion_tokens=9, seed=1), passages=[passage])
+    async with endpoint(reply) as url:
+        (event,) = await through([request], openai(url, api_key_env="KEY"))
+    record = event.record
+    assert isinstance(record, Completion)
+    assert (record.content, record.model, record.finish_reason) == ("hi there", "mock-1", "length")
+    assert (record.usage.input_tokens, record.usage.output_tokens, record.usage.cached_input_tokens) == (7, 2, 3)
+    ((authorization, body),) = asked
+    assert authorization == "Bearer sk-planted"
+    assert (body["model"], body["temperature"], body["max_completion_tokens"], body["seed"]) == ("m", 0.5, 9, 1)
+    assert "[1] T\nEvidence." in body["messages"][-1]["content"]
+    assert "top_p" not in body
+
+
+async def test_a_busy_endpoint_is_asked_again() -> None:
+    tries = 0
+
+    async def reply(request: web.Request) -> web.StreamResponse:
+        nonlocal tries
+        tries += 1
+        return web.json_response(OK) if tries == 3 else web.json_response({"error": "busy"}, status=429)
+
+    async with endpoint(reply) as url:
+        (event,) = await through([a_request()], openai(url))
+    assert isinstance(event.record, Completion)
+    assert tries == 3
+
+
+async def garbage(request: web.Request) -> web.StreamResponse:
+    return web.Response(body=b"<html>not json", content_type="text/html")
+
+
+async def bad_request(request: web.Request) -> web.StreamResponse:
+    return web.json_response({"error": {"message": "context too long"}}, status=400)
+
+
+async def no_choices(request: web.Request) -> web.StreamResponse:
+    return web.json_response(OK | {"choices": []})
+
+
+async def half(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Length": "1000"})
+    await response.prepare(request)
+    await response.write(json.dumps(OK).encode()[:20])
+    assert request.transport is not None
+    request.transport.close()
+    return response
+
+
+async def silent(request: web.Request) -> web.StreamResponse:
+    await asyncio.sleep(30)
+    return web.json_response(OK)
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (garbage, "no chat completion"),
+        (bad_request, "HTTP 400.*context too long"),
+        (no_choices, "no choices"),
+        (half, "Payload|Disconnect|no answer"),
+        (silent, "no answer within"),
+    ],
+)
+async def test_an_endpoint_that_fails_ends_the_request_with_the_cause(reply: Reply, words: str) -> None:
+    async with endpoint(reply) as url:
+        (event,) = await through([a_request()], openai(url, timeout_s=0.5))
+    record = event.record
+    assert isinstance(record, Refusal)
+    assert (record.status, record.code, record.stage) == ("failed", "model_unavailable", "inference")
+    with pytest.raises(AssertionError, match=words):
+        raise AssertionError(record.reason)
+
+
+async def test_the_next_target_stands_in_for_one_that_fails() -> None:
+    passage = Passage(passage_id="p", document_id="d", text="Tuples are immutable sequences in Python.", score=0.9)
+    async with endpoint(garbage) as url:
+        (event,) = await through([a_request(passages=[passage])], openai(url, weight=10**6), EXTRACTIVE)
+    assert isinstance(event.record, Completion)
+    assert event.record.backend == "extractive"
+
+
+async def test_a_missing_key_is_named_and_never_its_value() -> None:
+    async with endpoint(garbage) as url:
+        (event,) = await through([a_request()], openai(url, api_key_env="ABSENT_KEY"))
+    assert "ABSENT_KEY" in event.record.reason
+    assert "sk-planted" not in event.record.reason
+
+
+async def test_an_expired_request_never_reaches_the_model() -> None:
+    calls = 0
+
+    async def reply(request: web.Request) -> web.StreamResponse:
+        nonlocal calls
+        calls += 1
+        return web.json_response(OK)
+
+    past = Context(requested_at=CLOCK.now(), deadline_at=CLOCK.now() - timedelta(seconds=1))
+    async with endpoint(reply) as url:
+        (event,) = await through([a_request(context=past)], openai(url))
+    assert isinstance(event.record, Refusal)
+    assert (event.record.status, calls) == ("expired", 0)
+
+
+async def test_a_conversation_is_answered_in_order() -> None:
+    async def reply(request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        await asyncio.sleep(0.05 if body["messages"][-1]["content"] == "0" else 0)
+        return web.json_response(OK)
+
+    context = Context(requested_at=CLOCK.now(), conversation_id="c")
+    requests = [a_request(str(n), context=context, messages=[Message(role="user", content=str(n))]) for n in range(5)]
+    async with endpoint(reply) as url:
+        events = await through(requests, openai(url), key="c")
+    assert [e.record.request_id for e in events] == ["0", "1", "2", "3", "4"]
+
+
+def test_targets_share_by_weight_and_a_request_keeps_its_target() -> None:
+    route = Route(name="r", targets=(EXTRACTIVE, openai("http://127.0.0.1:1/v1", weight=3)))
+    first = [order_targets(route, f"request-{n}")[0].backend for n in range(2000)]
+    assert 0.7 < first.count("openai") / 2000 < 0.8
+    assert all(order_targets(route, "x") == order_targets(route, "x") for _ in range(5))
+    assert {t.backend for t in order_targets(route, "x")} == {"openai", "extractive"}

@@ -1,0 +1,74 @@
+"""Intake on the in-memory log, with claims in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from penstock.bus import MemoryBus, run_hops
+from penstock.clock import ManualClock, SystemClock
+from penstock.contracts.catalogue import Catalogue
+from penstock.contracts.records import LlmRequest, Message
+from penstock.settings import ServiceSettings
+
+from services.intake.adapters import Settlement
+from services.intake.app import admission_hop
+from services.intake.core import Claim, Decision, Judgement, Limits, content_hash
+from tests.unit.test_intake_core import PLANE
+
+CLOCK = ManualClock()
+
+
+class MemoryClaims:
+    """The ledger of claims as a dictionary; no rate, no budget."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, tuple[str, str, Decision]] = {}
+
+    async def admit(self, judgements: Sequence[Judgement]) -> list[Claim]:
+        return [Claim(self._one(judgement)) for judgement in judgements]
+
+    def _one(self, judgement: Judgement) -> Decision:
+        request = judgement.request
+        mine = Decision.REFUSED if judgement.status else Decision.ADMITTED
+        event, digest, decision = self.seen.setdefault(
+            request.request_id, (request.event_id, content_hash(request), mine)
+        )
+        if event == request.event_id:
+            return decision
+        return Decision.DUPLICATE if digest == content_hash(request) else Decision.CONFLICT
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        return
+
+
+def a_request(request_id: str, event_id: str = "", **changes: Any) -> LlmRequest:
+    fields: dict[str, Any] = {
+        "event_id": event_id or f"event-{request_id}", "request_id": request_id, "tenant_id": "support",
+        "occurred_at": CLOCK.now(), "causation_id": "", "messages": [Message(role="user", content="hello")],
+    }  # fmt: skip
+    return LlmRequest(**fields | changes)
+
+
+async def test_requests_are_admitted_refused_or_set_aside() -> None:
+    bus = MemoryBus(Catalogue.load(), CLOCK)
+    for request in [
+        a_request("good"),
+        a_request("good", "second-send"),
+        a_request("good", "third-send", messages=[Message(role="user", content="something else")]),
+        a_request("stranger", tenant_id="nobody"),
+        a_request("", "no-identity"),
+    ]:
+        await bus.publish("llm-requests", "one-key", request)
+    stop = asyncio.Event()
+    hop = admission_hop(PLANE, MemoryClaims(), Limits(), CLOCK)
+    task = asyncio.create_task(run_hops([hop], bus, bus.codec, SystemClock(), ServiceSettings(), stop))
+    await bus.settled("intake", ["llm-requests"])
+    stop.set()
+    await task
+    admitted = [bus.codec.decode("requests-admitted", m.value).request_id for m in bus.messages("requests-admitted")]
+    refused = [bus.codec.decode("refusals", m.value).request_id for m in bus.messages("refusals")]
+    assert admitted == ["good"]
+    assert refused == ["stranger"]
+    assert len(bus.messages("dlq-intake")) == 1
