@@ -52,7 +52,7 @@ def read_yaml(text: str) -> Document:
     loader = yaml.SafeLoader(text)
     try:
         root = loader.get_single_node()
-        lines: dict[FieldPath, int] = {(): 1}
+        lines: dict[FieldPath, int] = {}
         data = None if root is None else _Reader(loader, lines).value(root, (), ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
