@@ -1,0 +1,1 @@
+"""Guardrails: every prompt, document and answer judged before it goes on."""

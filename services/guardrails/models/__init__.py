@@ -1,0 +1,1 @@
+"""Weights of the injection classifiers, and the scripts that make them."""

@@ -1,0 +1,43 @@
+"""Every scanner by stage and name. A scanner of a new kind is added here, and its name to the configuration's list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from services.guardrails.findings import Scanner
+from services.guardrails.scanners.injection import InjectionScanner
+from services.guardrails.scanners.leakage import ExfiltrationScanner, SystemPromptLeakScanner
+from services.guardrails.scanners.pii import PiiScanner
+from services.guardrails.scanners.secrets import SecretsScanner
+from services.guardrails.scanners.text_rules import (
+    BannedWordsScanner,
+    InvisibleTextScanner,
+    RegexScanner,
+    TokenFloodScanner,
+)
+
+__all__ = ["shipped_scanners"]
+
+
+def shipped_scanners() -> Mapping[str, Mapping[str, Scanner]]:
+    """The scanners of every stage, in the order they run: the cheapest first.
+
+    Documents are judged for injections sentence by sentence with a model of their own: whoever writes a prompt gives
+    instructions by right, a document does not.
+    """
+    common: list[Scanner] = [
+        TokenFloodScanner(),
+        InvisibleTextScanner(),
+        BannedWordsScanner(),
+        RegexScanner(),
+        SecretsScanner(),
+        ExfiltrationScanner(),
+        PiiScanner(),
+    ]
+    prompts = InjectionScanner.for_prompts()
+    stages: dict[str, list[Scanner]] = {
+        "input": [*common, prompts],
+        "output": [SystemPromptLeakScanner(), *common, prompts],
+        "documents": [*common, InjectionScanner.for_documents()],
+    }
+    return {stage: {scanner.name: scanner for scanner in scanners} for stage, scanners in stages.items()}

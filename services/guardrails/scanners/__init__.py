@@ -1,0 +1,1 @@
+"""The scanners: each a pure judge of one text."""

@@ -1,0 +1,63 @@
+"""Prompt injection and jailbreaks: normalisation, rules and a linear classifier, whichever is surest."""
+
+from pathlib import Path
+
+from services.guardrails.findings import Reference, Rule, Span
+from services.guardrails.scanners.injection_rules import combine, strongest_rule
+from services.guardrails.scanners.ngrams import LinearNgramModel
+from services.guardrails.scanners.normalise import canonical, decoded_variants
+from services.guardrails.scanners.segments import sentences
+
+CHUNK = 4000
+"""Characters the prompt classifier reads at once, as in training."""
+STEP = 3000
+MODELS = Path(__file__).parent.parent / "models"
+
+
+class InjectionScanner:
+    """Judges a prompt as a whole (`by_sentence=False`) or a document sentence by sentence, the highest score counting.
+
+    A hidden reading (base64, tag characters, letters set apart, ...) is judged like the text itself, and its find names
+    the trick. The classifier's score is calibrated so that 0.5 is the threshold that cross-validation gave.
+    """
+
+    name = "injection"
+    default_threshold = 0.5
+
+    def __init__(self, model: LinearNgramModel, by_sentence: bool) -> None:
+        self._model = model
+        self._by_sentence = by_sentence
+        self.version = f"1+{model.metadata['name']}-{model.version}"
+
+    @classmethod
+    def for_prompts(cls, models: Path = MODELS) -> "InjectionScanner":
+        return cls(LinearNgramModel.load(models / "injection_prompt"), by_sentence=False)
+
+    @classmethod
+    def for_documents(cls, models: Path = MODELS) -> "InjectionScanner":
+        return cls(LinearNgramModel.load(models / "injection_document"), by_sentence=True)
+
+    def scan(self, text: str, rule: Rule, reference: Reference) -> list[Span]:
+        """One span: that of the surest reading, or none for a text without words."""
+        best = Span("PROMPT_INJECTION", 0, len(text), 0.0)
+        for start, end in self._pieces(text):
+            kind, score = self._judge(canonical(text[start:end]))
+            if score > best.score:
+                best = Span(kind, start, end, score)
+        for variant in decoded_variants(text):
+            kind, score = self._judge(variant.text[:CHUNK])
+            if score > max(best.score, 0.5):
+                best = Span(f"{kind}:{variant.trick}", variant.start, variant.end, score)
+        return [best] if best.score > 0 else []
+
+    def _pieces(self, text: str) -> list[tuple[int, int]]:
+        if self._by_sentence:
+            return list(sentences(text))
+        if len(text) <= CHUNK:
+            return [(0, len(text))]
+        return [(start, min(len(text), start + CHUNK)) for start in range(0, len(text), STEP)]
+
+    def _judge(self, folded: str) -> tuple[str, float]:
+        """Kind and score of a canonical text."""
+        kind, ruled = strongest_rule(folded)
+        return kind or "PROMPT_INJECTION", combine(ruled, self._model.score(folded))

@@ -1,0 +1,33 @@
+"""Cut a text into the pieces that are scored one by one."""
+
+import re
+from collections.abc import Iterator
+
+MAX_SEGMENT = 600
+"""Longest piece, in characters: a document without full stops is cut at spaces."""
+_BREAK = re.compile(r"\n+|(?<=[.!?:;])[\"')\]]*\s+|(?<=[。！？])")
+
+
+def sentences(text: str, max_chars: int = MAX_SEGMENT) -> Iterator[tuple[int, int]]:
+    """(start, end) of every sentence or line that is not blank, white space trimmed, none longer than `max_chars`."""
+    start = 0
+    for match in _BREAK.finditer(text):
+        yield from _pieces(text, start, match.start(), max_chars)
+        start = match.end()
+    yield from _pieces(text, start, len(text), max_chars)
+
+
+def _pieces(text: str, start: int, end: int, max_chars: int) -> Iterator[tuple[int, int]]:
+    while start < end:
+        stop = end
+        if end - start > max_chars:
+            space = text.rfind(" ", start + max_chars // 2, start + max_chars)
+            stop = space if space > 0 else start + max_chars
+        left, right = start, stop
+        while left < right and text[left].isspace():
+            left += 1
+        while right > left and text[right - 1].isspace():
+            right -= 1
+        if left < right:
+            yield left, right
+        start = stop

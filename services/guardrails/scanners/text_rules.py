@@ -1,0 +1,159 @@
+"""The plain scanners: banned words, the policy's own expressions, invisible text, token floods."""
+
+import re
+import unicodedata
+from functools import lru_cache
+
+from services.guardrails.findings import Reference, Rule, Span
+from services.guardrails.scanners.normalise import canonical
+from services.guardrails.scanners.patterns import PatternSet, without_overlaps
+
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\u3164\uffa0\ufff9-\ufffb\U000e0000-\U000e007f]+"
+)
+_OVERRIDES = re.compile("[\u202a-\u202e\u2066-\u2069]")
+_TAGS = re.compile("[\U000e0000-\U000e007f]")
+_SAME = re.compile(r"(\S)\1{255,}")
+_WORD = re.compile(r"\S+")
+BLOCK = 256
+"""Words looked at together for repetition."""
+DISTINCT = 16
+"""Distinct words that a block of prose or of a table exceeds by far."""
+
+
+@lru_cache(maxsize=256)
+def _compiled(expressions: tuple[str, ...], first_group: bool = False) -> PatternSet:
+    """Compiled once per policy, not per text; the key is the policy's own tuple."""
+    return PatternSet(expressions, first_group)
+
+
+class BannedWordsScanner:
+    """Finds the policy's words and phrases as whole words, case, accents and look-alike letters aside."""
+
+    name = "banned_words"
+    version = "1"
+    default_threshold = 0.5
+
+    def scan(self, text: str, rule: Rule, reference: Reference) -> list[Span]:
+        if not rule.words:
+            return []
+        patterns = _compiled(tuple(_as_word(word) for word in rule.words), first_group=True)
+        folded = canonical(text)
+        # Folding may change lengths (ligatures, removed marks); then the places are unknown and the find covers the
+        # text.
+        aligned = len(folded) == len(text)
+        found = [
+            Span("BANNED_WORD", start, end, 1.0) if aligned else Span("BANNED_WORD", 0, len(text), 1.0)
+            for _, start, end in patterns.matches(folded)
+        ]
+        return without_overlaps(found)
+
+
+def _as_word(word: str) -> str:
+    """An RE2 expression for a phrase as whole words; any white space fits a space of the phrase."""
+    parts = [re.escape(part) for part in canonical(word).split()]
+    return r"(?:^|[^\pL\pN_])(" + r"\s+".join(parts) + r")(?:[^\pL\pN_]|$)"
+
+
+class RegexScanner:
+    """Finds the policy's own RE2 expressions: linear in the text, whatever the expression."""
+
+    name = "regex"
+    version = "1"
+    default_threshold = 0.5
+
+    def scan(self, text: str, rule: Rule, reference: Reference) -> list[Span]:
+        return without_overlaps(
+            Span("REGEX", start, end, 1.0) for _, start, end in _compiled(rule.patterns).matches(text)
+        )
+
+
+class InvisibleTextScanner:
+    """Finds zero-width, bidirectional-override and tag characters, which carry text that a person does not see.
+
+    A single joiner inside an emoji or a word of a script that needs one (Arabic, Indic) is ordinary writing and scores
+    0.
+    """
+
+    name = "invisible_text"
+    version = "1"
+    default_threshold = 0.5
+
+    def scan(self, text: str, rule: Rule, reference: Reference) -> list[Span]:
+        if text.isascii():
+            return []
+        found = []
+        for match in _INVISIBLE.finditer(text):
+            run, start, end = match.group(), match.start(), match.end()
+            if _TAGS.search(run):
+                if _is_flag(text, start):
+                    continue
+                found.append(Span("TAG_CHARACTERS", start, end, 1.0))
+            elif _OVERRIDES.search(run):
+                found.append(Span("BIDI_CONTROL", start, end, 0.9))
+            elif not _is_ordinary(text, start, end, run):
+                found.append(Span("INVISIBLE_CHARACTERS", start, end, 0.6 if len(run) < 3 else 0.9))
+        return found
+
+
+def _is_flag(text: str, start: int) -> bool:
+    """Tag characters after a black flag spell the flag of a region (Unicode UTS #51)."""
+    return start > 0 and text[start - 1] == "\U0001f3f4"
+
+
+def _is_ordinary(text: str, start: int, end: int, run: str) -> bool:
+    if len(run) > 2:
+        return False
+    if run == "\u00ad" or (start == 0 and run == "\ufeff"):
+        return True
+    before = text[start - 1] if start else ""
+    after = text[end] if end < len(text) else ""
+    emoji = any(
+        (char and unicodedata.category(char) in ("So", "Sk", "Mn", "Me")) or "\ufe00" <= char <= "\ufe0f"
+        for char in (before, after)
+        if char
+    )
+    complex_script = any(char and "\u0590" <= char <= "\u109f" for char in (before, after))
+    return emoji or complex_script
+
+
+class TokenFloodScanner:
+    """Finds texts that are too long, or that repeat one thing over and over to use up the model's context.
+
+    Finds score 1: a text above the rule's limit in tokens (see `estimate_tokens`), or repetition (see `_repetition`).
+    """
+
+    name = "token_flood"
+    version = "1"
+    default_threshold = 0.5
+
+    def scan(self, text: str, rule: Rule, reference: Reference) -> list[Span]:
+        if estimate_tokens(text) > rule.token_limit:
+            return [Span("TOKEN_LIMIT", 0, len(text), 1.0)]
+        run = _repetition(text) if len(text) > BLOCK else None
+        return [Span("REPETITION", run[0], run[1], 1.0)] if run else []
+
+
+def estimate_tokens(text: str) -> int:
+    """Tokens estimated without a tokenizer: a quarter of the characters of a Latin text (a word at least one), one per
+    character of others.
+    """
+    if text.isascii():
+        return max(len(text) // 4, text.count(" "))
+    wide = sum(char > "\u024f" for char in text)
+    return wide + (len(text) - wide) // 3
+
+
+def _repetition(text: str) -> tuple[int, int] | None:
+    """Place of the first 256 equal signs (dividers aside), or of the first block of 256 words with fewer than 16
+    distinct ones.
+    """
+    for match in _SAME.finditer(text):
+        if match.group(1) not in "-=_*#.~+":
+            return match.span()
+    words = text.split()
+    for first in range(0, len(words) - BLOCK + 1, BLOCK):
+        if len(set(words[first : first + BLOCK])) < DISTINCT:
+            places = [match.span() for match in _WORD.finditer(text)]
+            return places[first][0], places[first + BLOCK - 1][1]
+    return None
