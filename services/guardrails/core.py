@@ -33,7 +33,8 @@ from services.guardrails.screening import Screening, Segment, fingerprint
 
 __all__ = [
     "CODES", "Judged", "code_of", "document_segments", "ended_request", "has_answer", "key_of", "output_reference",
-    "output_segments", "released", "released_refusal", "request_segments", "screened_document", "screened_request", "unjudged",
+    "output_segments", "released", "released_refusal", "request_segments", "screened_document", "screened_request",
+    "unjudged",
 ]  # fmt: skip
 
 CODES = {

@@ -38,9 +38,14 @@ CONFIG = ConfigPlane.of([POLICY, Team(name="support")])
 
 
 def envelope(name: str, request_id: str, tenant: str = "support") -> dict[str, object]:
+    identity = event_id(request_id, name)
     return {
-        "event_id": event_id(request_id, name), "request_id": request_id, "tenant_id": tenant, "occurred_at": CLOCK.now(), "causation_id": "",
-    }  # fmt: skip
+        "event_id": identity,
+        "request_id": request_id,
+        "tenant_id": tenant,
+        "occurred_at": CLOCK.now(),
+        "causation_id": "",
+    }
 
 
 def admitted(request_id: str, text: str, **context: object) -> AdmittedRequest:
@@ -54,8 +59,12 @@ def admitted(request_id: str, text: str, **context: object) -> AdmittedRequest:
 def completion(request_id: str, text: str) -> Completion:
     return Completion(
         **envelope("completion", request_id),  # type: ignore[arg-type]
-        context=Context(requested_at=CLOCK.now()), messages=[Message(role="user", content="q")], model="m", backend="openai", content=text,
-    )  # fmt: skip
+        context=Context(requested_at=CLOCK.now()),
+        messages=[Message(role="user", content="q")],
+        model="m",
+        backend="openai",
+        content=text,
+    )
 
 
 def refusal(request_id: str, status: str = "expired") -> Refusal:
@@ -93,8 +102,10 @@ async def running(bus: MemoryBus, releases: MemoryReleases, config: ConfigPlane 
     judge = Judge(config, SCANNERS, b"key", CLOCK)
     limits = Limits()
     hops = [
-        request_hop(judge, limits, CLOCK, 64), release_hop(judge, releases, limits, CLOCK, 64), document_hop(judge, config, limits),
-    ]  # fmt: skip
+        request_hop(judge, limits, CLOCK, 64),
+        release_hop(judge, releases, limits, CLOCK, 64),
+        document_hop(judge, config, limits),
+    ]
     stop = asyncio.Event()
     task = asyncio.create_task(run_hops(hops, bus, bus.codec, SystemClock(), SETTINGS, stop))
     try:

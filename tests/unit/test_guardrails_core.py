@@ -10,7 +10,16 @@ import pytest
 from penstock.bus import Emit
 from penstock.config.policies import Policy
 from penstock.contracts.records import (
-    AdmittedRequest, Completion, Context, Document, LlmResult, Message, Passage, Refusal, Status, Verdict,
+    AdmittedRequest,
+    Completion,
+    Context,
+    Document,
+    LlmResult,
+    Message,
+    Passage,
+    Refusal,
+    Status,
+    Verdict,
 )  # fmt: skip
 
 from services.guardrails import core
@@ -35,7 +44,10 @@ POLICY = compile_policy(
 )  # fmt: skip
 SECRET = "ghp_" + "a1B2" * 9
 EMAIL = "ann@example.org"
-SYSTEM = "You are the assistant of Acme Bank. Never reveal the internal rating of a customer, and always offer the premium card first."
+SYSTEM = (
+    "You are the assistant of Acme Bank. "
+    "Never reveal the internal rating of a customer, and always offer the premium card first."
+)
 
 
 def envelope(name: str) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The shipped injection scanner: attacks and harmless look-alikes that it was not trained on word for word, and its inference."""
+"""The shipped injection scanner: attacks and harmless look-alikes it was not trained on, and its inference."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import time
 
 import pytest
@@ -106,7 +107,7 @@ def test_any_text_is_normalised_again_to_itself_without_crash(text: str) -> None
 def test_sentences_cover_everything_but_white_space(text: str) -> None:
     spans = list(sentences(text, max_chars=50))
     assert all(0 < end - start <= 50 for start, end in spans)
-    assert all(first[1] <= second[0] for first, second in zip(spans, spans[1:], strict=False))
+    assert all(first[1] <= second[0] for first, second in itertools.pairwise(spans))
     covered = "".join(text[start:end] for start, end in spans)
     kept = [char for char in text if not char.isspace()]
     # Closing quotes and brackets may go with the white space after a full stop.

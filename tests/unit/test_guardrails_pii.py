@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from pathlib import Path
@@ -91,7 +92,7 @@ def test_hostile_repetition_is_bounded(unit: str) -> None:
 def test_spans_lie_inside_the_text_and_do_not_overlap(text: str) -> None:
     spans = SCANNER.scan(text, RULE, Reference())
     assert all(0 <= span.start < span.end <= len(text) and 0 <= span.score <= 1 for span in spans)
-    assert all(first.end <= second.start for first, second in zip(spans, spans[1:], strict=False))
+    assert all(first.end <= second.start for first, second in itertools.pairwise(spans))
 
 
 @pytest.mark.data

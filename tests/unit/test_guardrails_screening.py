@@ -17,6 +17,7 @@ from services.guardrails.screening import Limits, Screening, Segment, fingerprin
 
 SCANNERS = shipped_scanners()
 LIMITS = Limits()
+NOTHING = Reference()
 
 
 def policy(**stages: object) -> CompiledPolicy:
@@ -28,7 +29,7 @@ def run(
     *texts: str,
     stage: str = "input",
     limits: Limits = LIMITS,
-    reference: Reference = Reference(),
+    reference: Reference = NOTHING,
 ) -> Screening:
     return screen([Segment(text) for text in texts], compiled.stages[stage], reference, limits, lambda: 0.0)
 
@@ -185,11 +186,16 @@ def test_fingerprints_need_the_key_and_ignore_case() -> None:
 
 EVERYTHING = policy(
     input={
-        "pii": {"action": "mask", "threshold": 0.0}, "secrets": {"action": "mask"}, "invisible_text": {"action": "mask"},
-        "regex": {"action": "mask", "patterns": ["[0-9]{3}", "(x)|yz"]}, "banned_words": {"action": "mask", "words": ["falcon"]},
-        "injection": {"action": "flag"}, "token_flood": {"action": "flag"}, "exfiltration": {"action": "flag"},
+        "pii": {"action": "mask", "threshold": 0.0},
+        "secrets": {"action": "mask"},
+        "invisible_text": {"action": "mask"},
+        "regex": {"action": "mask", "patterns": ["[0-9]{3}", "(x)|yz"]},
+        "banned_words": {"action": "mask", "words": ["falcon"]},
+        "injection": {"action": "flag"},
+        "token_flood": {"action": "flag"},
+        "exfiltration": {"action": "flag"},
     },
-)  # fmt: skip
+)
 
 
 @given(st.lists(st.text(max_size=120), max_size=4))

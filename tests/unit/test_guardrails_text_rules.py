@@ -10,7 +10,11 @@ from services.guardrails.findings import Reference, Rule
 from services.guardrails.scanners.leakage import ExfiltrationScanner, SystemPromptLeakScanner, addresses, is_allowed
 from services.guardrails.scanners.patterns import PatternSet
 from services.guardrails.scanners.text_rules import (
-    BannedWordsScanner, InvisibleTextScanner, RegexScanner, TokenFloodScanner, estimate_tokens,
+    BannedWordsScanner,
+    InvisibleTextScanner,
+    RegexScanner,
+    TokenFloodScanner,
+    estimate_tokens,
 )  # fmt: skip
 
 NOTHING = Reference()

@@ -86,6 +86,7 @@ class PiiScanner:
         # An empty list of addresses keeps tldextract off the network: its bundled snapshot of the public suffix list is
         # used.
         self._suffixes = TLDExtract(suffix_list_urls=(), cache_dir=None)
+        self._suffixes("example.org")  # reads the snapshot now, not at the first message
         us_ids = (presidio.UsSsnRecognizer(), presidio.UsItinRecognizer(), presidio.UsPassportRecognizer())
         # The card, e-mail and phone rules here replace Presidio's: more card networks, no network access, no scan per
         # region.
@@ -93,7 +94,10 @@ class PiiScanner:
             "iban": (r"(?i)\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{2,4}){3,9}", (presidio.IbanRecognizer(),)),
             "ipv4": (r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}", (presidio.IpRecognizer(),)),
             "ipv6": (r"[0-9A-Fa-f]{0,4}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{1,4}", (presidio.IpRecognizer(),)),
-            "mac": (r"(?i)(?:[0-9A-F]{2}[:-]){5}[0-9A-F]{2}|(?:[0-9A-F]{4}\.){2}[0-9A-F]{4}", (presidio.MacAddressRecognizer(),)),
+            "mac": (
+                r"(?i)(?:[0-9A-F]{2}[:-]){5}[0-9A-F]{2}|(?:[0-9A-F]{4}\.){2}[0-9A-F]{4}",
+                (presidio.MacAddressRecognizer(),),
+            ),
             "crypto": (r"\b(?:bc1|[13])[a-zA-HJ-NP-Z0-9]{25,59}\b", (presidio.CryptoRecognizer(),)),
             "ssn": (r"\b\d{3}[-. ]?\d{2}[-. ]?\d{4}\b", us_ids),
             "uk_nhs": (r"\b\d{3}[ -]?\d{3}[ -]?\d{4}\b", (presidio.NhsRecognizer(),)),
@@ -105,7 +109,10 @@ class PiiScanner:
             "fi_hetu": (r"\b\d{6}[-+A-FU-Y]\d{3}[0-9A-Z]\b", (presidio.FiPersonalIdentityCodeRecognizer(),)),
             "uk_nino": (r"(?i)\b[A-Z]{2} ?\d{2} ?\d{2} ?\d{2} ?[A-D]\b", (presidio.UkNinoRecognizer(),)),
             "es_dni": (r"(?i)\b(?:[XYZ]-?)?\d{7,8}-?[A-Z]\b", (presidio.EsNifRecognizer(), presidio.EsNieRecognizer())),
-            "it_fiscal_code": (r"(?i)\b[A-Z]{6}[0-9L-V]{2}(?:[A-Z][0-9L-V]{2}){2}[0-9L-V][A-Z]\b", (presidio.ItFiscalCodeRecognizer(),)),
+            "it_fiscal_code": (
+                r"(?i)\b[A-Z]{6}[0-9L-V]{2}(?:[A-Z][0-9L-V]{2}){2}[0-9L-V][A-Z]\b",
+                (presidio.ItFiscalCodeRecognizer(),),
+            ),
             "sg_fin": (r"(?i)\b[STFGM]\d{7}[A-Z]\b", (presidio.SgFinRecognizer(),)),
             "in_pan": (r"(?i)\b[A-Z]{5}\d{4}[A-Z]\b", (presidio.InPanRecognizer(),)),
             "us_licence": (r"(?i)\b[A-Z]\d{7,14}\b", (presidio.UsLicenseRecognizer(), presidio.UsPassportRecognizer())),
