@@ -19,6 +19,7 @@ DEVELOPMENT := $(REQUIREMENTS)/uv.txt $(RUNTIME) $(REQUIREMENTS)/dev.txt
 # The interpreter of the environment: PYTHON where given, else python3.11, else a python3 that is 3.11.
 PYTHON ?=
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 DOCS ?=
 QUESTIONS ?=
 
@@ -44,11 +45,12 @@ lint: $(VENV)/.development ## Check style and types
 
 .PHONY: bench
 bench: $(VENV)/.development ## Measure latency, throughput and memory beside a raw relay
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench.bench_pipeline $(BENCH_ARGS)
+	$(BIN)/python -m tests.bench.bench_guardrails
 
 .PHONY: soak
-soak: $(VENV)/.development ## Run under load and faults for minutes, and watch memory
-	$(BIN)/python -m tests.bench.soak
+soak: $(VENV)/.development ## The same at a steady rate for fifteen minutes, to see that memory stays constant
+	$(BIN)/python -m tests.bench.bench_pipeline --rates 100 --seconds 900
 
 .PHONY: lock
 lock: $(VENV)/.built ## Pin requirements/*.in again, within what they allow; newer with UPGRADE=1
