@@ -7,11 +7,12 @@ from penstock.stack.errors import ArtifactError
 __all__ = ["java"]
 
 
-def java(heap_mb: int) -> list[str]:
+def java(heap_mb: int, *, busy: bool) -> list[str]:
     """Return the start of a command line for a small server on Java.
 
-    Only the first compiler tier is used: the second one costs 50 MB and, on the few cores of a development machine,
-    the very seconds in which a stack that lives for minutes is used.
+    A server that is not ``busy`` does with the first compiler tier: it starts sooner and takes 50 MB less. On a busy one
+    the second tier pays for itself after half a minute: Kafka under 1,500 messages/s of 2 kB took 0.20 of a core with it
+    and 0.32 without, once warm.
 
     Raises:
         ArtifactError: the package is not installed.
@@ -30,7 +31,7 @@ def java(heap_mb: int) -> list[str]:
         "-XX:+IgnoreUnrecognizedVMOptions",  # of which the next is one before Java 25
         "-XX:+UseCompactObjectHeaders",
         "-XX:+UseSerialGC",
-        "-XX:TieredStopAtLevel=1",
+        *([] if busy else ["-XX:TieredStopAtLevel=1"]),
         "-XX:+ExitOnOutOfMemoryError",
         "--enable-native-access=ALL-UNNAMED",
         "-Djava.awt.headless=true",

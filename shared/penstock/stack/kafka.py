@@ -87,7 +87,7 @@ class Kafka:
         lines = [f"{key}={value}\n" for key, value in sorted(properties.items())]
         (home / "server.properties").write_text("".join(lines), "utf-8")
         base = [
-            *java(_HEAP_MB),
+            *java(_HEAP_MB, busy=True),
             "-Dorg.slf4j.simpleLogger.showDateTime=true",
             "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSZ",
             "-cp",

@@ -53,7 +53,7 @@ class Registry:
             "apicurio.datasource.jdbc.max-size": "8",
         }
         defined = [f"-D{key}={value}" for key, value in properties.items()]
-        return Command([*java(_HEAP_MB), *defined, "-jar", str(software / "quarkus-run.jar")])
+        return Command([*java(_HEAP_MB, busy=False), *defined, "-jar", str(software / "quarkus-run.jar")])
 
     def address(self, ports: Mapping[str, int]) -> str:
         """Return the base address of the Confluent-compatible API."""

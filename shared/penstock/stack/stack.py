@@ -35,7 +35,6 @@ _LOCK_TIMEOUT_S = 300.0
 _PROBE_TIMEOUT_S = 5.0
 _POLL_S = 0.05
 _PORT_ATTEMPTS = 3
-_PORT_RELEASE_S = 10.0
 
 
 def _silent(part: str, text: str) -> None:
@@ -46,9 +45,17 @@ class Stack:
     """One local stack. Make it with :meth:`open`; methods may be called from any thread or process, one at a time."""
 
     def __init__(
-        self, folder: StackFolder, environ: Mapping[str, str], store: ArtifactStore, fixed_ports: Mapping[str, int]
+        self,
+        folder: StackFolder,
+        environ: Mapping[str, str],
+        store: ArtifactStore,
+        fixed_ports: Mapping[str, int],
+        parts: Sequence[Part] = PARTS,
+        port_release_s: float = 10.0,
     ) -> None:
         self.folder = folder
+        self._port_release_s = port_release_s
+        self._parts = parts
         self._environ = environ
         self._store = store
         self._fixed = fixed_ports
@@ -104,7 +111,7 @@ class Stack:
         """
         with self.folder.lock(_LOCK_TIMEOUT_S):
             self._probe_given(note)
-            self._start_all([part for part in PARTS if not self._environ.get(part.variable)], note)
+            self._start_all([part for part in self._parts if not self._environ.get(part.variable)], note)
         return self.status()
 
     def down(self, *, purge: bool = False, note: Note = _silent) -> None:
@@ -114,7 +121,7 @@ class Stack:
         """
         with self.folder.lock(_LOCK_TIMEOUT_S):
             self.roster.stop_all(lambda text: note("services", text))
-            self._stop_all(PARTS, note)
+            self._stop_all(self._parts, note)
             if purge:
                 self.folder.purge()
 
@@ -143,7 +150,7 @@ class Stack:
 
     def status(self) -> StackStatus:
         """Ask every part how it is."""
-        return take_status(PARTS, self.folder, self.roster, self._environ, self.qdrant)
+        return take_status(self._parts, self.folder, self.roster, self._environ, self.qdrant)
 
     @property
     def qdrant(self) -> tuple[str, str]:
@@ -162,7 +169,7 @@ class Stack:
             StackError: a part is neither given nor has been started; the message says how to.
         """
         found = self.known_addresses()
-        for part in PARTS:
+        for part in self._parts:
             if part.variable not in found:
                 option = "" if self.name == "default" else f" --name {self.name}"
                 raise StackError(
@@ -175,7 +182,7 @@ class Stack:
         """Return what :meth:`environment` would, without the parts that are neither given nor started."""
         records = self.folder.read()
         found: dict[str, str] = {}
-        for part in PARTS:
+        for part in self._parts:
             record = records.get(part.name)
             if given := self._environ.get(part.variable):
                 found[part.variable] = given
@@ -185,15 +192,15 @@ class Stack:
         return {**found, variable: value}
 
     def _own_part(self, name: str) -> Part:
-        for part in PARTS:
+        for part in self._parts:
             if part.name == name:
                 if given := self._environ.get(part.variable):
                     raise StackError(f"{part.title} is given ({part.variable}={given}): this stack does not run it")
                 return part
-        raise StackError(f"no part {name!r}; there are {', '.join(p.name for p in PARTS)}")
+        raise StackError(f"no part {name!r}; there are {', '.join(p.name for p in self._parts)}")
 
     def _probe_given(self, note: Note) -> None:
-        for part in PARTS:
+        for part in self._parts:
             if given := self._environ.get(part.variable):
                 try:
                     part.probe(given, self._environ, _PROBE_TIMEOUT_S)
@@ -254,7 +261,7 @@ class Stack:
         # Clients of a part that crashed expect it back where it was.
         crashed = before.process is not None
         if crashed:
-            wait_free(before.ports.values(), _PORT_RELEASE_S, stop)
+            wait_free(before.ports.values(), self._port_release_s, stop)
         for attempt in range(_PORT_ATTEMPTS):
             ports = self._choose_ports(part, before, must_keep=crashed)
             try:
