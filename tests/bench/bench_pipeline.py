@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -20,16 +21,14 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import uvloop
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from rich.console import Console
-from rich.table import Table
-
 from penstock.bus import KafkaBus
 from penstock.bus.types import RawReader
 from penstock.contracts.catalogue import Catalogue, project_file
@@ -40,8 +39,11 @@ from penstock.settings import KafkaSettings
 from penstock.stack import Stack
 from penstock.stack.ports import free_port
 from penstock.stack.supervisor import FLOW, Supervisor, service_specs
+from rich.console import Console
+from rich.table import Table
 
 HOPS = 5  # intake, guardrails, retrieval, inference, release gate
+WARM_UP = (50, 8)
 PROMPT = "Please summarise the state of order 1234 for the customer in two friendly sentences, with the next step. " * 3
 Send = Callable[[str], Awaitable[Awaitable[object]]]
 
@@ -119,7 +121,7 @@ async def raw_relay(
     await admin.start()
     await admin.create_topics([NewTopic(t, num_partitions=4, replication_factor=1) for t in topics])
     await admin.close()
-    commands = [["tests.bench.relay", a, b] for a, b in zip(topics, topics[1:], strict=False)]
+    commands = [["tests.bench.relay", a, b] for a, b in itertools.pairwise(topics)]
     async with processes(commands, environ), KafkaBus(settings) as bus:
         producer, reader = bus.producer(), await bus.read([topics[-1]], from_end=True)
 
@@ -129,7 +131,7 @@ async def raw_relay(
         def identity(message: object) -> str:
             return str(message.key.decode())  # type: ignore[attr-defined]
 
-        await drive(50, 6, send, reader, identity)
+        await drive(*WARM_UP, send, reader, identity)
         runs = [await drive(rate, seconds, send, reader, identity) for rate in rates]
         await reader.close()
     return runs
@@ -145,7 +147,7 @@ async def whole_flow(settings: KafkaSettings, codec: Codec, rates: Sequence[int]
         def identity(message: object) -> str:
             return str(message.key.decode())  # type: ignore[attr-defined]
 
-        await drive(50, 8, send, reader, identity)
+        await drive(*WARM_UP, send, reader, identity)
         runs = []
         for rate in rates:
             runs.append(await drive(rate, seconds, send, reader, identity))
@@ -173,6 +175,17 @@ def bench_config(folder: Path, port: int) -> Path:
         "model: bench-model\ninput_cost_per_token: 1e-7\noutput_cost_per_token: 2e-7\n"
     )
     return folder
+
+
+def brokers(stack: Stack) -> dict[str, int]:
+    """Process ids of the parts of the stack that run here."""
+    return {part.name: part.pid for part in stack.status().parts if part.pid is not None}
+
+
+def cpu_seconds(pids: Mapping[str, int]) -> dict[str, float]:
+    """Processor time each process has used."""
+    times = {name: psutil.Process(pid).cpu_times() for name, pid in pids.items()}
+    return {name: used.user + used.system for name, used in times.items()}
 
 
 def show(console: Console, raw: Sequence[Run], flow: Sequence[Run]) -> None:
@@ -213,14 +226,16 @@ async def main(rates: Sequence[int], seconds: float) -> None:
             specs = service_specs(FLOW, project_file("services").parent)
             async with Supervisor(specs, environ, stack.folder, cwd=project_file("services").parent) as services:
                 await services.wait_ready(timeout_s=90)
-                idle = services.rss()
+                idle, before = services.rss(), cpu_seconds(services.pids() | brokers(stack))
                 flow = await whole_flow(settings, codec, rates, seconds)
-                busy = services.rss()
+                busy, after = services.rss(), cpu_seconds(services.pids() | brokers(stack))
         show(console, raw, flow)
-        memory = Table("service", "idle MB", "after the load MB", title="Resident memory")
-        for name in idle:
-            memory.add_row(name, f"{idle[name] / 1e6:.0f}", f"{busy[name] / 1e6:.0f}")
-        console.print(memory)
+        requests = sum(run.sent for run in flow) + WARM_UP[0] * WARM_UP[1]
+        table = Table("process", "idle MB", "after the load MB", "CPU ms a request", title="Memory and CPU")
+        for name in after:
+            memory = [f"{at[name] / 1e6:.0f}" if name in at else "" for at in (idle, busy)]
+            table.add_row(name, *memory, f"{(after[name] - before[name]) / requests * 1000:.2f}")
+        console.print(table)
     finally:
         stack.down(purge=True)
         shutil.rmtree(state, ignore_errors=True)
