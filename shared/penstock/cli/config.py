@@ -28,6 +28,9 @@ __all__ = ["config"]
 _INVALID_EXIT_CODE = 2
 _MARKS = {"new": "+", "changed": "~", "withdrawn": "-"}
 
+_wait = click.option(
+    "--wait", "wait_s", type=float, default=30.0, show_default=True, help="Seconds to wait for Kafka and the registry."
+)
 _path = click.argument("path", required=False, type=click.Path(path_type=Path))
 
 
@@ -41,7 +44,8 @@ def config() -> None:
 @click.option("--reason", default="", help="Why, for the record.")
 @click.option("--author", default=None, help="Who.  [default: the user of this machine]")
 @click.option("--dry-run", is_flag=True, help="Show what would change, and publish nothing.")
-def apply(path: Path | None, reason: str, author: str | None, dry_run: bool) -> None:
+@_wait
+def apply(path: Path | None, reason: str, author: str | None, dry_run: bool, wait_s: float) -> None:
     """Validate PATH (default: infra/config), show what differs from the topics, and publish that.
 
     A kind without files in PATH is left alone; within the others, what PATH no longer holds is withdrawn. Exits 2, having
@@ -49,7 +53,7 @@ def apply(path: Path | None, reason: str, author: str | None, dry_run: bool) -> 
     """
     with one_line_errors():
         root = path or project_file("infra/config")
-        changes, files = asyncio.run(_apply(root, cluster_settings(), reason, author or _user(), dry_run))
+        changes, files = asyncio.run(_apply(root, cluster_settings(), reason, author or _user(), dry_run, wait_s))
     _warn(files)
     _show_changes(changes)
     done = "to publish" if dry_run else "published"
@@ -69,10 +73,11 @@ def validate(path: Path | None) -> None:
 @config.command()
 @click.argument("kind", type=click.Choice(list(KINDS)))
 @click.argument("name", required=False)
-def show(kind: str, name: str | None) -> None:
+@_wait
+def show(kind: str, name: str | None, wait_s: float) -> None:
     """Show what the topics hold of a KIND: a list, or the entry NAME as JSON."""
     with one_line_errors():
-        plane = asyncio.run(_read(cluster_settings()))
+        plane = asyncio.run(_read(cluster_settings(), wait_s))
     entries = plane.entries(kind)
     if name is None:
         table = Table("name", "version", "content", box=None)
@@ -88,12 +93,12 @@ def show(kind: str, name: str | None) -> None:
 
 
 async def _apply(
-    root: Path, settings: KafkaSettings, reason: str, author: str, dry_run: bool
+    root: Path, settings: KafkaSettings, reason: str, author: str, dry_run: bool, wait_s: float
 ) -> tuple[list[Change], ConfigFiles]:
     _load(root, None)  # what needs no cluster to be refused is refused before one is asked
     clock = SystemClock()
-    codec = await Codec.resolve(Catalogue.load(), settings.schema_registry_url)
-    async with KafkaBus(settings, client_id="penstock-config") as bus:
+    codec = await Codec.resolve(Catalogue.load(), settings.schema_registry_url, timeout_s=wait_s)
+    async with KafkaBus(settings, client_id="penstock-config", start_timeout_s=wait_s) as bus:
         plane = await ConfigPlane.open(bus, codec)
         try:
             files = _load(root, plane)
@@ -106,9 +111,9 @@ async def _apply(
     return changes, files
 
 
-async def _read(settings: KafkaSettings) -> ConfigPlane:
-    codec = await Codec.resolve(Catalogue.load(), settings.schema_registry_url)
-    async with KafkaBus(settings, client_id="penstock-config") as bus:
+async def _read(settings: KafkaSettings, wait_s: float) -> ConfigPlane:
+    codec = await Codec.resolve(Catalogue.load(), settings.schema_registry_url, timeout_s=wait_s)
+    async with KafkaBus(settings, client_id="penstock-config", start_timeout_s=wait_s) as bus:
         plane = await ConfigPlane.open(bus, codec)
         await plane.close()
     return plane
