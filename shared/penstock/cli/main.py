@@ -89,7 +89,10 @@ def main(context: click.Context) -> None:
 
 def _use_running_stack() -> None:
     """Put the addresses of the local stack that is up into the environment, beneath those that are set there."""
-    from penstock.stack import Stack, StackError
+    try:
+        from penstock.stack import Stack, StackError
+    except ImportError:
+        return  # the SDK alone is installed: there is no local stack to look for
 
     try:
         addresses = Stack.open().known_addresses()
