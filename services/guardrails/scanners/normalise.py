@@ -39,6 +39,8 @@ _FOLD = {ord(pair[0]): pair[1] for pair in _FOREIGN.split()}
 _FOLD_LATIN = {ord(pair[0]): pair[1] for pair in _LATIN_VARIANTS.split()}
 _CIRCLED = {0x1F130 + i: chr(97 + i) for i in range(26)} | {0x1F150 + i: chr(97 + i) for i in range(26)}
 _CIRCLED |= {0x1F170 + i: chr(97 + i) for i in range(26)} | {0x1F1E6 + i: chr(97 + i) for i in range(26)}
+# Typographic signs as the keyboard has them: most prose beyond ASCII holds no more than these.
+_TYPOGRAPHY = str.maketrans("‘’‚‛′“”„‟″–—−‐‑…•\u00a0\u2009\u202f", "'''''\"\"\"\"\"-----.*   ")
 _LATIN = re.compile("[a-z]")
 
 _INVISIBLE = re.compile(
@@ -79,7 +81,7 @@ def strip_invisible(text: str) -> str:
 
 def canonical(text: str) -> str:
     """Lower-case, NFKC, invisible characters removed, look-alikes folded; ASCII input costs one `lower()`."""
-    if text.isascii():
+    if text.isascii() or (text := text.translate(_TYPOGRAPHY)).isascii():
         return text.lower()
     folded = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text).translate(_CIRCLED)).lower()
     if folded.isascii():

@@ -29,7 +29,10 @@ WITHOUT_CONTEXT = 0.3
 """Highest score of an all-digits identifier without a context word: one in ten random numbers passes a single check
 digit.
 """
+URL_SCORE = 0.35
+"""Below the default threshold: most addresses in prompts are public pages, and masking them breaks the question."""
 WINDOW = 24
+"""Characters shown to a recognizer on either side of an anchor."""
 PHONE_REGIONS = ("US", "GB", "DE", "FR", "IN", "CA", "BR", "IT", "ES", "CH")
 
 _PHONE_WORDS = (
@@ -146,7 +149,7 @@ class PiiScanner:
     def _url(self, text: str, start: int, end: int) -> Iterator[Span]:
         while end > start and text[end - 1] in ".,;:!?":
             end -= 1
-        yield Span("URL", start, end, 0.6)
+        yield Span("URL", start, end, URL_SCORE)
 
     def _number(self, text: str, start: int, end: int) -> Iterator[Span]:
         """A card if the digits say so, else a phone number if its shape, a numbering plan or the words before it say
