@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -43,7 +42,7 @@ class Platform:
 async def platform(
     stack: Stack, environ: Mapping[str, str], progress: Progress, *, keep: bool, services: Sequence[str] = FLOW
 ) -> AsyncIterator[Platform]:
-    """Start ``stack``, deploy to it, run every service with ``environ`` on top, and stop all of it at the end.
+    """Start ``stack``, deploy to it, run every service in ``environ`` and with its addresses, and stop all of it at the end.
 
     With ``keep`` the servers stay up; the services end in any case, data and logs stay in any case.
 
@@ -70,7 +69,7 @@ async def platform(
             progress.step("Configuration")
             progress.done(await _configuration(bus, codec))
             progress.step("Services")
-            async with _services(stack, {**os.environ, **addresses, **environ}, progress, services) as supervisor:
+            async with _services(stack, {**environ, **addresses}, progress, services) as supervisor:
                 progress.done(f"{len(supervisor.members)} ready: {', '.join(m.name for m in supervisor.members)}")
                 yield Platform(settings, bus, codec, supervisor)
                 progress.step("Stopping")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,7 +51,13 @@ async def run(given: Input, stack: Stack, console: Console, *, keep: bool) -> Re
         TimeoutError: documents were not indexed in time.
     """
     with Progress(console) as progress, Receiver() as receiver:
-        async with platform(stack, receiver.environment(), progress, keep=keep) as running:
+        environ = {
+            # Indexing is the longest part, and nothing else runs meanwhile.
+            "EMBEDDING_THREADS": str(min(4, os.cpu_count() or 1)),
+            **os.environ,
+            **receiver.environment(),
+        }
+        async with platform(stack, environ, progress, keep=keep) as running:
             async with (
                 Observer(running.bus, running.codec) as observer,
                 Client(running.settings, tenant=TEAM) as client,

@@ -1,0 +1,233 @@
+"""What must not lose a request, nor answer one twice: crashes, rebalances, poison, redelivery, a broker that restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import uuid
+from collections import Counter
+from datetime import datetime
+from decimal import Decimal
+
+import pytest
+from penstock.clock import SystemClock
+from penstock.contracts.envelope import Envelope, new_id
+from penstock.contracts.records import (
+    Completion,
+    Context,
+    Cost,
+    DeadLetter,
+    LlmRequest,
+    Message,
+    Record,
+    Refusal,
+    ScreenedRequest,
+    TeamSpend,
+)  # fmt: skip
+from penstock.stack.supervisor import FLOW
+
+from tests.e2e.conftest import GROUPS, TEAM, Flow
+
+pytestmark = [pytest.mark.stack, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400)]
+
+_IN_THE_WAY = ("intake", "guardrails", "retrieval", "inference")
+"""The services that a request passes."""
+
+
+@pytest.mark.parametrize("service", _IN_THE_WAY)
+async def test_a_service_killed_in_mid_stream_loses_nothing(flow: Flow, service: str) -> None:
+    async with flow.stream() as stream:
+        await stream.answered(15)
+        await flow.supervisor.kill(service, signal.SIGKILL)
+        await stream.answered(30)
+    assert any(name == service and "killed by SIGKILL" in text for name, text in flow.happened)
+    await flow.settled(stream.sent)
+
+
+async def test_money_is_exact_when_evaluation_is_killed_in_mid_stream(flow: Flow) -> None:
+    await _priced(flow)
+    before, known = await _spent(flow), {cost.event_id for cost in flow.observer.records("costs", Cost)}
+    async with flow.stream() as stream:
+        for _ in range(2):
+            await stream.answered(15)
+            await flow.supervisor.kill("evaluation", signal.SIGKILL)
+        await stream.answered(15)
+    await flow.settled(stream.sent)
+    await _priced(flow)
+    costs = [cost for cost in flow.observer.records("costs", Cost) if cost.event_id not in known]
+    assert set(stream.sent) <= {cost.request_id for cost in costs}
+    expected = before + sum((cost.amount or Decimal() for cost in costs), Decimal())
+    async with asyncio.timeout(120):
+        while (spent := await _spent(flow)) < expected:
+            await asyncio.sleep(0.2)
+    assert spent == expected
+
+
+async def _priced(flow: Flow) -> None:
+    """Wait until every completion has its one cost."""
+
+    def answered() -> Counter[str]:
+        return Counter(completion.request_id for completion in flow.observer.records("completions", Completion))
+
+    def priced() -> Counter[str]:
+        return Counter(cost.request_id for cost in flow.observer.records("costs", Cost))
+
+    await flow.observer.until(lambda: answered().keys() <= priced().keys(), timeout_s=150)
+    assert priced() == answered()
+
+
+async def test_requests_flow_while_replicas_join_and_leave(flow: Flow) -> None:
+    async with flow.stream() as stream:
+        await stream.answered(10)
+        await flow.supervisor.start("guardrails-2", "inference-2")
+        async with asyncio.timeout(150):
+            while not (await flow.consumed("guardrails-2") and await flow.consumed("inference-2")):
+                await asyncio.sleep(0.2)
+        # One leaves in order, the other without a word.
+        await flow.supervisor.stop("guardrails-2")
+        await flow.supervisor.kill("inference-2", signal.SIGKILL)
+        await flow.supervisor.stop("inference-2")
+        await stream.answered(30)
+    await flow.settled(stream.sent)
+
+
+async def test_every_service_ends_in_order_on_sigterm_in_mid_stream(flow: Flow) -> None:
+    begun = len(flow.happened)
+    async with flow.stream() as stream:
+        for service in FLOW:
+            await stream.answered(3)
+            await flow.supervisor.kill(service, signal.SIGTERM)
+        await stream.answered(20)
+    ended = {name: text for name, text in flow.happened[begun:] if "ended with exit code" in text or "killed" in text}
+    assert {name: text.split(" after ")[0] for name, text in ended.items()} == dict.fromkeys(
+        FLOW, "ended with exit code 0"
+    )
+    await flow.settled(stream.sent)
+    await flow.supervisor.wait_ready(*FLOW, timeout_s=150)
+
+
+@pytest.mark.parametrize(("topic", "service"), [("llm-requests", "intake"), ("requests-screened", "retrieval")])
+async def test_a_poison_message_is_put_aside_and_harms_no_other(flow: Flow, topic: str, service: str) -> None:
+    conversation = f"poisoned-{uuid.uuid4().hex[:8]}"
+    poison = {
+        "wrong_magic_byte": b"\x01\x00\x00\x00\x01 not ours",
+        "unknown_schema_id": b"\x00\x7f\xff\xff\xff then anything",
+        "truncated": b"\x00\x00",
+        "malformed_avro": flow.codec.encode(topic, _for(topic))[:12],
+        "wrong_schema": flow.codec.encode("refusals", _for("refusals")),
+    }
+    producer = flow.bus.producer()
+    first = await flow.client.submit("What came before?", tenant=TEAM, conversation_id=conversation)
+    places = {}
+    for code, value in poison.items():
+        sent = await (await producer.send(topic, conversation.encode(), value))
+        places[code] = (sent.topic, sent.partition, sent.offset)
+    second = await flow.client.submit("What comes after?", tenant=TEAM, conversation_id=conversation)
+
+    assert await flow.observer.until(lambda: len(flow.results([first, second])) == 2, timeout_s=120)
+
+    def letters() -> dict[tuple[str, int, int], DeadLetter]:
+        found = flow.observer.records(f"dlq-{service}", DeadLetter)
+        return {(letter.origin_topic, letter.origin_partition, letter.origin_offset): letter for letter in found}
+
+    await flow.observer.until(lambda: set(places.values()) <= letters().keys(), timeout_s=60)
+    assert {code: letters()[place].code for code, place in places.items()} == {code: code for code in poison}
+    for code, place in places.items():
+        letter = letters()[place]
+        assert letter.origin_value == poison[code]
+        assert letter.origin_key == conversation.encode()
+        assert letter.reason
+    assert service in flow.supervisor.pids()
+
+
+async def test_a_message_over_the_limit_is_refused_where_it_is_sent(flow: Flow) -> None:
+    with pytest.raises(ValueError, match="over the limit"):
+        await flow.bus.producer().send("llm-requests", b"key", b"\x00" * (20 * 1024 * 1024))
+    assert await flow.client.ask("And afterwards?", tenant=TEAM, timeout_s=120)
+
+
+async def test_a_request_sent_twice_is_answered_once(flow: Flow) -> None:
+    request = _request(f"twice-{uuid.uuid4().hex[:8]}")
+    again = _request(request.request_id)
+    value = flow.codec.encode("llm-requests", request)
+    producer = flow.bus.producer()
+    key = request.request_id.encode()
+    for copy in (value, value, flow.codec.encode("llm-requests", again), value):
+        await (await producer.send("llm-requests", key, copy))
+    await flow.drained()
+    assert {len(events) for events in flow.results([request.request_id]).values()} == {1}
+    for topic in ("requests-admitted", "completions", "llm-results"):
+        held = [r for r in flow.observer.records(topic, Record) if r.request_id == request.request_id]
+        assert len(held) == 1, topic
+
+
+async def test_offsets_set_back_repeat_work_but_no_result(flow: Flow) -> None:
+    async with flow.stream() as stream:
+        await stream.answered(40)
+    await flow.settled(stream.sent)
+    before = flow.results(stream.sent)
+    await flow.supervisor.stop(*_IN_THE_WAY)
+    repeated = 0
+    for group, topics in GROUPS.items():
+        committed = await flow.bus.committed(group, topics)
+        back = {place: max(0, offset - 10) for place, offset in committed.items()}
+        repeated += sum(committed[place] - offset for place, offset in back.items())
+        await flow.bus.commit(group, back)
+    assert repeated > 40
+    await flow.supervisor.start(*_IN_THE_WAY)
+    await flow.supervisor.wait_ready(*_IN_THE_WAY, timeout_s=150)
+    await flow.settled(stream.sent)
+    assert flow.results(stream.sent) == before
+
+
+@pytest.mark.skipif(bool(os.environ.get("KAFKA_BOOTSTRAP")), reason="Kafka is given: it is not ours to restart")
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+async def test_kafka_restarts_under_the_services(flow: Flow, signum: signal.Signals) -> None:
+    pids = flow.supervisor.pids()
+    async with flow.stream() as stream:
+        await stream.answered(20)
+        await asyncio.to_thread(flow.stack.kill, "kafka", signum)
+        await asyncio.to_thread(flow.stack.start, "kafka")
+        await stream.answered(30)
+    await flow.settled(stream.sent)
+    assert flow.supervisor.pids() == pids, "a service did not live through it"
+
+
+def _request(request_id: str) -> LlmRequest:
+    return LlmRequest(
+        **_envelope(request_id), messages=[Message(role="user", content="What is said once?")]
+    )  # fmt: skip
+
+
+def _for(topic: str) -> Record:
+    """A record that is right for ``topic``."""
+    context = Context(requested_at=_now())
+    if topic == "requests-screened":
+        return ScreenedRequest(**_envelope("any"), context=context, messages=[Message(role="user", content="Any")])
+    if topic == "refusals":
+        return Refusal(**_envelope("any"), context=context, stage="intake", status="failed", code="any", reason="any")
+    return _request("any")
+
+
+def _envelope(request_id: str) -> Envelope:
+    return Envelope(event_id=new_id(), request_id=request_id, tenant_id=TEAM, occurred_at=_now(), causation_id="")
+
+
+def _now() -> datetime:
+    return SystemClock().now()
+
+
+async def _spent(flow: Flow) -> Decimal:
+    """What the team has spent today, by the newest event on team-spend."""
+    reader = await flow.bus.read(["team-spend"])
+    try:
+        spent = Decimal()
+        while not await reader.at_end():
+            for message in await reader.poll(0.5):
+                record = flow.codec.decode(message.topic, message.value)
+                if isinstance(record, TeamSpend) and record.tenant_id == TEAM and record.window == "day":
+                    spent = record.amount
+        return spent
+    finally:
+        await reader.close()
