@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import ast
+import os
+import re
 import subprocess
-from collections.abc import Iterator
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 PROJECT = Path(__file__).resolve().parents[2]
 SHARED = PROJECT / "shared"
@@ -62,6 +68,59 @@ def banned(path: Path, modules: set[str]) -> list[str]:
 
 def test_shared_imports_no_service_and_no_engine() -> None:
     assert [problem for path in sources(SHARED) for problem in banned(path, NOT_IN_SHARED)] == []
+
+
+SDK_MODULES = [
+    "penstock.client", "penstock.cli.config", "penstock.cli.dlq", "penstock.cli.main", "penstock.cli.schemas",
+    "penstock.cli.send", "penstock.cli.tail",
+]  # fmt: skip
+BLOCKED_IMPORT = """
+import importlib, sys
+blocked = set({blocked!r})
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in blocked:
+            raise ModuleNotFoundError(f'{{name}} is none of the dependencies in pyproject.toml', name=name)
+sys.meta_path.insert(0, Finder())
+for module in {modules!r}:
+    importlib.import_module(module)
+"""
+
+
+def test_sdk_needs_only_the_dependencies_it_declares() -> None:
+    """A producer's machine has what pyproject.toml lists, not what the services run on."""
+    declared = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    allowed = closure(requirement for requirement in declared)
+    blocked = sorted(
+        module
+        for module, owners in metadata.packages_distributions().items()
+        if not {normal(owner) for owner in owners} & allowed and module not in ("penstock", "services", "shared")
+    )
+    assert {"faust", "redis", "qdrant_client", "confluent_kafka"} <= set(blocked)
+    run = subprocess.run(
+        [sys.executable, "-c", BLOCKED_IMPORT.format(blocked=blocked, modules=SDK_MODULES)],
+        env={**os.environ, "PYTHONPATH": str(SHARED)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr.strip().splitlines()[-1]
+
+
+def closure(requirements: Iterable[str]) -> set[str]:
+    """Names of the distributions that ``requirements`` bring, extras left out."""
+    found: set[str] = set()
+    waiting = list(requirements)
+    while waiting:
+        requirement = Requirement(waiting.pop())
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        name = normal(requirement.name)
+        if name not in found:
+            found.add(name)
+            waiting += metadata.requires(name) or []
+    return found
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @by_service

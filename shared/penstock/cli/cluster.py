@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import click
@@ -16,10 +16,8 @@ from penstock.bus.kafka import KafkaUnavailable
 from penstock.config.plane import ConfigError
 from penstock.contracts.catalogue import CatalogueError
 from penstock.contracts.codec import Invalid
-from penstock.contracts.provisioning import ProvisioningError
 from penstock.contracts.registry import RegistryError
 from penstock.settings import KafkaSettings, SettingsError, load_settings
-from penstock.stack import Stack, StackError
 
 __all__ = ["cluster_settings", "one_line_errors", "table_console"]
 
@@ -28,10 +26,8 @@ _EXPECTED = (
     ConfigError,
     Invalid,
     KafkaUnavailable,
-    ProvisioningError,
     RegistryError,
     SettingsError,
-    StackError,
 )
 
 
@@ -39,28 +35,46 @@ def cluster_settings(*, registry: bool = True) -> KafkaSettings:
     """Return where the cluster is: KAFKA_BOOTSTRAP and SCHEMA_REGISTRY_URL where set, else the running local stack.
 
     Raises:
-        StackError: an address is not set and no local stack has been started.
+        click.ClickException: an address is not set and no local stack has been started.
         SettingsError: a variable is malformed.
     """
     needed = ["KAFKA_BOOTSTRAP", *(["SCHEMA_REGISTRY_URL"] if registry else [])]
     settings = load_settings(KafkaSettings)
     if all(os.environ.get(variable) for variable in needed):
         return settings
-    found = Stack.open().environment()
+    found = _local_stack()
     return settings.model_copy(update={variable.lower(): found[variable] for variable in needed})
 
 
+def _local_stack() -> Mapping[str, str]:
+    # A producer's machine has the SDK alone: what the local stack needs is not installed there.
+    try:
+        from penstock.stack import Stack, StackError
+    except ModuleNotFoundError as error:
+        raise click.ClickException(
+            f"set KAFKA_BOOTSTRAP and SCHEMA_REGISTRY_URL; a local stack is no choice here, {error.name} is not installed"
+        ) from error
+    try:
+        return Stack.open().environment()
+    except StackError as error:
+        raise click.ClickException(str(error)) from error
+
+
 @contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn what a person can mend into one line on standard error and exit status 1; logs go there too."""
+def one_line_errors(*others: type[Exception]) -> Iterator[None]:
+    """Turn what a person can mend (and ``others``) into one line on standard error and exit status 1.
+
+    Logs go to standard error as well, errors only.
+    """
     structlog.configure(
         processors=[structlog.processors.add_log_level, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())],
         wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    expected: tuple[type[Exception], ...] = (*_EXPECTED, *others)
     try:
         yield
-    except _EXPECTED as error:
+    except expected as error:
         raise click.ClickException(str(error)) from error
 
 

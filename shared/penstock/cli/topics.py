@@ -7,7 +7,7 @@ from rich.table import Table
 
 from penstock.cli.cluster import cluster_settings, one_line_errors, table_console
 from penstock.contracts.catalogue import Catalogue
-from penstock.contracts.provisioning import BROKER_DEFAULT, Topics, plan_topics
+from penstock.contracts.provisioning import BROKER_DEFAULT, ProvisioningError, Topics, plan_topics
 
 __all__ = ["topics"]
 
@@ -28,7 +28,7 @@ def topics() -> None:
 def apply(replication: int | None, dry_run: bool) -> None:
     """Create missing topics, add missing partitions, set what differs. Deletes nothing; safe to repeat."""
     factor = replication or BROKER_DEFAULT
-    with one_line_errors():
+    with one_line_errors(ProvisioningError):
         catalogue = Catalogue.load()
         cluster = Topics(cluster_settings(registry=False))
         changes = plan_topics(list(catalogue.topics.values()), cluster.existing(list(catalogue.topics)), factor)
@@ -51,7 +51,7 @@ def apply(replication: int | None, dry_run: bool) -> None:
 @topics.command("list")
 def list_() -> None:
     """Show every topic: record, owner, writers, readers, and whether the cluster has it."""
-    with one_line_errors():
+    with one_line_errors(ProvisioningError):
         catalogue = Catalogue.load()
         existing = Topics(cluster_settings(registry=False)).existing(list(catalogue.topics))
     table = Table("topic", "record", "partitions", "keeps", "writers", "readers", "on the cluster", box=None)
