@@ -88,9 +88,9 @@ async def evaluation_worker(
         app,
         tables,
         sources=sources,
+        settings=settings,
         guard=guard,
         clock=clock,
-        stop_timeout_s=settings.stop_timeout_s,
         ready=ready,
     )
 

@@ -29,7 +29,24 @@ from services.evaluation.core.toxicity import HASH_BITS, HASH_SEED, ToxicityMode
 _SEED = 7
 _EPOCHS = 3
 _HELD_OUT = 0.1
-_TEMPLATES = 5_000
+# Of the 72,000 phrases of one template; the other templates are taken whole.
+_NAME_PHRASES = 5_000
+_SENTENCES = 1_500
+# An identity must not count as an insult, nor an insult be forgiven for it: sentences of both kinds with any two identities.
+_NEUTRAL = (
+    "My neighbour is a {} {} person.",
+    "She is {} and {}.",
+    "The {} and the {} communities of our town meet on Sunday.",
+    "I am a proud {} {} parent.",
+    "How many {} or {} people work there?",
+)
+_HATEFUL = (
+    "{} and {} people are disgusting.",
+    "I can't stand {} or {} people, they should all die.",
+    "Get rid of the {} and the {} ones.",
+    "{} people are vermin, and so are {} people.",
+    "No {} or {} person deserves any respect.",
+)
 # The encyclopaedia's talk pages are few beside the tweets and nearer to what people write to an assistant.
 _WIKI_WEIGHT = 2
 _LEARNING_RATE = 0.3
@@ -45,11 +62,23 @@ def read(data: Path) -> dict[str, list[Example]]:
     sources: dict[str, list[Example]] = {"tweets": [], "talk pages": [], "templates": [], "prompts": [], "answers": []}
     for row in _lines(data / "toxicity/train.jsonl"):
         sources["talk pages" if row["source"] == "wiki" else "tweets"].append((row["text"], row["label"] == 1))
-    with (data / "toxicity/identity_templates.csv").open(newline="", encoding="utf-8") as file:
-        sources["templates"] = [(row["phrase"], row["toxicity"] == "toxic") for row in csv.DictReader(file)]
+    sources["templates"] = _identity_phrases(data / "toxicity/identity_templates.csv")
     sources["prompts"] = [(row["text"], False) for row in _lines(data / "injection/train.jsonl") if row["label"] == 0]
     sources["answers"] = [(row["response"], False) for row in _lines(data / "groundedness/train.jsonl")]
     return sources
+
+
+def _identity_phrases(path: Path) -> list[Example]:
+    rng = random.Random(_SEED)
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    identities = sorted({row["phrase"].split()[-1] for row in rows if row["template"] == "verb_adj"})
+    names = [row for row in rows if row["template"] == "name_adj"]
+    chosen = [row for row in rows if row["template"] != "name_adj"] + rng.sample(names, _NAME_PHRASES)
+    phrases = [(row["phrase"], row["toxicity"] == "toxic") for row in chosen]
+    for templates, toxic in ((_NEUTRAL, False), (_HATEFUL, True)):
+        phrases += [(rng.choice(templates).format(*rng.sample(identities, 2)), toxic) for _ in range(_SENTENCES)]
+    return phrases
 
 
 def split(sources: dict[str, list[Example]]) -> tuple[list[Example], dict[str, list[Example]]]:
@@ -62,7 +91,7 @@ def split(sources: dict[str, list[Example]]) -> tuple[list[Example], dict[str, l
         cut = int(len(shuffled) * _HELD_OUT) if name != "talk pages" else len(shuffled) // 3
         held[name] = shuffled[:cut]
         rest = shuffled[cut:]
-        train += rest[:_TEMPLATES] if name == "templates" else rest * (_WIKI_WEIGHT if name == "talk pages" else 1)
+        train += rest * (_WIKI_WEIGHT if name == "talk pages" else 1)
     return train, held
 
 

@@ -1,5 +1,4 @@
-"""A stateful worker as a process of its own: counts the costs of each team and emits the running count. Used by
-the crash tests."""
+"""A stateful worker as a process of its own, for the crash tests: counts the costs of each team, emits each count."""
 
 from __future__ import annotations
 
@@ -7,6 +6,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -18,7 +18,7 @@ from penstock.clock import SystemClock
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.codec import Codec
 from penstock.contracts.envelope import derive
-from penstock.contracts.records import Cost, Record, TeamSpend
+from penstock.contracts.records import Cost, TeamSpend
 from penstock.settings import ServiceSettings
 from penstock.stateful import (
     FaustWorker,
@@ -30,19 +30,18 @@ from penstock.stateful import (
     partition_count,
 )
 
+SOURCE, TARGET, LETTERS = "costs", "team-spend", "dlq-counting"
 
-class AliasCodec(Codec):
-    """Reads and writes topics of a test's own under the schemas of the catalogue's: ``name--suffix`` is ``name``."""
 
-    def __init__(self) -> None:
-        base = Codec.offline(Catalogue.load())
-        self.__dict__.update(base.__dict__)
-
-    def encode(self, topic: str, record: Record) -> bytes:
-        return super().encode(topic.partition("--")[0], record)
-
-    def decode(self, topic: str, value: bytes | None) -> Record:
-        return super().decode(topic.partition("--")[0], value)
+def own_catalogue(suffix: str) -> Catalogue:
+    """Return copies of the topics that this worker reads and writes, under names of their own."""
+    topics = Catalogue.load().topics
+    copies = [
+        replace(topics["costs"], name=f"{SOURCE}-{suffix}"),
+        replace(topics["team-spend"], name=f"{TARGET}-{suffix}"),
+        replace(topics["dlq-evaluation"], name=f"{LETTERS}-{suffix}"),
+    ]
+    return Catalogue(topics={copy.name: copy for copy in copies}, root=Catalogue.load().root)
 
 
 def counting(output_topic: str) -> Logic[dict[str, int], Cost]:
@@ -65,12 +64,14 @@ def counting(output_topic: str) -> Logic[dict[str, int], Cost]:
     return Logic(step=step, route=route)
 
 
-async def main(bootstrap: str, group: str, source: str, target: str) -> None:
+async def main(bootstrap: str, suffix: str) -> None:
+    """Count until SIGTERM."""
     settings = ServiceSettings(kafka_bootstrap=bootstrap, session_timeout_ms=6000)
+    source, target, group = f"{SOURCE}-{suffix}", f"{TARGET}-{suffix}", f"counting-{suffix}"
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     clock = SystemClock()
-    codec = AliasCodec()
+    codec = Codec.offline(own_catalogue(suffix))
     async with KafkaBus(settings) as bus:
         partitions = await partition_count(settings, [source])
         app = faust.App(group, **faust_settings(settings, partitions))
@@ -81,7 +82,7 @@ async def main(bootstrap: str, group: str, source: str, target: str) -> None:
             counting(target),
             group=group,
             codec=codec,
-            output=Producer(bus.producer(), codec, "evaluation", clock),
+            output=Producer(bus.producer(), codec, f"counting-{suffix}", clock),
             table=table,
             clock=clock,
             guard=guard,
@@ -96,9 +97,9 @@ async def main(bootstrap: str, group: str, source: str, target: str) -> None:
             app,
             {processor: table},
             sources={source: table.changelog_topic.get_topic_name()},
+            settings=settings,
             guard=guard,
             clock=clock,
-            stop_timeout_s=10.0,
             ready=lambda: print("ready", flush=True),
         )
         await worker.run(stopping)
@@ -106,4 +107,4 @@ async def main(bootstrap: str, group: str, source: str, target: str) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(*sys.argv[1:5]))
+    uvloop.run(main(sys.argv[1], sys.argv[2]))

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from asyncio import Future
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
@@ -116,11 +116,17 @@ class StatefulProcessor(Generic[StateT, EventT]):
         self._clock = clock
         self._guard = guard
         self._limits = checkpointing or Checkpointing()
+        self.contents: dict[bytes, bytes] = {}
+        """The table at the last checkpoint."""
         self._overlay: Overlay | None = None
         self._changelog = ""
         if table is not None:
             self._overlay = Overlay(
-                table.data, logic.state_type, logic.expires_at, self._limits.recent_ids, self._limits.max_clean_states
+                self.contents,
+                logic.state_type,
+                logic.expires_at,
+                self._limits.recent_ids,
+                self._limits.max_clean_states,
             )
             self._changelog = table.changelog_topic.get_topic_name()
         self._pending = _Pending()
@@ -150,17 +156,21 @@ class StatefulProcessor(Generic[StateT, EventT]):
             await self._room.wait()
             yield
 
-    async def recovered(self, partitions: Iterable[int]) -> None:
-        """Take note that a rebalance is over and the table stands as the changelog has it: nothing newer survives.
+    async def recover(self, restore: Callable[[MutableMapping[bytes, bytes]], Awaitable[None]]) -> None:
+        """Begin again after a rebalance, from what is durable.
 
-        What was not yet checkpointed is not acknowledged either and is delivered again, here or to its new owner.
+        What was not yet checkpointed is dropped and not acknowledged: it is delivered again, here or to its new owner.
+
+        Args:
+            restore: makes the contents it is given those of the changelog.
         """
         self._epoch += 1
         lost, self._pending = len(self._pending.events), _Pending()
         self._unfinished = 0
         self._room.set()
         if self._overlay is not None:
-            self._overlay.reset(partitions)
+            await restore(self.contents)
+            self._overlay.reset()
         if lost:
             log.info("uncheckpointed events will be delivered again", processor=self.name, events=lost)
 

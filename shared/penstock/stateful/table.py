@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -61,23 +61,15 @@ class Overlay:
         self._watermark: dict[int, int] = {}
         self._expiring: dict[int, list[tuple[int, bytes]]] = {}
         self._scheduled: set[bytes] = set()
-        self.reset(partitions=None)
+        self.reset()
 
-    def reset(self, partitions: Iterable[int] | None) -> None:
-        """Drop all that no checkpoint made durable, and the table's entries of partitions that are no longer ours.
-
-        Faust keeps entries it did not itself restore when a partition leaves, and would show them, stale, when it
-        comes back.
-        """
+    def reset(self) -> None:
+        """Drop all that no checkpoint made durable, and begin from the table's contents."""
         self._live.clear()
         self._dirty.clear()
         self._recent.clear()
         self._expiring.clear()
         self._scheduled.clear()
-        if partitions is not None:
-            ours = set(partitions)
-            for key in [key for key in self._data if partition_of(key) not in ours]:
-                del self._data[key]
         for key, entry in self._data.items():
             self._schedule(key, expiry_of(entry))
 

@@ -12,6 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from penstock.bus.kafka import client_options
 from penstock.clock import Clock
 from penstock.settings import ServiceSettings
+from penstock.stateful.changelog import Changelog
 from penstock.stateful.guard import StallGuard
 from penstock.stateful.processor import StatefulProcessor
 from penstock.stateful.protocols import AppLike, TableLike
@@ -110,9 +111,9 @@ class FaustWorker:
         processors: Mapping[StatefulProcessor[Any, Any], TableLike | None],
         *,
         sources: Mapping[str, str],
+        settings: ServiceSettings,
         guard: StallGuard,
         clock: Clock,
-        stop_timeout_s: float,
         ready: Callable[[], None] = lambda: None,
     ) -> None:
         """Wire the processors to the app; call before the app starts.
@@ -121,9 +122,9 @@ class FaustWorker:
             app: the Faust app, its agents and tables declared.
             processors: each processor with its table.
             sources: source topic to changelog topic, for each table: their assigned partitions must be equal.
+            settings: brokers, and how long finishing what is in hand may take when stopping.
             guard: ticked while the worker runs.
             clock: drives the ticks.
-            stop_timeout_s: longest time for finishing what is in hand when stopping.
             ready: called each time the tables are restored and events are about to flow.
         """
         self._app = app
@@ -131,7 +132,9 @@ class FaustWorker:
         self._sources = sources
         self._guard = guard
         self._clock = clock
-        self._stop_timeout_s = stop_timeout_s
+        self._settings = settings
+        self._stop_timeout_s = settings.stop_timeout_s
+        self._restoring = asyncio.Lock()
         self._ready = ready
         self._recovering = {processor.name for processor, table in processors.items() if table is not None}
         for processor, table in processors.items():
@@ -189,24 +192,41 @@ class FaustWorker:
             await asyncio.wait_for(self._app.stop(), self._stop_timeout_s)
 
     def _on_recover(self, processor: StatefulProcessor[Any, Any], table: TableLike) -> Callable[[], Any]:
+        changelog = Changelog(self._settings, table.changelog_topic.get_topic_name(), processor.contents)
+
         async def recovered() -> None:
-            changelog = table.changelog_topic.get_topic_name()
-            assigned: dict[str, set[int]] = {}
-            for tp in self._app.assignor.assigned_actives():
-                assigned.setdefault(tp.topic, set()).add(tp.partition)
-            ours = assigned.get(changelog, set())
-            for source, target in self._sources.items():
-                if target == changelog and assigned.get(source, set()) != ours:
-                    processor.refuse(
-                        PartitionMismatch(
-                            f"{source} is assigned as {sorted(assigned.get(source, set()))} but its changelog "
-                            f"{changelog} as {sorted(ours)}; both need as many partitions: recreate the changelog topic"
-                        )
-                    )
+            # Faust calls this after its own recovery and before events flow; what is raised here it would swallow. Where
+            # another rebalance follows at once, it calls again without waiting: the last call decides.
+            async with self._restoring:
+                try:
+                    partitions = self._partitions(changelog.topic)
+                    # Faust restored a copy of its own, which nobody reads.
+                    table.data.clear()
+                    await processor.recover(lambda contents: changelog.restore(partitions))
+                except Exception as error:
+                    processor.refuse(error)
                     return
-            await processor.recovered(ours)
             self._recovering.discard(processor.name)
             if not self._recovering:
                 self._ready()
 
         return recovered
+
+    def _partitions(self, changelog: str) -> set[int]:
+        """Return the partitions of a changelog that are ours.
+
+        Raises:
+            PartitionMismatch: they are not those of its sources.
+        """
+        assigned: dict[str, set[int]] = {}
+        for tp in self._app.assignor.assigned_actives():
+            assigned.setdefault(tp.topic, set()).add(tp.partition)
+        ours = assigned.get(changelog, set())
+        for source, target in self._sources.items():
+            theirs = assigned.get(source, set())
+            if target == changelog and theirs != ours:
+                raise PartitionMismatch(
+                    f"{source} is assigned as {sorted(theirs)} but its changelog {changelog} as {sorted(ours)}; both need "
+                    "as many partitions: delete the changelog topic and rebuild the state from the source"
+                )
+        return ours
