@@ -87,8 +87,8 @@ def watcher(
         app,
         {processor: table},
         sources={"signals": table.changelog_topic.get_topic_name()},
+        settings=settings,
         guard=guard,
         clock=clock,
-        stop_timeout_s=settings.stop_timeout_s,
         ready=ready,
     )
