@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
+# Matrices here are so small that threads only wait for each other: 60 times slower beside other processes. NumPy reads
+# this when it is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from collections.abc import Sequence
 
 from penstock.bus import Hop

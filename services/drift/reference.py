@@ -7,13 +7,14 @@ that get coarser with age, and all as one mean and covariance.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from services.drift.features import FEATURES, Array
 
-__all__ = ["Block", "Candidate", "TopicParameters", "TopicState", "append", "rebased", "singles", "whitener"]
+__all__ = ["Block", "Candidate", "TopicParameters", "TopicState", "append", "geometry", "rebased", "singles"]
 
 # Messages leave the window of single messages, and enter the reference's covariance, in blocks of this size.
 _BLOCK = 16
@@ -37,8 +38,10 @@ class TopicParameters(msgspec.Struct, frozen=True):
     small_sample: float = 13.0
     """Added to the threshold, over the root of the window's size: with few messages the statistic has a heavier
     tail."""
+    mixture: float = 5.0
+    """Standard normal deviate of the unwhitened statistic that makes a candidate."""
     small_reference: float = 24.0
-    """The threshold grows by this over the reference's size: its error is shared by all windows, so it is not
+    """Thresholds grow by this over the reference's size: its error is shared by all windows, so it is not
     confirmed away."""
     confirm: float = 2.0
     """Standardised statistic that the messages after the candidate must reach by themselves."""
@@ -62,6 +65,20 @@ class Candidate(msgspec.Struct, frozen=True, array_like=True):
     seen: int
     size: int
     statistic: float
+
+
+class Geometry(NamedTuple):
+    """How far apart two means are, seen from a reference.
+
+    Attributes:
+        whitener: whitens deviations; shape (FEATURES, FEATURES).
+        energy: E|u|^2 of a message's deviation u, not whitened: the trace of the covariance.
+        overlap: E(u.u')^2 of two messages, not whitened: the covariance's squared Frobenius norm.
+    """
+
+    whitener: Array
+    energy: float
+    overlap: float
 
 
 class TopicState(msgspec.Struct, frozen=True):
@@ -150,9 +167,11 @@ def _unpack(scatter: bytes) -> Array:
 
 # A memo of a pure function: the whitener changes with every 16th message only. 256 matrices of 36 KB.
 @lru_cache(maxsize=256)
-def whitener(scatter: bytes, count: float) -> Array:
-    """Return the matrix that whitens deviations from the reference; shape (FEATURES, FEATURES)."""
-    return _whiten(_unpack(scatter), count)
+def geometry(scatter: bytes, count: float) -> Geometry:
+    """Return what the reference's covariance makes of differences."""
+    full = _unpack(scatter)
+    covariance = full / max(count - 1, 1.0)
+    return Geometry(_whiten(full, count), float(np.trace(covariance)), float(np.sum(covariance**2)))
 
 
 def _first_reference(state: TopicState) -> TopicState:
@@ -199,7 +218,7 @@ def _absorb(state: TopicState, count: int, parameters: TopicParameters) -> Topic
     features = singles(state)[:count]
     mean = np.frombuffer(state.mean, np.float32)
     unseen = np.float32(np.sqrt(1 + 1 / state.absorbed))
-    whitened = (features - mean) @ whitener(state.scatter, state.absorbed) / unseen
+    whitened = (features - mean) @ geometry(state.scatter, state.absorbed).whitener / unseen
     energy, overlap = _moments(whitened.astype(np.float32))
     batch = count * float(np.sum(whitened.mean(0) ** 2)) / max(state.energy, 1e-12)
 

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from services.drift.features import FEATURES, Array
-from services.drift.reference import Candidate, TopicParameters, TopicState, append, rebased, singles, whitener
+from services.drift.reference import Candidate, TopicParameters, TopicState, append, geometry, rebased, singles
 
 __all__ = ["TopicParameters", "TopicShift", "TopicState", "observe"]
 
@@ -80,32 +80,41 @@ def _suffixes(state: TopicState, parameters: TopicParameters) -> tuple[Array, Ar
     return np.array(sizes, np.float32), np.array(sums, np.float32).reshape(-1, FEATURES), firsts
 
 
-def _standardise(state: TopicState, sizes: Array, sums: Array) -> tuple[Array, Array]:
-    """Return the standardised statistic, and the plain maximum mean discrepancy, of each suffix against what precedes
-    it.
+def _standardise(state: TopicState, sizes: Array, sums: Array) -> tuple[Array, Array, Array]:
+    """Return two statistics, and the maximum mean discrepancy, of each suffix against what precedes it.
 
-    With n messages against m, T = nm/(n+m) |whitened difference of means|^2 has mean E|u|^2 and variance 2 E(u.u')^2
-    under no change; batch means correct both for messages that come in bursts.
+    With n messages against m, T = nm/(n+m) |difference of means|^2 has mean E|u|^2 and variance 2 E(u.u')^2 under no
+    change; batch means correct both for messages that come in bursts. Whitened differences are large for topics that
+    are new, and are standardised by these two. Plain ones are large for known topics in another mixture. A few
+    directions carry them, so their tail is that of a chi-square variable: Wilson and Hilferty's cube root makes it
+    normal.
     """
     before = (state.weight - sizes)[:, None]
     total = np.frombuffer(state.total)
-    differences = sums / sizes[:, None] - (total - sums) / before
-    whitened = differences.astype(np.float32) @ whitener(state.scatter, state.absorbed)
-    statistic = np.sum(whitened**2, axis=1) * sizes * before[:, 0] / state.weight
+    differences = (sums / sizes[:, None] - (total - sums) / before).astype(np.float32)
+    reference = geometry(state.scatter, state.absorbed)
+    discrepancies = np.sum(differences**2, axis=1)
     bursts = (state.batch_energy + _INDEPENDENCE) / (state.blocks_seen + _INDEPENDENCE)
-    inflation = max(1.0, bursts)
-    deviation = np.sqrt(2 * max(state.overlap, 1e-12))
-    return (statistic / inflation - state.energy) / deviation, np.sum(differences**2, axis=1)
+    scale = sizes * before[:, 0] / (state.weight * max(1.0, bursts))
+    whitened = np.sum((differences @ reference.whitener) ** 2, axis=1)
+    novelty = (whitened * scale - state.energy) / np.sqrt(2 * max(state.overlap, 1e-12))
+    # The variance of a cube root of chi-square over its degrees of freedom.
+    variance = 2 / 9 * max(reference.overlap, 1e-12) / max(reference.energy, 1e-12) ** 2
+    roots = np.cbrt(discrepancies * scale / max(reference.energy, 1e-12))
+    mixture = (roots - (1 - variance)) / np.sqrt(variance)
+    return novelty, mixture, discrepancies
 
 
 def _test(state: TopicState, parameters: TopicParameters) -> tuple[TopicState, TopicShift | None]:
     sizes, sums, firsts = _suffixes(state, parameters)
     if not len(sizes):
         return state, None
-    statistics, discrepancies = _standardise(state, sizes, sums)
-    bounds = (parameters.threshold + parameters.small_sample / np.sqrt(sizes)) * (
-        1 + parameters.small_reference / (state.weight - sizes)
-    )
+    novelty, mixture, discrepancies = _standardise(state, sizes, sums)
+    shared = 1 + parameters.small_reference / (state.weight - sizes)
+    bound = (parameters.threshold + parameters.small_sample / np.sqrt(sizes)) * shared
+    is_new = novelty - bound > mixture - parameters.mixture * shared
+    statistics = np.where(is_new, novelty, mixture)
+    bounds = np.where(is_new, bound, parameters.mixture * shared)
     best = int(np.argmax(statistics - bounds))
     crossed = bool(statistics[best] > bounds[best])
     candidate = state.candidate
@@ -138,7 +147,9 @@ def _fresh_statistic(state: TopicState, fresh: int, sizes: Array, sums: Array) -
     """Return the statistic of the messages since the candidate alone (of the nearest scale below, once they left the
     singles)."""
     if fresh <= len(state.offsets):
-        alone = singles(state)[-fresh:].sum(0)[None]
-        return float(_standardise(state, np.array([fresh], np.float32), alone)[0][0])
-    index = int(np.flatnonzero(sizes <= fresh)[-1])
-    return float(_standardise(state, sizes[index : index + 1], sums[index : index + 1])[0][0])
+        size, total = np.array([fresh], np.float32), singles(state)[-fresh:].sum(0)[None]
+    else:
+        index = int(np.flatnonzero(sizes <= fresh)[-1])
+        size, total = sizes[index : index + 1], sums[index : index + 1]
+    novelty, mixture, _ = _standardise(state, size, total)
+    return float(max(novelty[0], mixture[0]))
