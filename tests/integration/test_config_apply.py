@@ -137,7 +137,7 @@ def test_schemas_can_be_checked_and_drafted_without_a_cluster(penstock_cli: Cli)
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (["topics", "apply"], "no Kafka broker answers at {kafka}"),
+        (["topics", "apply", "--wait", "0.5"], "no Kafka broker answers at {kafka}"),
         (["schemas", "apply", "--wait", "0.2"], "the schema registry at {registry} does not answer"),
         (["config", "apply", "--wait", "0.2"], "the schema registry at {registry} does not answer"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,18 @@ def test_shipped_configuration_is_valid_and_priced() -> None:
     assert isinstance(default, Policy)
     assert (default.input["pii"].action, default.input["injection"].action) == ("mask", "block")
     assert default.input["injection"].threshold is None
+
+
+def test_examples_of_the_documentation_are_valid_beside_the_shipped_configuration(tmp_path: Path) -> None:
+    shipped = project_file("infra/config")
+    shutil.copytree(shipped, tmp_path / "config")
+    shown = re.findall(
+        r"\(`([a-z]+/[a-z-]+\.yaml)`\)[^\n]*\n```yaml\n(.*?)```", (shipped / "README.md").read_text("utf-8"), re.S
+    )
+    assert len(shown) >= 3
+    for name, text in shown:
+        (tmp_path / "config" / name).write_text(text, "utf-8")
+    assert load_files(tmp_path / "config").warnings == ()
 
 
 def test_prices_are_exact_to_the_last_digit(tmp_path: Path) -> None:

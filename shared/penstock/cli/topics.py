@@ -25,12 +25,13 @@ def topics() -> None:
     help="Replicas of a new topic.  [env: KAFKA_REPLICATION; default: the broker's]",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-def apply(replication: int | None, dry_run: bool) -> None:
+@click.option("--wait", "wait_s", type=float, default=30.0, show_default=True, help="Seconds to wait for Kafka.")
+def apply(replication: int | None, dry_run: bool, wait_s: float) -> None:
     """Create missing topics, add missing partitions, set what differs. Deletes nothing; safe to repeat."""
     factor = replication or BROKER_DEFAULT
     with one_line_errors(ProvisioningError):
         catalogue = Catalogue.load()
-        cluster = Topics(cluster_settings(registry=False))
+        cluster = Topics(cluster_settings(registry=False), wait_s)
         changes = plan_topics(list(catalogue.topics.values()), cluster.existing(list(catalogue.topics)), factor)
         for change in changes:
             if change.create:
