@@ -142,5 +142,5 @@ def _unpriced_alert(event: Unpriced, calls: int, now: datetime) -> Alert:
         figures={"calls": float(calls)},
         evidence=[event.origin],
         sample_requests=[completion.request_id],
-        runbook="services/evaluation/README.md#unpriced_model",
+        runbook="services/alerting/runbooks/cost.md",
     )

@@ -181,7 +181,7 @@ def _budget_alerts(
         },
         evidence=[event.origin],
         sample_requests=[cost.request_id],
-        runbook="services/evaluation/README.md#budget_threshold",
+        runbook="services/alerting/runbooks/cost.md",
     )
     return [alert_emit(alert)]
 

@@ -16,7 +16,7 @@ from services.evaluation.core.alerts import alert_emit, fingerprint
 __all__ = ["Observation", "Watch", "WatchRules", "observe"]
 
 _SAMPLES = 5
-_RUNBOOK = "services/evaluation/README.md#"
+_RUNBOOK = "services/alerting/runbooks/toxicity.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ def _severe(event: Observation, subject: str, score: float, suppressed: int, now
         figures={"score": round(score, 4), "threshold": event.severe_from, "suppressed": float(suppressed)},
         evidence=[event.origin],
         sample_requests=[result.request_id],
-        runbook=f"{_RUNBOOK}severe_toxicity",
+        runbook=_RUNBOOK,
     )
 
 
@@ -166,5 +166,5 @@ def _rate(
         figures={"share": round(share, 4), "texts": float(texts), "threshold": rules.rate_from},
         evidence=[event.origin],
         sample_requests=list(samples),
-        runbook=f"{_RUNBOOK}toxicity_rate",
+        runbook=_RUNBOOK,
     )
