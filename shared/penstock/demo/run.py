@@ -192,7 +192,9 @@ def _enough_for_drift(plan: Sequence[Planned]) -> bool:
 def _settled(outcomes: Sequence[Outcome]) -> bool:
     """Whether everything that follows from the results stands in the log."""
     for outcome in outcomes:
-        answered = outcome.result is not None and outcome.result.status == Status.COMPLETED
+        if outcome.result is None:  # the sender may have seen it before this reader of the log did
+            return False
+        answered = outcome.result.status == Status.COMPLETED
         if (answered and outcome.toxicity is None) or (outcome.completion is not None and outcome.cost is None):
             return False
     return True
