@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import random
 import time
 from typing import Any, Protocol
 
@@ -109,14 +111,13 @@ class OpenAIBackend:
             raise BackendError(f"target {target.model}: base_url is missing; set it in the route")
         started = time.perf_counter()
         body = msgspec.json.encode(_body(request, target))
-        async for attempt in tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(lambda error: isinstance(error, BackendError) and error.retriable),
-            wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
-            stop=tenacity.stop_after_attempt(_TRIES),
-            reraise=True,
-        ):
-            with attempt:
-                reply = await self._call(target, body)
+        try:
+            reply = await self._call(target, body)
+        except BackendError as error:
+            if not error.retriable:
+                raise
+            await asyncio.sleep(random.uniform(0, 0.2))
+            reply = await self._again(target, body)
         usage = reply.usage or _Usage()
         details = usage.prompt_tokens_details
         choice = reply.choices[0]
@@ -132,6 +133,17 @@ class OpenAIBackend:
             ),
             model_us=int((time.perf_counter() - started) * 1e6),
         )
+
+    async def _again(self, target: Target, body: bytes) -> _ChatCompletion:
+        async for attempt in tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, BackendError) and error.retriable),
+            wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
+            stop=tenacity.stop_after_attempt(_TRIES - 1),
+            reraise=True,
+        ):
+            with attempt:
+                return await self._call(target, body)
+        raise AssertionError("unreachable")
 
     async def _call(self, target: Target, body: bytes) -> _ChatCompletion:
         url = f"{str(target.base_url).rstrip('/')}/chat/completions"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime
 
+from prometheus_client import Counter
+
 from penstock.bus.types import Message, RawProducer, Sent
 from penstock.clock import Clock, SystemClock
 from penstock.contracts.codec import Codec
@@ -27,6 +29,7 @@ class Producer:
         self.service = service
         self._raw = raw
         self._clock = clock or SystemClock()
+        self._produced: dict[str, Counter] = {}
 
     async def send(
         self, topic: str, key: str, record: Record, headers: Sequence[tuple[str, bytes]] = ()
@@ -37,7 +40,7 @@ class Producer:
             penstock.contracts.codec.Invalid: the record does not fit the topic's schema.
         """
         value = self.codec.encode(topic, record)
-        metrics.PRODUCED.labels(self.service, topic).inc()
+        self._count(topic)
         return await self._raw.send(topic, key.encode(), value, headers)
 
     async def send_raw(
@@ -49,8 +52,14 @@ class Producer:
         partition: int | None = None,
     ) -> Awaitable[Sent]:
         """Send bytes that are encoded already."""
-        metrics.PRODUCED.labels(self.service, topic).inc()
+        self._count(topic)
         return await self._raw.send(topic, key, value, headers, partition)
+
+    def _count(self, topic: str) -> None:
+        counter = self._produced.get(topic)
+        if counter is None:
+            counter = self._produced[topic] = metrics.PRODUCED.labels(self.service, topic)
+        counter.inc()
 
     async def dead_letter(self, group: str, message: Message, code: str, reason: str) -> Awaitable[Sent]:
         """Put ``message`` aside with its origin and the reason; the future is done when the broker has it."""

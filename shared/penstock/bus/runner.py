@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -25,6 +26,7 @@ log = get_logger(__name__)
 # Long enough to make commits cheap, short enough that a restart reads little again.
 _COMMIT_INTERVAL_S = 0.25
 _POLL_S = 0.5
+_FIRST_RETRY_S = 0.1
 # Batches whose acknowledgements are outstanding while the next ones are handled: hides the broker's round trip.
 _PIPELINE = 8
 
@@ -98,6 +100,7 @@ class HopRunner:
         self._idle = asyncio.Event()
         self._idle.set()
         self._gauge = metrics.IN_FLIGHT.labels(hop.service, hop.group)
+        self._consumed = {topic: metrics.CONSUMED.labels(hop.service, topic) for topic in hop.topics}
         self._batch_seconds = metrics.BATCH_SECONDS.labels(hop.service, hop.group)
 
     def stop(self) -> None:
@@ -230,13 +233,19 @@ class HopRunner:
         return outcomes
 
     async def _retrying(self, events: Sequence[Event[Any]]) -> Sequence[Outcome]:
+        try:
+            return await self.hop.handler(events)
+        except Transient as error:
+            log.warning("retrying", group=self.hop.group, attempt=1, reason=str(error))
         retries = metrics.RETRIES.labels(self.hop.service, self.hop.group)
 
         def before_sleep(state: tenacity.RetryCallState) -> None:
             retries.inc()
             reason = state.outcome.exception() if state.outcome else None
-            log.warning("retrying", group=self.hop.group, attempt=state.attempt_number, reason=str(reason))
+            log.warning("retrying", group=self.hop.group, attempt=state.attempt_number + 1, reason=str(reason))
 
+        retries.inc()
+        await self._clock.sleep(random.uniform(0, _FIRST_RETRY_S))
         async for attempt in tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(Transient),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
@@ -290,7 +299,7 @@ class HopRunner:
                 await ack
             for message in messages:
                 self._tracker.finished(Partition(message.topic, message.partition), message.offset)
-                metrics.CONSUMED.labels(self.hop.service, message.topic).inc()
+                self._consumed[message.topic].inc()
             self._gauge.set(self._tracker.in_flight)
             if self._tracker.in_flight == 0:
                 self._idle.set()

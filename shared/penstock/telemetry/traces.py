@@ -7,7 +7,7 @@ is the span of the hop before.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 from opentelemetry import trace
@@ -39,9 +39,8 @@ class Tracing(Protocol):
 class NoTracing:
     """Passes trace context on and records nothing."""
 
-    @contextmanager
-    def hop(self, name: str, headers: Headers) -> Iterator[list[tuple[str, bytes]]]:
-        yield carried(headers)
+    def hop(self, name: str, headers: Headers) -> AbstractContextManager[list[tuple[str, bytes]]]:
+        return nullcontext(carried(headers))
 
 
 class SpanTracing:
