@@ -42,7 +42,9 @@ def _content(text: str) -> set[str]:
 
 def _stem(word: str) -> str:
     """Take the commonest English endings off, so that number and tense do not count as invention."""
-    for ending in ("ing", "ed", "es", "s"):
-        if word.endswith(ending) and len(word) - len(ending) >= 4:
-            return word[: -len(ending)]
-    return word
+    if not word.endswith("ss"):
+        for ending in ("ing", "ed", "es", "s"):
+            if word.endswith(ending) and len(word) - len(ending) >= 3:
+                word = word[: -len(ending)]
+                break
+    return word.removesuffix("e") if len(word) > 3 else word

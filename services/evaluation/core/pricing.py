@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -50,8 +50,8 @@ class UnpricedModel(msgspec.Struct, frozen=True):
 def price_call(completion: Completion, price: Price | None) -> Cost:
     """Return what ``completion`` cost.
 
-    Cached prompt tokens cost ``cache_read_input_token_cost`` where the price has one, else what others cost. Each share
-    is rounded half to even at 12 places, and the total is their sum. Without a price the amounts are null, never zero.
+    Cached prompt tokens cost ``cache_read_input_token_cost`` where the price has one, else what others cost. Prices have
+    at most 12 places, so the amounts are exact. Without a price they are null, never zero.
     """
     # The time of the call, not of its pricing: it decides price and budget window.
     envelope = derive(completion, "evaluation.cost", 0, completion.occurred_at)
@@ -87,11 +87,8 @@ def _amounts(usage: Usage, price: Price) -> tuple[Decimal, Decimal]:
         cached_price = price.input_cost_per_token
     input_amount = (usage.input_tokens - cached) * price.input_cost_per_token + cached * cached_price
     output_amount = usage.output_tokens * price.output_cost_per_token
-    return _round(input_amount), _round(output_amount)
-
-
-def _round(amount: Decimal) -> Decimal:
-    return amount.quantize(_TWELVE_PLACES, rounding=ROUND_HALF_EVEN)
+    # Only the form: 12 places written out, whatever the price was written with.
+    return input_amount.quantize(_TWELVE_PLACES), output_amount.quantize(_TWELVE_PLACES)
 
 
 def pricing(price_of: Callable[[str, datetime], Price | None]) -> Logic[UnpricedModel, PricedCall | Unpriced]:

@@ -38,7 +38,7 @@ class ScoringRules:
         watch: rules of the alerts.
     """
 
-    grounded_from: float = 0.6
+    grounded_from: float = 0.8
     remembered: int = 16_384
     watch: WatchRules = field(default_factory=WatchRules)
 
