@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -62,6 +65,8 @@ def faust_settings(
         "key_serializer": "raw",
         "value_serializer": "raw",
         "store": "memory://",
+        # Faust makes folders for stores on disk, which are not used: not where the service was started.
+        "datadir": _scratch_folder(),
         "topic_partitions": partitions,
         # The leader topic serves app.timer(on_leader=True), which is not used, and costs a topic and a consumer.
         "topic_disable_leader": True,
@@ -78,6 +83,12 @@ def faust_settings(
         "autodiscover": False,
         "worker_redirect_stdouts": False,
     }
+
+
+def _scratch_folder() -> str:
+    folder = tempfile.mkdtemp(prefix="penstock-faust-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 async def partition_count(settings: ServiceSettings, topics: Sequence[str]) -> int:
