@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import faust
@@ -26,7 +27,7 @@ from services.evaluation.core.spend import spending
 from services.evaluation.core.toxicity import ToxicityModel
 from services.evaluation.settings import Settings
 
-__all__ = ["GROUP", "evaluation_worker", "processors"]
+__all__ = ["GROUP", "Declared", "declare", "evaluation_worker", "processors"]
 
 GROUP = "evaluation"
 
@@ -42,32 +43,32 @@ def processors(
     }
 
 
-async def evaluation_worker(
-    settings: Settings,
+@dataclass(frozen=True)
+class Declared:
+    """The agents of one Faust app.
+
+    Attributes:
+        tables: each processor with its table.
+        sources: changelog topic by source topic.
+    """
+
+    tables: dict[StatefulProcessor[Any, Any], TableLike | None]
+    sources: dict[str, str]
+
+
+def declare(
+    app: faust.App,
+    logics: Mapping[str, tuple[Sequence[str], Logic[Any, Any]]],
+    partitions: Mapping[str, int],
     *,
-    config: ConfigPlane,
-    model: ToxicityModel,
     codec: Codec,
     output: Output,
     clock: Clock,
-    ready: Any = lambda: None,
-) -> FaustWorker:
-    """Declare the agents and tables and return the worker that runs them.
-
-    Raises:
-        penstock.stateful.PartitionMismatch: a topic is missing, or two that are joined differ in partitions.
-    """
-    guard = StallGuard(clock, limit_s=settings.session_timeout_ms / 1000 * 0.8)
-    checkpointing = Checkpointing(
-        interval_s=settings.checkpoint_interval_s,
-        dead_letter_ratio=settings.dlq_max_ratio,
-        dead_letter_window=max(settings.dlq_min_messages, 1),
-    )
-    logics = processors(config, model, settings)
-    partitions = {name: await partition_count(settings, topics) for name, (topics, _) in logics.items()}
-    app = faust.App(GROUP, **faust_settings(settings, max(partitions.values()), faust.SASLCredentials))
-    tables: dict[StatefulProcessor[Any, Any], TableLike | None] = {}
-    sources: dict[str, str] = {}
+    guard: StallGuard,
+    checkpointing: Checkpointing,
+) -> Declared:
+    """Declare on ``app`` an agent and a table for each processor, by name."""
+    declared = Declared({}, {})
     for name, (topics, logic) in logics.items():
         table = app.Table(name, key_type=bytes, value_type=bytes, partitions=partitions[name])
         processor = StatefulProcessor(
@@ -82,20 +83,50 @@ async def evaluation_worker(
             checkpointing=checkpointing,
         )
         _declare_agent(app, name, topics, processor)
-        tables[processor] = table
-        sources |= dict.fromkeys(topics, table.changelog_topic.get_topic_name())
-    return FaustWorker(
+        declared.tables[processor] = table
+        declared.sources.update(dict.fromkeys(topics, table.changelog_topic.get_topic_name()))
+    return declared
+
+
+async def evaluation_worker(
+    settings: Settings,
+    *,
+    config: ConfigPlane,
+    model: ToxicityModel,
+    codec: Codec,
+    output: Output,
+    clock: Clock,
+    ready: Callable[[], None],
+) -> FaustWorker:
+    """Declare the agents and tables and return the worker that runs them; ``ready`` is called when they are restored.
+
+    Raises:
+        penstock.stateful.PartitionMismatch: a topic is missing, or two that are joined differ in partitions.
+    """
+    guard = StallGuard(clock, limit_s=settings.session_timeout_ms / 1000 * 0.8)
+    logics = processors(config, model, settings)
+    partitions = {name: await partition_count(settings, topics) for name, (topics, _) in logics.items()}
+    app = faust.App(GROUP, **faust_settings(settings, max(partitions.values()), faust.SASLCredentials))
+    declared = declare(
         app,
-        tables,
-        sources=sources,
-        settings=settings,
-        guard=guard,
+        logics,
+        partitions,
+        codec=codec,
+        output=output,
         clock=clock,
-        ready=ready,
+        guard=guard,
+        checkpointing=Checkpointing(
+            interval_s=settings.checkpoint_interval_s,
+            dead_letter_ratio=settings.dlq_max_ratio,
+            dead_letter_window=settings.dlq_min_messages,
+        ),
+    )
+    return FaustWorker(
+        app, declared.tables, sources=declared.sources, settings=settings, guard=guard, clock=clock, ready=ready
     )
 
 
-def _declare_agent(app: Any, name: str, topics: Sequence[str], processor: StatefulProcessor[Any, Any]) -> None:
+def _declare_agent(app: faust.App, name: str, topics: Sequence[str], processor: StatefulProcessor[Any, Any]) -> None:
     async def agent(stream: Any) -> AsyncIterator[None]:
         async for _ in processor.process(stream):
             yield

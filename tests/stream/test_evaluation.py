@@ -1,0 +1,203 @@
+"""Evaluation's Faust agents in Faust's own test context, over the log in memory: completions in, books and scores out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any
+
+import faust
+import pytest
+from faust.events import Event as FaustEvent
+from faust.types.tuples import Message as FaustMessage
+from penstock.bus import MemoryBus, Message, Producer
+from penstock.clock import ManualClock
+from penstock.config.kinds import Price, Team
+from penstock.config.plane import ConfigPlane
+from penstock.contracts.catalogue import Catalogue
+from penstock.contracts.envelope import event_id
+from penstock.contracts.records import (
+    Alert,
+    Completion,
+    Context,
+    Cost,
+    DeadLetter,
+    Evaluation,
+    Feedback,
+    LlmResult,
+    Record,
+    TeamSpend,
+    Usage,
+)  # fmt: skip
+from penstock.stateful import Checkpointing, StallGuard, StatefulProcessor
+
+from services.evaluation.adapters import load_toxicity
+from services.evaluation.app import declare, processors
+from services.evaluation.settings import Settings
+
+TOPICS = Catalogue.load().topics
+NAMES = ("pricing", "spend", "scoring")
+CATALOGUE = Catalogue(
+    topics={
+        **TOPICS,
+        # Tables write their changelogs to the same log.
+        **{f"evaluation-{n}-changelog": replace(TOPICS["costs"], name=f"evaluation-{n}-changelog") for n in NAMES},
+    },
+    root=Catalogue.load().root,
+)
+INSULT = "you are a worthless piece of shit"
+
+
+@dataclass
+class Agents:
+    """The three agents, and the log they read and write."""
+
+    bus: MemoryBus
+    agents: dict[str, Any]
+    processors: dict[str, StatefulProcessor[Any, Any]]
+    read: dict[str, int] = field(default_factory=dict)
+
+    async def pump(self, name: str, topics: Sequence[str]) -> None:
+        """Give an agent what is new on its topics and checkpoint."""
+        for topic in topics:
+            messages = self.bus.messages(topic)
+            for message in messages[self.read.get(topic, 0) :]:
+                await self._put(self.agents[name], message)
+            self.read[topic] = len(messages)
+        await self.processors[name].checkpoint()
+
+    async def _put(self, agent: Any, message: Message) -> None:
+        raw = FaustMessage(
+            message.topic, message.partition, message.offset, message.timestamp_ms / 1000, 0, list(message.headers),
+            message.key, message.value, None, generation_id=agent.app.consumer_generation_id,
+        )  # fmt: skip
+        async with agent.new_value_processed:
+            await agent.stream().channel.put(FaustEvent(agent.app, message.key, message.value, {}, raw))
+            await agent.new_value_processed.wait()
+
+    async def everything(self) -> None:
+        await self.pump("pricing", ["completions"])
+        await self.pump("spend", ["costs"])
+        await self.pump("scoring", ["llm-results", "feedback"])
+
+    def out(self, topic: str) -> list[Any]:
+        return [self.bus.codec.decode(topic, message.value) for message in self.bus.messages(topic)]
+
+
+@pytest.fixture
+async def agents() -> AsyncIterator[Agents]:
+    clock = ManualClock()
+    bus = MemoryBus(CATALOGUE, clock)
+    settings = Settings()
+    config = ConfigPlane.of(
+        [
+            Price(model="m", input_cost_per_token=Decimal("1E-6"), output_cost_per_token=Decimal("2E-6")),
+            Team(name="team", daily_budget=Decimal("0.01"), budget_alerts=(1.0,)),
+        ]
+    )
+    app = faust.App("evaluation", broker="kafka://127.0.0.1:1", store="memory://", key_serializer="raw", value_serializer="raw")
+    declared = declare(
+        app,
+        processors(config, load_toxicity(), settings),
+        dict.fromkeys(NAMES, 4),
+        codec=bus.codec,
+        output=Producer(bus.producer(), bus.codec, "evaluation", clock),
+        clock=clock,
+        guard=StallGuard(clock, 8.0),
+        checkpointing=Checkpointing(interval_s=3600),
+    )
+    async with AsyncExitStack() as started:
+        running = {
+            agent.name.rpartition(".")[2]: await started.enter_async_context(agent.test_context())
+            for agent in list(app.agents.values())
+        }
+        yield Agents(bus, running, {processor.name: processor for processor in declared.tables})
+        for processor in declared.tables:
+            await processor.close()
+
+
+def completion(number: int, model: str = "m", answer: str = "", tokens: tuple[int, int] = (1000, 500)) -> Completion:
+    at = ManualClock().now()
+    return Completion(
+        event_id=event_id("test", "completion", number), request_id=f"r{number}", tenant_id="team", occurred_at=at,
+        causation_id="", context=Context(requested_at=at), messages=[], model=model, backend="openai", content=answer,
+        usage=Usage(input_tokens=tokens[0], output_tokens=tokens[1]),
+    )  # fmt: skip
+
+
+def result(number: int, prompt: str) -> LlmResult:
+    at = ManualClock().now()
+    return LlmResult(
+        event_id=event_id("test", "result", number), request_id=f"r{number}", tenant_id="team", occurred_at=at,
+        causation_id="", context=Context(requested_at=at), status="completed", prompt=prompt, content="Hm.",
+    )  # fmt: skip
+
+
+async def publish(agents: Agents, topic: str, *records: Record) -> None:
+    for record in records:
+        await agents.bus.publish(topic, "k", record)
+
+
+async def test_completions_become_costs_spend_and_a_budget_alert(agents: Agents) -> None:
+    await publish(agents, "completions", *(completion(n) for n in range(6)), completion(2), completion(9, "unknown"))
+    await agents.everything()
+    costs: list[Cost] = agents.out("costs")
+    assert len(costs) == 7  # the repeated completion gave nothing
+    assert {cost.amount for cost in costs} == {Decimal("0.002"), None}
+    spend = {f"{s.window}": s for s in agents.out("team-spend") if isinstance(s, TeamSpend)}
+    assert (spend["day"].amount, spend["day"].calls, spend["day"].unpriced_calls) == (Decimal("0.012"), 7, 1)
+    assert spend["month"].amount == Decimal("0.012")
+    # One newest total a window, not one a cost.
+    assert len(agents.out("team-spend")) == 2
+    assert sorted(alert.name for alert in agents.out("alerts")) == ["budget_threshold", "unpriced_model"]
+
+
+async def test_results_become_evaluations_and_feedback_moves_the_next(agents: Agents) -> None:
+    text = "this stupid bug, you stupid machine"
+    await publish(agents, "llm-results", result(0, INSULT), result(1, text))
+    await agents.everything()
+    for repeat in range(10):
+        await publish(
+            agents, "feedback",
+            Feedback(
+                event_id=f"f{repeat}", request_id="r1", tenant_id="team", occurred_at=ManualClock().now(),
+                causation_id="", source="moderator", labels={"prompt.toxicity": "clean"},
+            ),
+        )  # fmt: skip
+    await agents.everything()
+    await publish(agents, "llm-results", result(2, text))
+    await agents.everything()
+    evaluations: list[Evaluation] = agents.out("evaluations")
+    labels = {e.request_id: next(s.label for s in e.scores if s.subject == "prompt") for e in evaluations}
+    assert labels == {"r0": "toxic", "r1": "toxic", "r2": "clean"}
+    (alert,) = [a for a in agents.out("alerts") if isinstance(a, Alert) and "r0" in a.sample_requests]
+    assert alert.name == "severe_prompt"
+
+
+async def test_bad_bytes_are_put_aside_and_everything_is_acknowledged(agents: Agents) -> None:
+    await agents.bus.append("completions", b"k", b"\x00\x00")
+    await publish(agents, "completions", completion(0))
+    await agents.everything()
+    (letter,) = agents.out("dlq-evaluation")
+    assert isinstance(letter, DeadLetter)
+    assert (letter.origin_topic, letter.code) == ("completions", "truncated")
+    assert len(agents.out("costs")) == 1
+    assert not any(processor.failed.done() for processor in agents.processors.values())
+
+
+async def test_state_is_written_once_a_checkpoint_and_restored_to_the_same(agents: Agents) -> None:
+    await publish(agents, "completions", *(completion(n) for n in range(5)))
+    await agents.everything()
+    changelog = agents.bus.messages("evaluation-spend-changelog")
+    assert len(changelog) == 2  # the team, and the ids that were seen
+
+    async def restore(contents: Any) -> None:
+        contents.clear()
+        contents.update({message.key: message.value for message in changelog})
+
+    await agents.processors["spend"].recover(restore)
+    await publish(agents, "completions", completion(3), completion(5))
+    await agents.everything()
+    assert [s.calls for s in agents.out("team-spend") if s.window == "day"] == [5, 6]
