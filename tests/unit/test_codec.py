@@ -12,7 +12,6 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from penstock.contracts.catalogue import Catalogue, CatalogueError
 from penstock.contracts.codec import Codec, Invalid, Undecodable
 from penstock.contracts.records import Context, Cost, LlmRequest, Message, Record, Sampling, Usage

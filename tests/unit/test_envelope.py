@@ -6,7 +6,6 @@ import uuid
 
 from hypothesis import given
 from hypothesis import strategies as st
-
 from penstock.contracts.envelope import event_id
 
 steps = st.tuples(st.uuids().map(str), st.sampled_from(["intake", "guardrails.in", "cost"]), st.integers(0, 50))
