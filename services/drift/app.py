@@ -20,7 +20,7 @@ from services.drift.signals import SOURCES
 __all__ = ["GROUP", "projection_hop", "watcher"]
 
 GROUP = "drift"
-# After this share of the session timeout without a tick, the worker must assume that its partitions have gone to another.
+# After this share of the session timeout without a tick, the worker must assume that its partitions went to another.
 _STALL_SHARE = 0.8
 
 

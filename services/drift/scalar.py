@@ -12,9 +12,11 @@ is kept as bytes, so a restored detector goes on as if nothing had happened.
 from __future__ import annotations
 
 import math
-from typing import Any
+import struct
+from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 from river import drift
 
 __all__ = ["Pending", "ScalarParameters", "ScalarShift", "ScalarState", "observe"]
@@ -22,6 +24,8 @@ __all__ = ["Pending", "ScalarParameters", "ScalarShift", "ScalarState", "observe
 # Beyond this many deviations a value says no more than that it is far off: one outlier must not be a change.
 _CLIP = 5.0
 _MARKS = 64
+# Values among which the moment of a change is looked for: more than any change takes to be found that matters.
+_RECENT = 256
 
 
 class ScalarParameters(msgspec.Struct, frozen=True):
@@ -45,13 +49,27 @@ class Pending(msgspec.Struct, frozen=True, array_like=True):
     """A change that waits for its confirmation; all in standardised units."""
 
     spread: bool
+    centre: float
+    """The level at the candidate, from which deviations are measured."""
     before_mean: float
-    before_deviation: float
     before_count: int
-    after_mean: float
+    deviation: float
+    """Standard deviation over the whole window at the candidate."""
+    rising: bool
     after_count: int
+    after_sum: float
+    """Of the values from the change to the candidate."""
     fresh_count: int = 0
     fresh_sum: float = 0.0
+    """Of the values that came after the candidate."""
+
+
+class _Window(NamedTuple):
+    """What a detector's window held before the present value."""
+
+    total: float
+    squares: float
+    size: int
 
 
 class ScalarState(msgspec.Struct, frozen=True):
@@ -66,6 +84,8 @@ class ScalarState(msgspec.Struct, frozen=True):
     marks: tuple[int, ...] = ()
     """Offsets of every ``stride``-th value, so that a position can be found in the log again."""
     stride: int = 1
+    recent: bytes = b""
+    """The newest standardised values, float32: where in them the change lies is found at its confirmation."""
     pending: Pending | None = None
 
 
@@ -86,7 +106,7 @@ class ScalarShift(msgspec.Struct, frozen=True):
 
 
 def observe(
-    state: ScalarState, value: float, offset: int, parameters: ScalarParameters
+    state: ScalarState, value: float, offset: int, parameters: ScalarParameters, *, watch_spread: bool = True
 ) -> tuple[ScalarState, ScalarShift | None]:
     """Add one value.
 
@@ -95,6 +115,7 @@ def observe(
         value: the value, finite, in a unit in which differences matter equally (the logarithm of an amount, say).
         offset: where the value stands in its partition; for the evidence.
         parameters: how the test is set.
+        watch_spread: whether a change of the spread counts; that of a rate follows from its level.
 
     Returns:
         The next state, and the change if this value confirmed one. After a change the state starts anew.
@@ -106,21 +127,24 @@ def observe(
         raise ValueError(f"the value {value} is not finite")
     state = _mark(state, offset)
     if not state.level:
-        return _warm_up(state, value, parameters), None
+        return _warm_up(state, value, parameters, watch_spread), None
     standard = max(-_CLIP, min(_CLIP, (value - state.location) / state.scale))
 
     level = _detector(state.level, parameters)
-    mean_before, count_before, variance_before = level.estimation, int(level.width), level.variance
+    before = _window(level)
     level.update(standard)
-    spread = _detector(state.spread, parameters)
-    deviation = abs(standard - mean_before)
-    spread_before, spread_count, spread_variance = spread.estimation, int(spread.width), spread.variance
-    spread.update(deviation)
+    centre = before.total / max(before.size, 1)
+    deviation = abs(standard - centre)
+    spread = _detector(state.spread, parameters) if state.spread else None
+    spread_before = _window(spread) if spread is not None else before
+    if spread is not None:
+        spread.update(deviation)
+    recent = state.recent + struct.pack("<f", standard)
+    state = msgspec.structs.replace(state, recent=recent[-4 * _RECENT :])
 
     pending = state.pending
     if pending is not None:
-        # A change of the spread leaves the level alone, so distances are still measured from it.
-        fresh = deviation if pending.spread else standard
+        fresh = abs(standard - pending.centre) if pending.spread else standard
         pending = msgspec.structs.replace(
             pending, fresh_count=pending.fresh_count + 1, fresh_sum=pending.fresh_sum + fresh
         )
@@ -130,15 +154,13 @@ def observe(
         if pending.fresh_count >= parameters.confirm_most:
             pending = None
     elif level.drift_detected:
-        pending = _candidate(False, mean_before, count_before, variance_before, standard, level)
+        pending = _candidate(False, centre, before, standard, state.recent)
         # The old mean is gone from the distances to it as well.
-        spread = _new_detector(parameters)
-    elif spread.drift_detected:
-        pending = _candidate(True, spread_before, spread_count, spread_variance, deviation, spread)
-    return (
-        msgspec.structs.replace(state, level=_frozen(level), spread=_frozen(spread), pending=pending),
-        None,
-    )
+        spread = _new_detector(parameters) if spread is not None else None
+    elif spread is not None and spread.drift_detected:
+        pending = _candidate(True, centre, spread_before, deviation, state.recent)
+    frozen = _frozen(spread) if spread is not None else b""
+    return msgspec.structs.replace(state, level=_frozen(level), spread=frozen, pending=pending), None
 
 
 def _new_detector(parameters: ScalarParameters) -> Any:
@@ -168,7 +190,7 @@ def _mark(state: ScalarState, offset: int) -> ScalarState:
     return msgspec.structs.replace(state, seen=state.seen + 1, marks=marks, stride=stride)
 
 
-def _warm_up(state: ScalarState, value: float, parameters: ScalarParameters) -> ScalarState:
+def _warm_up(state: ScalarState, value: float, parameters: ScalarParameters, watch_spread: bool) -> ScalarState:
     warm = (*state.warm, value)
     if len(warm) < parameters.warm_up:
         return msgspec.structs.replace(state, warm=warm)
@@ -184,39 +206,64 @@ def _warm_up(state: ScalarState, value: float, parameters: ScalarParameters) -> 
         spread.update(abs(standard))
         level.update(standard)
     return msgspec.structs.replace(
-        state, warm=(), location=location, scale=scale, level=_frozen(level), spread=_frozen(spread)
+        state,
+        warm=(),
+        location=location,
+        scale=scale,
+        level=_frozen(level),
+        spread=_frozen(spread) if watch_spread else b"",
     )
 
 
-def _candidate(spread: bool, mean: float, count: int, variance: float, value: float, detector: Any) -> Pending:
-    """Split what the window held before the drop into the part that was dropped and the part that stayed."""
-    kept = int(detector.width)
-    dropped = max(count + 1 - kept, 1)
-    total = mean * count + value
-    before = (total - detector.total) / dropped
+def _window(detector: Any) -> _Window:
     # River's `variance` is the sum of squared deviations, not their mean.
-    return Pending(spread, before, math.sqrt(max(variance / max(count, 1), 1e-6)), dropped, detector.estimation, kept)
+    return _Window(detector.total, detector.variance, int(detector.width))
+
+
+def _candidate(spread: bool, centre: float, window: _Window, value: float, recent: bytes) -> Pending:
+    """Find where in the window the change lies.
+
+    ADWIN drops its oldest part bucket by bucket, so what it keeps is at first a mixture of both sides. The split that
+    maximises the standardised difference of the means (the likeliest change point) tells them apart.
+    """
+    values = np.frombuffer(recent, np.float32).astype(float)
+    if spread:
+        values = np.abs(values - centre)
+    count, total = window.size + 1, window.total + value
+    sizes = np.arange(1, min(len(values), count - 1) + 1)
+    sums = np.cumsum(values[::-1])[: len(sizes)]
+    differences = sums / sizes - (total - sums) / (count - sizes)
+    best = int(np.argmax(np.abs(differences) * np.sqrt(sizes * (count - sizes))))
+    return Pending(
+        spread=spread,
+        centre=centre,
+        before_mean=float((total - sums[best]) / (count - sizes[best])),
+        before_count=int(count - sizes[best]),
+        deviation=math.sqrt(max(window.squares / max(window.size, 1), 1e-6)),
+        rising=bool(differences[best] > 0),
+        after_count=int(sizes[best]),
+        after_sum=float(sums[best]),
+    )
 
 
 def _fresh_statistic(pending: Pending) -> float:
     difference = pending.fresh_sum / pending.fresh_count - pending.before_mean
-    error = pending.before_deviation * math.sqrt(1 / pending.fresh_count + 1 / pending.before_count)
-    return math.copysign(1.0, pending.after_mean - pending.before_mean) * difference / error
+    error = pending.deviation * math.sqrt(1 / pending.fresh_count + 1 / pending.before_count)
+    return (difference if pending.rising else -difference) / error
 
 
 def _shift(state: ScalarState, pending: Pending, statistic: float, parameters: ScalarParameters) -> ScalarShift:
     after_count = pending.after_count + pending.fresh_count
-    after = (pending.after_mean * pending.after_count + pending.fresh_sum) / after_count
     base = 0.0 if pending.spread else state.location
-    test_mark = max(state.seen - after_count, 0) // state.stride
+    mark = -(-max(state.seen - after_count, 0) // state.stride)
     return ScalarShift(
         what="spread" if pending.spread else "mean",
         statistic=statistic,
         threshold=parameters.confirm,
         before=base + state.scale * pending.before_mean,
-        after=base + state.scale * after,
+        after=base + state.scale * (pending.after_sum + pending.fresh_sum) / after_count,
         before_count=pending.before_count,
         after_count=after_count,
         reference_first_offset=state.marks[0],
-        test_first_offset=state.marks[min(test_mark, len(state.marks) - 1)],
+        test_first_offset=state.marks[min(mark, len(state.marks) - 1)],
     )
