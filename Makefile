@@ -98,12 +98,12 @@ $(VENV)/.built: $(REQUIREMENTS)/uv.txt
 
 $(VENV)/.runtime: $(VENV)/.built $(RUNTIME) pyproject.toml
 	@echo "installing what the services run on"
-	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes $(foreach file,$(RUNTIME),-r $(file))
+	@$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps --require-hashes $(foreach file,$(RUNTIME),-r $(file))
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.development: $(VENV)/.runtime $(DEVELOPMENT)
 	@echo "installing what the tests add"
-	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes $(DEVELOPMENT)
+	@$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes $(DEVELOPMENT)
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
