@@ -3,18 +3,62 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping, Set
+from collections.abc import Iterable, Mapping, MutableMapping, Set
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from penstock.bus.kafka import client_options
-from penstock.settings import KafkaSettings
+from penstock.settings import KafkaSettings, ServiceSettings
 from penstock.stateful.entries import partition_of
 from penstock.telemetry import get_logger
 
-__all__ = ["Changelog"]
+__all__ = ["Changelog", "create_changelogs"]
 
 log = get_logger(__name__)
+
+_POLL_S = 0.1
+
+
+async def create_changelogs(settings: ServiceSettings, sources: Mapping[str, str]) -> None:
+    """Create the changelog of each source topic (``sources``: source to changelog) unless it is there, and wait until the
+    brokers tell of every partition of it. It gets as many partitions and replicas as its source.
+
+    Faust creates it as well, but does not wait: what the brokers do not tell of yet is left out of the first assignment.
+
+    Raises:
+        aiokafka.errors.KafkaError: the cluster refused it.
+        TimeoutError: the brokers did not tell of it in time.
+    """
+    admin = AIOKafkaAdminClient(**client_options(settings))
+    await admin.start()
+    try:
+        described = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics(list(sources))}
+        wanted = {changelog: described[source] for source, changelog in sources.items()}
+        new = [
+            NewTopic(name, len(like), len(like[0]["replicas"]), topic_configs={"cleanup.policy": "compact"})
+            for name, like in wanted.items()
+        ]
+        answer = await admin.create_topics(new)
+        for name, code, *_ in answer.topic_errors:
+            if code not in (0, TopicAlreadyExistsError.errno):
+                raise for_code(code)(f"creating {name}")
+        async with asyncio.timeout(settings.start_timeout_s):
+            while not _usable(await admin.describe_topics(list(wanted)), wanted):  # noqa: ASYNC110  # nothing to wait on
+                await asyncio.sleep(_POLL_S)
+    finally:
+        await admin.close()
+
+
+def _usable(described: Iterable[Mapping[str, Any]], topics: Iterable[str]) -> bool:
+    """Whether the brokers tell of each of ``topics``, and of a leader for every partition."""
+    found = {topic["topic"]: topic["partitions"] for topic in described if topic["error_code"] == 0}
+    return all(
+        found.get(topic) and all(part["error_code"] == 0 and part["leader"] >= 0 for part in found[topic])
+        for topic in topics
+    )
 
 
 class Changelog:

@@ -15,7 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from penstock.bus.kafka import client_options
 from penstock.clock import Clock
 from penstock.settings import ServiceSettings
-from penstock.stateful.changelog import Changelog
+from penstock.stateful.changelog import Changelog, create_changelogs
 from penstock.stateful.guard import StallGuard
 from penstock.stateful.processor import StatefulProcessor
 from penstock.stateful.protocols import AppLike, TableLike
@@ -184,6 +184,8 @@ class FaustWorker:
             await processor.close()
 
     async def _run_app(self) -> None:
+        if self._sources:
+            await create_changelogs(self._settings, self._sources)
         await self._app.start()
         await self._app.wait_until_stopped()
         if self._app.crash_reason is not None:
