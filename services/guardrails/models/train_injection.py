@@ -10,7 +10,7 @@ given for the classifier alone and together with the rules, as the scanner combi
 
 import argparse
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from services.guardrails.models.injection_corpus import Row, bipia_documents, do
 from services.guardrails.scanners.injection_rules import combine, strongest_rule
 from services.guardrails.scanners.ngrams import char_slots, word_slots
 from services.guardrails.scanners.normalise import canonical
-from services.guardrails.scanners.segments import sentences
+from services.guardrails.scanners.segments import sentences, unwrapped
 
 VERSION = "2026.11.1"
 FOLDS = 5
@@ -62,13 +62,19 @@ class Trainer:
         self.word, self.char = _counts(texts, word_slots, bits), _counts(texts, char_slots, bits)
         self.labels = np.array([row.label for row in rows])
         self.c, self.seed = c, seed
+        sizes = Counter((row.source, row.label) for row in rows)
+        # A source of n rows weighs sqrt(n): the largest one must not decide what a prompt looks like. Classes weigh alike.
+        self.weights = np.array([sizes[row.source, row.label] ** -0.5 for row in rows])
+        for label in (0, 1):
+            mine = self.labels == label
+            self.weights[mine] *= len(rows) / 2 / self.weights[mine].sum()
 
     def fit(self, train: Array) -> tuple[Array, Array, Array, Array, float]:
         """(word weights, char weights, word idf, char idf, bias) fitted on the rows of the mask `train`."""
         word_idf, char_idf = _idf(self.word[train]), _idf(self.char[train])
         features = sp.hstack([_unit(self.word[train], word_idf), _unit(self.char[train], char_idf)]).tocsr()
-        model = LogisticRegression(C=self.c, solver="liblinear", class_weight="balanced", random_state=self.seed)
-        model.fit(features, self.labels[train])
+        model = LogisticRegression(C=self.c, solver="liblinear", random_state=self.seed)
+        model.fit(features, self.labels[train], sample_weight=self.weights[train])
         weights = model.coef_[0].astype(np.float32)
         half = self.word.shape[1]
         return weights[:half], weights[half:], word_idf, char_idf, float(model.intercept_[0])
@@ -125,7 +131,7 @@ def figures(rows: list[Row], margins: Array, threshold: float) -> dict[str, Any]
         if (mask := (sources == source) & (labels == label)).any()
     }
     at_one_percent = np.quantile(margins[labels == 0], 0.99)
-    ruled = np.array([strongest_rule(canonical(row.text))[1] for row in rows])
+    ruled = np.array([strongest_rule(unwrapped(canonical(row.text)))[1] for row in rows])
     learned = 1 / (1 + np.exp(-(margins - threshold)))
     both = np.array([combine(rule, score) for rule, score in zip(ruled, learned, strict=True)])
     return {
@@ -173,12 +179,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with injection/train.jsonl and its neighbours")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     parser.add_argument("--bits", type=int, default=18, help="log2 of the slots of each table")
-    parser.add_argument("--c", type=float, default=20.0, help="inverse strength of the L2 regularisation")
+    parser.add_argument("--c", type=float, default=50.0, help="inverse strength of the L2 regularisation")
     parser.add_argument(
         "--false-positives",
         type=float,
         default=0.005,
-        help="share of held-out benign rows that may reach the threshold",
+        help="share of held-out benign prompts that may reach the threshold",
+    )
+    parser.add_argument(
+        "--document-false-positives", type=float, default=0.01, help="the same for held-out benign documents"
     )
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--only", choices=["prompt", "document"])
@@ -187,10 +196,9 @@ def main() -> None:
         if args.only in (None, name):
             rows = build(args.data)
             trainer = Trainer(rows, args.bits, args.c, args.seed)
+            allowed = args.document_false_positives if name == "document" else args.false_positives
             margins = cross_validate(trainer, assign_folds(rows, args.seed))
-            threshold = float(
-                np.quantile(benign_scores(rows, margins, by_cluster=name == "document"), 1 - args.false_positives)
-            )
+            threshold = float(np.quantile(benign_scores(rows, margins, by_cluster=name == "document"), 1 - allowed))
             report = figures(rows, margins, threshold)
             if name == "document":
                 report["bipia_documents"] = document_auc(args.data, args.bits, trainer, rows, args.seed)

@@ -5,8 +5,8 @@ from pathlib import Path
 from services.guardrails.findings import Reference, Rule, Span
 from services.guardrails.scanners.injection_rules import combine, strongest_rule
 from services.guardrails.scanners.ngrams import LinearNgramModel
-from services.guardrails.scanners.normalise import canonical, decoded_variants
-from services.guardrails.scanners.segments import sentences
+from services.guardrails.scanners.normalise import canonical, decoded_variants, rewritten
+from services.guardrails.scanners.segments import sentences, unwrapped
 
 CHUNK = 4000
 """Characters the prompt classifier reads at once, as in training."""
@@ -38,26 +38,38 @@ class InjectionScanner:
         return cls(LinearNgramModel.load(models / "injection_document"), by_sentence=True)
 
     def scan(self, text: str, rule: Rule, reference: Reference) -> list[Span]:
-        """One span: that of the surest reading, or none for a text without words."""
+        """One span: that of the surest piece or hidden reading, or none for a text without words."""
+        best = self._surest(text)
+        for variant in decoded_variants(text):
+            hidden = self._surest(variant.text)
+            if hidden.score > max(best.score, self.default_threshold):
+                best = Span(f"{hidden.kind}:{variant.trick}", variant.start, variant.end, hidden.score)
+        return [best] if best.score > 0 else []
+
+    def _surest(self, text: str) -> Span:
+        """The piece of ``text`` with the highest score."""
         best = Span("PROMPT_INJECTION", 0, len(text), 0.0)
         for start, end in self._pieces(text):
-            kind, score = self._judge(canonical(text[start:end]))
+            folded = canonical(text[start:end])
+            kind, score = self._judge(folded)
             if score > best.score:
                 best = Span(kind, start, end, score)
-        for variant in decoded_variants(text):
-            kind, score = self._judge(variant.text[:CHUNK])
-            if score > max(best.score, 0.5):
-                best = Span(f"{kind}:{variant.trick}", variant.start, variant.end, score)
-        return [best] if best.score > 0 else []
+            for reading, trick in rewritten(folded):
+                kind, score = self._judge(reading)
+                # A reading that had to be made up first counts only where it is a find.
+                if score > max(best.score, self.default_threshold):
+                    best = Span(f"{kind}:{trick}", start, end, score)
+        return best
 
     def _pieces(self, text: str) -> list[tuple[int, int]]:
         if self._by_sentence:
             return list(sentences(text))
         if len(text) <= CHUNK:
-            return [(0, len(text))]
+            return [(0, len(text))] if text else []
         return [(start, min(len(text), start + CHUNK)) for start in range(0, len(text), STEP)]
 
     def _judge(self, folded: str) -> tuple[str, float]:
-        """Kind and score of a canonical text."""
-        kind, ruled = strongest_rule(folded)
-        return kind or "PROMPT_INJECTION", combine(ruled, self._model.score(folded))
+        """Kind and score of a canonical text. A sentence of one or two words is a heading, not an instruction."""
+        kind, ruled = strongest_rule(unwrapped(folded))
+        learned = 0.0 if self._by_sentence and folded.count(" ") < 2 else self._model.score(folded)
+        return kind or "PROMPT_INJECTION", combine(ruled, learned)

@@ -63,9 +63,11 @@ _LINK = re2.compile(
     r"|(?m)^\s{0,3}\[[^\]\n]{1,100}\]:\s*<?([a-zA-Z][a-zA-Z0-9+.-]*:[^\s>]+)"
     r"|\b(https?://[^\s<>\"'`)\]}]+)"
 )
-_ENCODED = re.compile(r"[A-Za-z0-9+/=_-]{24,}|(?:%[0-9A-Fa-f]{2}){8,}|[0-9a-fA-F]{32,}")
+_RUN = re.compile(r"[A-Za-z0-9+/=_]{24,}")
 LONG_DATA = 64
-"""Characters of query, fragment or opaque path from which an address can carry a conversation away."""
+"""Characters of a query from which an image can carry a conversation away."""
+LONG_VALUE = 96
+"""Characters of one value of a link's query from which it does: campaign tags are many, but short."""
 
 
 class ExfiltrationScanner:
@@ -120,11 +122,16 @@ def _score(url: str, automatic: bool, prompt_words: set[str]) -> float:
     if parts.scheme.lower() not in ("http", "https", "ftp", "ws", "wss"):
         return 0.0
     data = unquote(f"{parts.query}&{parts.fragment}").strip("&")
+    longest = max(map(len, re.split(r"[&;=]", data)), default=0)
     carried = unquote(f"{parts.hostname or ''}{parts.path}?{data}").lower()
     score = 0.4 if automatic and data else 0.1 if automatic else 0.0
     if parts.username or parts.password:
         score = max(score, 0.6)
-    if len(data) >= LONG_DATA or _ENCODED.search(parts.query + parts.fragment):
+    if (
+        longest >= LONG_VALUE
+        or (automatic and len(parts.query) >= LONG_DATA)
+        or _has_encoded_run(parts.query + parts.fragment)
+    ):
         score = max(score, 0.9 if automatic else 0.7)
     if any(len(piece) >= 48 and _bits(piece) > 3.5 for piece in parts.path.split("/")):
         score = max(score, 0.8 if automatic else 0.5)
@@ -135,6 +142,17 @@ def _score(url: str, automatic: bool, prompt_words: set[str]) -> float:
     if any(len(label) > 40 for label in (parts.hostname or "").split(".")):
         score = max(score, 0.7)
     return score
+
+
+def _has_encoded_run(data: str) -> bool:
+    """Whether a run of 24 or more signs looks like base64 or hexadecimal: letters of both cases or digits among letters."""
+    for match in _RUN.finditer(data):
+        run = match.group()
+        if any(map(str.isdigit, run)) and any(map(str.isalpha, run)) and _bits(run) > 3:
+            return True
+        if any(map(str.isupper, run[1:])) and any(map(str.islower, run)) and _bits(run) > 4:
+            return True
+    return False
 
 
 def _bits(value: str) -> float:

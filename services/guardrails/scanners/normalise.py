@@ -2,9 +2,9 @@
 
 `canonical` folds a text to one lower-case form: NFKC, invisible and bidirectional characters removed, combining marks
 stacked on Latin letters dropped, look-alike letters of other scripts folded to Latin (Unicode UTS #39 "confusables",
-the subset that renders alike in common fonts). `decoded_variants` yields the other readings a text may hide: ASCII
-smuggled in Unicode tag characters, base64, hexadecimal and percent encoding, letters set apart, leetspeak. All are
-linear in the length of the text and capped.
+the subset that renders alike in common fonts). `decoded_variants` yields the texts that it carries: ASCII smuggled in
+Unicode tag characters, base64, hexadecimal and percent encoding. `rewritten` reads letters set apart and leetspeak. All
+are linear in the length of the text and capped.
 """
 
 import base64
@@ -17,7 +17,7 @@ from itertools import islice
 from urllib.parse import unquote
 
 MAX_DEPTH = 3
-"""Encodings inside encodings are followed this deep; deeper nesting is itself reported as a finding by the caller."""
+"""Encodings inside encodings are followed this deep."""
 MAX_RUNS = 16
 """Encoded runs of one kind that are judged per text."""
 MAX_TRIED = 1000
@@ -123,7 +123,7 @@ def _fold_word(word: str, mostly_latin: bool) -> str:
 
 
 def decoded_variants(text: str, depth: int = 0) -> Iterator[Variant]:
-    """The hidden readings of `text`, at most `MAX_RUNS` encoded runs of each kind, `MAX_DEPTH` levels deep."""
+    """The texts that `text` carries encoded: at most `MAX_RUNS` runs of each kind, `MAX_DEPTH` levels deep."""
     if not text.isascii():
         for match in _TAGS.finditer(text):
             hidden = "".join(chr(ord(char) - 0xE0000) for char in match.group())
@@ -134,15 +134,16 @@ def decoded_variants(text: str, depth: int = 0) -> Iterator[Variant]:
             yield Variant(canonical(decoded), trick, start, end)
             for inner in decoded_variants(decoded, depth + 1):
                 yield Variant(inner.text, f"{trick}+{inner.trick}", start, end)
-    if depth:
-        return
-    base = canonical(text)
-    joined = join_spaced_letters(base)
+
+
+def rewritten(folded: str) -> Iterator[tuple[str, str]]:
+    """(reading, trick) of a canonical text whose letters are set apart, replaced by digits and signs, or both."""
+    joined = join_spaced_letters(folded)
     if joined is not None:
-        yield Variant(joined, "spaced-letters", 0, len(text))
-    unleeted = undo_leetspeak(base if joined is None else joined)
-    if unleeted is not None:
-        yield Variant(unleeted, "leetspeak", 0, len(text))
+        yield joined, "spaced-letters"
+    plain = undo_leetspeak(folded if joined is None else joined)
+    if plain is not None:
+        yield plain, "leetspeak"
 
 
 def _decoded_runs(text: str) -> Iterator[tuple[str, str, int, int]]:

@@ -193,8 +193,10 @@ class PiiScanner:
                 continue
             if phonenumbers.is_valid_number(number):
                 return 0.75 if written_so else 0.3
+            if international and phonenumbers.is_possible_number(number):
+                return 0.5
         if international:
-            return 0.5
+            return 0.1
         return 0.3 if written_so or len(_GROUPS.findall(value)) == 2 else 0.1
 
 

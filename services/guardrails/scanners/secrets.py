@@ -94,11 +94,17 @@ class SecretsScanner:
         for index, start, end in self._patterns.matches(text):
             if index < len(FORMATS):
                 kind, score, _ = FORMATS[index]
-                if kind != "OPENAI_API_KEY" or any(map(str.isdigit, text[start:end])):
-                    found.append(Span(kind, start, end, score))
+                found.append(Span(kind, start, end, 0.3 if _is_placeholder(kind, text[start:end]) else score))
             elif (score := _assigned_score(text[start:end])) > 0:
                 found.append(Span("CREDENTIAL", start, end, score))
         return without_overlaps(found)
+
+
+def _is_placeholder(kind: str, value: str) -> bool:
+    """Whether a value has the shape of a secret, but is a word: `sk-learn-...`, `user:password@host`."""
+    if kind not in ("OPENAI_API_KEY", "URL_CREDENTIALS") or any(map(str.isdigit, value)):
+        return False
+    return kind == "OPENAI_API_KEY" or any(word in value.lower() for word in ("pass", "secret", "key", "token", "pw"))
 
 
 def _assigned_score(value: str) -> float:

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 
 MAX_SEGMENT = 600
 """Longest piece, in characters: a document without full stops is cut at spaces."""
-_BREAK = re.compile(r"\n+|(?<=[.!?:;])[\"')\]]*\s+|(?<=[。！？])")
+# A line that goes on in lower case is wrapped, not ended. A list, a table or a heading begins otherwise.
+_BREAK = re.compile(r"\n[ \t\r]*\n\s*|\n(?![ \t]*[a-z])|(?<=[.!?:;])[\"')\]]*\s+|(?<=[。！？])")
+_WRAP = re.compile(r"(?<!\n)[ \t\r]*\n[ \t\r]*(?!\s)")
 
 
 def sentences(text: str, max_chars: int = MAX_SEGMENT) -> Iterator[tuple[int, int]]:
@@ -15,6 +17,11 @@ def sentences(text: str, max_chars: int = MAX_SEGMENT) -> Iterator[tuple[int, in
         yield from _pieces(text, start, match.start(), max_chars)
         start = match.end()
     yield from _pieces(text, start, len(text), max_chars)
+
+
+def unwrapped(text: str) -> str:
+    """The text with single line feeds as spaces, so that a phrase is found over the end of a line; paragraphs stay apart."""
+    return _WRAP.sub(" ", text) if "\n" in text else text
 
 
 def _pieces(text: str, start: int, end: int, max_chars: int) -> Iterator[tuple[int, int]]:
