@@ -21,7 +21,7 @@ __all__ = ["GROUP", "projection_hop", "watcher"]
 
 GROUP = "drift"
 # After this share of the session timeout without a tick, the worker must assume that its partitions went to another.
-_STALL_SHARE = 0.8
+_STALL_SHARE = 0.75
 
 
 def projection_hop() -> Hop:
@@ -89,6 +89,5 @@ def watcher(
         sources={"signals": table.changelog_topic.get_topic_name()},
         settings=settings,
         guard=guard,
-        clock=clock,
         ready=ready,
     )

@@ -103,7 +103,7 @@ async def evaluation_worker(
     Raises:
         penstock.stateful.PartitionMismatch: a topic is missing, or two that are joined differ in partitions.
     """
-    guard = StallGuard(clock, limit_s=settings.session_timeout_ms / 1000 * 0.8)
+    guard = StallGuard(clock, limit_s=settings.session_timeout_ms / 1000 * 0.75)
     logics = processors(config, model, settings)
     partitions = {name: await partition_count(settings, topics) for name, (topics, _) in logics.items()}
     app = faust.App(GROUP, **faust_settings(settings, max(partitions.values()), faust.SASLCredentials))
@@ -121,9 +121,7 @@ async def evaluation_worker(
             dead_letter_window=settings.dlq_min_messages,
         ),
     )
-    return FaustWorker(
-        app, declared.tables, sources=declared.sources, settings=settings, guard=guard, clock=clock, ready=ready
-    )
+    return FaustWorker(app, declared.tables, sources=declared.sources, settings=settings, guard=guard, ready=ready)
 
 
 def _declare_agent(app: faust.App, name: str, topics: Sequence[str], processor: StatefulProcessor[Any, Any]) -> None:

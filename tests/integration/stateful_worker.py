@@ -75,7 +75,7 @@ async def main(bootstrap: str, suffix: str) -> None:
     async with KafkaBus(settings) as bus:
         partitions = await partition_count(settings, [source])
         app = faust.App(group, **faust_settings(settings, partitions))
-        guard = StallGuard(clock, limit_s=5.0)
+        guard = StallGuard(clock, limit_s=4.5)
         table = app.Table("counts", key_type=bytes, value_type=bytes, partitions=partitions)
         processor = StatefulProcessor(
             "counts",
@@ -99,7 +99,6 @@ async def main(bootstrap: str, suffix: str) -> None:
             sources={source: table.changelog_topic.get_topic_name()},
             settings=settings,
             guard=guard,
-            clock=clock,
             ready=lambda: print("ready", flush=True),
         )
         await worker.run(stopping)

@@ -123,9 +123,15 @@ async def test_a_frozen_process_writes_no_state() -> None:
     broker = Broker(source=[cost(0)])
     processor = processor_of(broker, guard=guard)
     clock.advance(6.0)
+    guard.tick()
+    clock.advance(0.5)
     with pytest.raises(Stalled, match=r"stood still for 6\.0 s"):
         await run(processor, broker)
     assert (broker.changelog, broker.acked) == ([], set())
+    # A rebalance says anew what is ours.
+    guard.reset()
+    await run(processor_of(broker, guard=guard), broker)
+    assert broker.acked == {0}
 
 
 async def test_what_was_not_checkpointed_is_dropped_at_a_rebalance() -> None:

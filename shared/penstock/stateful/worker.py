@@ -7,13 +7,13 @@ import atexit
 import contextlib
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
 
 from penstock.bus.kafka import client_options
-from penstock.clock import Clock
 from penstock.settings import ServiceSettings
 from penstock.stateful.changelog import Changelog, create_changelogs
 from penstock.stateful.guard import StallGuard
@@ -124,7 +124,6 @@ class FaustWorker:
         sources: Mapping[str, str],
         settings: ServiceSettings,
         guard: StallGuard,
-        clock: Clock,
         ready: Callable[[], None] = lambda: None,
     ) -> None:
         """Wire the processors to the app; call before the app starts.
@@ -135,14 +134,12 @@ class FaustWorker:
             sources: source topic to changelog topic, for each table: their assigned partitions must be equal.
             settings: brokers, and how long finishing what is in hand may take when stopping.
             guard: ticked while the worker runs.
-            clock: drives the ticks.
             ready: called each time the tables are restored and events are about to flow.
         """
         self._app = app
         self._processors = list(processors)
         self._sources = sources
         self._guard = guard
-        self._clock = clock
         self._settings = settings
         self._stop_timeout_s = settings.stop_timeout_s
         self._restoring = asyncio.Lock()
@@ -160,8 +157,10 @@ class FaustWorker:
                 with a non-zero status; nothing unfinished was acknowledged.
         """
         told = asyncio.ensure_future(stopping.wait())
-        own = [told, asyncio.ensure_future(self._run_app()), asyncio.ensure_future(self._tick())]
+        own = [told, asyncio.ensure_future(self._run_app())]
         watched: list[asyncio.Future[Any]] = [*own, *(processor.failed for processor in self._processors)]
+        ended = threading.Event()
+        threading.Thread(target=self._tick, args=(ended,), name="stall-guard", daemon=True).start()
         try:
             done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
             failures = [error for future in done if (error := future.exception()) is not None]
@@ -172,6 +171,7 @@ class FaustWorker:
                 raise RuntimeError("the Faust app stopped by itself")
             await self._finish()
         finally:
+            ended.set()
             for future in own:
                 future.cancel()
 
@@ -191,10 +191,9 @@ class FaustWorker:
         if self._app.crash_reason is not None:
             raise self._app.crash_reason
 
-    async def _tick(self) -> None:
-        while True:
+    def _tick(self, ended: threading.Event) -> None:
+        while not ended.wait(_TICK_S):
             self._guard.tick()
-            await self._clock.sleep(_TICK_S)
 
     async def _abandon(self) -> None:
         """Leave without acknowledging: what was not checkpointed is delivered again."""
@@ -216,6 +215,7 @@ class FaustWorker:
                     # Faust restored a copy of its own, which nobody reads.
                     table.data.clear()
                     await processor.recover(lambda contents: changelog.restore(partitions))
+                    self._guard.reset()
                 except Exception as error:
                     processor.refuse(error)
                     return
