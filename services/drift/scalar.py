@@ -115,7 +115,7 @@ def observe(
         value: the value, finite, in a unit in which differences matter equally (the logarithm of an amount, say).
         offset: where the value stands in its partition; for the evidence.
         parameters: how the test is set.
-        watch_spread: whether a change of the spread counts; that of a rate follows from its level.
+        watch_spread: whether a change of the spread counts; that of a rate (values of 0 and 1) follows from its level.
 
     Returns:
         The next state, and the change if this value confirmed one. After a change the state starts anew.
@@ -195,11 +195,15 @@ def _warm_up(state: ScalarState, value: float, parameters: ScalarParameters, wat
     if len(warm) < parameters.warm_up:
         return msgspec.structs.replace(state, warm=warm)
     location = math.fsum(warm) / len(warm)
-    scale = math.sqrt(math.fsum((each - location) ** 2 for each in warm) / (len(warm) - 1))
-    # A signal that has not varied yet, say a rate of 0: a twentieth of its size, or 1, is then a change of one
-    # deviation.
-    if scale <= 1e-9 * abs(location) or scale == 0:
-        scale = abs(location) / 20 or 1.0
+    if watch_spread:
+        scale = math.sqrt(math.fsum((each - location) ** 2 for each in warm) / (len(warm) - 1))
+        # A number that has not varied yet: a twentieth of its size, or 1, is then a change of one deviation.
+        if scale <= 1e-9 * abs(location) or scale == 0:
+            scale = abs(location) / 20 or 1.0
+    else:
+        # A rate, smoothed (Jeffreys' prior): one that has been 0 so far may well be 1 %.
+        rate = (min(max(location, 0.0), 1.0) * len(warm) + 0.5) / (len(warm) + 1)
+        scale = math.sqrt(rate * (1 - rate))
     level, spread = _new_detector(parameters), _new_detector(parameters)
     for each in warm:
         standard = max(-_CLIP, min(_CLIP, (each - location) / scale))
