@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from penstock.bus import Emit, Event, Hop, Outcome, Reject
 from penstock.clock import Clock
 from penstock.config.kinds import Policy, Team
+from penstock.contracts.envelope import request_key
 from penstock.contracts.records import AdmittedRequest, Completion, Document, LlmResult, Refusal, Status
 from penstock.telemetry import get_logger, metrics
 
@@ -135,7 +136,7 @@ def release_hop(judge: Judge, releases: Releases, limits: Limits, clock: Clock, 
             if first:
                 waited = (clock.now() - result.context.requested_at).total_seconds()
                 metrics.END_TO_END_SECONDS.labels(result.status).observe(max(0.0, waited))
-                key = core.key_of(result.context, result.request_id)
+                key = request_key(result.context, result.request_id)
                 outcomes.append([*verdicts, Emit("llm-results", key, result)])
             else:
                 log.info("request had ended already", request_id=result.request_id, status=result.status)
@@ -167,7 +168,7 @@ def release_hop(judge: Judge, releases: Releases, limits: Limits, clock: Clock, 
             if isinstance(record, Refusal)
             else core.unjudged(record, clock.now())
         )
-        return [Emit("llm-results", core.key_of(record.context, record.request_id), result)]
+        return [Emit("llm-results", request_key(record.context, record.request_id), result)]
 
     return Hop(
         service="guardrails",

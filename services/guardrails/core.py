@@ -8,11 +8,10 @@ from datetime import datetime
 
 import msgspec
 from penstock.bus import Emit
-from penstock.contracts.envelope import derive
+from penstock.contracts.envelope import derive, request_key
 from penstock.contracts.records import (
     AdmittedRequest,
     Completion,
-    Context,
     Document,
     Finding,
     LlmResult,
@@ -32,7 +31,7 @@ from services.guardrails.scanners.leakage import addresses
 from services.guardrails.screening import Screening, Segment, fingerprint
 
 __all__ = [
-    "CODES", "Judged", "code_of", "document_segments", "ended_request", "has_answer", "key_of", "output_reference",
+    "CODES", "Judged", "code_of", "document_segments", "ended_request", "has_answer", "output_reference",
     "output_segments", "released", "released_refusal", "request_segments", "screened_document", "screened_request",
     "unjudged",
 ]  # fmt: skip
@@ -67,11 +66,6 @@ class Judged:
     now: datetime
 
 
-def key_of(context: Context, request_id: str) -> str:
-    """Key of every event of a request: its conversation's order is kept."""
-    return context.conversation_id or request_id
-
-
 def request_segments(request: AdmittedRequest) -> list[Segment]:
     """The messages in order; the system's are the platform's own."""
     return [Segment(message.content, trusted=message.role == "system") for message in request.messages]
@@ -84,7 +78,7 @@ def screened_request(request: AdmittedRequest, judged: Judged) -> list[Emit]:
     context = msgspec.structs.replace(request.context, policy_version=judged.policy.version)
     messages = _with_texts(request.messages, screening.texts)
     emits = [_verdict(request, "input", findings, judged)]
-    key = key_of(context, request.request_id)
+    key = request_key(context, request.request_id)
     if screening.action == "block":
         code, reason = _why(screening)
         refusal = Refusal(
@@ -116,7 +110,7 @@ def ended_request(request: AdmittedRequest, status: Status, code: str, reason: s
         **derive(request, "guardrails.input.refusal", 0, now),
         context=request.context, stage="guardrails", status=status, code=code, reason=reason,
     )  # fmt: skip
-    return Emit("refusals", key_of(request.context, request.request_id), refusal)
+    return Emit("refusals", request_key(request.context, request.request_id), refusal)
 
 
 def code_of(screening: Screening) -> str:

@@ -9,10 +9,10 @@ from datetime import datetime
 
 from penstock.bus import Emit
 from penstock.config.kinds import Route, Target
-from penstock.contracts.envelope import derive
+from penstock.contracts.envelope import derive, request_key
 from penstock.contracts.records import Completion, GroundedRequest, Passage, Refusal, Status, Timings, Usage
 
-__all__ = ["Answered", "Unanswered", "attach_passages", "completion", "expired", "key_of", "order_targets", "refusal"]
+__all__ = ["Answered", "Unanswered", "attach_passages", "completion", "expired", "order_targets", "refusal"]
 
 _STAGE = "inference"
 
@@ -37,11 +37,6 @@ class Unanswered:
 
     code: str
     reason: str
-
-
-def key_of(request: GroundedRequest) -> str:
-    """Return the record's key on every topic of the request flow."""
-    return request.context.conversation_id or request.request_id
 
 
 def expired(request: GroundedRequest, now: datetime) -> bool:
@@ -95,7 +90,7 @@ def completion(request: GroundedRequest, answer: Answered, called_at: datetime, 
         grounding=request.grounding,
         embedding=request.embedding,
     )
-    return [Emit("completions", key_of(request), record)]
+    return [Emit("completions", request_key(request.context, request.request_id), record)]
 
 
 def refusal(request: GroundedRequest, status: Status, code: str, reason: str, now: datetime) -> list[Emit]:
@@ -110,4 +105,4 @@ def refusal(request: GroundedRequest, status: Status, code: str, reason: str, no
         reason=reason,
         prompt=question,
     )
-    return [Emit("refusals", key_of(request), record)]
+    return [Emit("refusals", request_key(request.context, request.request_id), record)]

@@ -7,11 +7,12 @@ from typing import Any
 
 from penstock.bus import Emit, Event, Hop, Outcome, Reject
 from penstock.clock import Clock
+from penstock.contracts.envelope import request_key
 from penstock.contracts.records import Context, Cost, LlmRequest, Refusal, Status
 from penstock.telemetry import get_logger, metrics
 
 from services.intake.adapters import Claims, Settlement
-from services.intake.core import Configuration, Decision, Limits, identifiable, judge, key_of, refusal, settled, step
+from services.intake.core import Configuration, Decision, Limits, identifiable, judge, refusal, settled, step
 
 __all__ = ["admission_hop", "settlement_hop"]
 
@@ -56,7 +57,7 @@ def admission_hop(config: Configuration, claims: Claims, limits: Limits, clock: 
             "intake could not process the request; it is among the dead letters of intake",
             clock.now(),
         )
-        return [Emit("refusals", key_of(context, request.request_id), ended)]
+        return [Emit("refusals", request_key(context, request.request_id), ended)]
 
     return Hop(service="intake", group="intake", topics=("llm-requests",), handler=handle, failed=failed)
 

@@ -19,7 +19,7 @@ from typing import Protocol
 import msgspec
 from penstock.bus import Emit
 from penstock.config.kinds import Price, Prompt, Route, Team, VariableError
-from penstock.contracts.envelope import derive
+from penstock.contracts.envelope import derive, request_key
 from penstock.contracts.records import AdmittedRequest, Context, Cost, LlmRequest, Message, Refusal, Sampling, Status
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "content_hash",
     "identifiable",
     "judge",
-    "key_of",
     "nano_usd",
     "refusal",
     "settled",
@@ -94,11 +93,6 @@ class Judgement:
     status: Status | None = None
     code: str = ""
     reason: str = ""
-
-
-def key_of(context: Context, request_id: str) -> str:
-    """Return the record's key on every topic of the request flow."""
-    return context.conversation_id or request_id
 
 
 def nano_usd(amount: Decimal) -> int:
@@ -200,7 +194,7 @@ def judge(request: LlmRequest, config: Configuration, limits: Limits, now: datet
 def step(judgement: Judgement, claim: Claim, now: datetime) -> list[Emit]:
     """Return the events that a judged and claimed request leads to."""
     request, context = judgement.request, judgement.context
-    key = key_of(context, request.request_id)
+    key = request_key(context, request.request_id)
     match claim.decision:
         case Decision.DUPLICATE | Decision.CONFLICT:
             # The first send has its result, or will have. A second result under the same request_id must not exist.

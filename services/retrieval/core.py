@@ -13,7 +13,7 @@ from typing import Any
 
 from penstock.bus import Emit
 from penstock.config.kinds import Retrieval
-from penstock.contracts.envelope import derive
+from penstock.contracts.envelope import derive, request_key
 from penstock.contracts.records import (
     DocumentIndexed,
     GroundedRequest,
@@ -252,10 +252,6 @@ def expired(request: ScreenedRequest, now: datetime) -> bool:
     return deadline is not None and deadline <= now
 
 
-def _key_of(request: ScreenedRequest) -> str:
-    return request.context.conversation_id or request.request_id
-
-
 def grounded(request: ScreenedRequest, grounding: Grounding, now: datetime) -> list[Emit]:
     """Return the event that carries ``request`` and its evidence on."""
     record = GroundedRequest(
@@ -269,7 +265,7 @@ def grounded(request: ScreenedRequest, grounding: Grounding, now: datetime) -> l
         embedding=grounding.embedding,
         embedder=grounding.embedder,
     )
-    return [Emit("requests-grounded", _key_of(request), record)]
+    return [Emit("requests-grounded", request_key(request.context, request.request_id), record)]
 
 
 def refusal(request: ScreenedRequest, status: Status, code: str, reason: str, now: datetime) -> list[Emit]:
@@ -283,7 +279,7 @@ def refusal(request: ScreenedRequest, status: Status, code: str, reason: str, no
         reason=reason,
         prompt=next((message.content for message in reversed(request.messages) if message.role == "user"), ""),
     )
-    return [Emit("refusals", _key_of(request), record)]
+    return [Emit("refusals", request_key(request.context, request.request_id), record)]
 
 
 def indexed(document: ScreenedDocument, plan: IndexPlan, embedder: str, now: datetime) -> list[Emit]:

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import uvloop
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-from penstock.bus import Hop, KafkaBus, KafkaUnavailable, Producer, run_hops
+from penstock.bus import Hop, KafkaBus, KafkaUnavailable, Producer, Transient, run_hops
 from penstock.clock import Clock, SystemClock
 from penstock.config.plane import ConfigError, ConfigPlane
 from penstock.contracts.catalogue import Catalogue, CatalogueError
@@ -29,7 +29,7 @@ log = get_logger(__name__)
 S = TypeVar("S", bound=ServiceSettings)
 
 # What a deploy or an operator can mend: told in one line, without a stack trace.
-_EXPECTED = (KafkaUnavailable, RegistryError, CatalogueError, ConfigError, SettingsError, Invalid)
+_EXPECTED = (KafkaUnavailable, RegistryError, CatalogueError, ConfigError, SettingsError, Invalid, Transient)
 
 
 @dataclass(slots=True)

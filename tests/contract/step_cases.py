@@ -16,6 +16,7 @@ from penstock.config.files import load_files
 from penstock.config.kinds import Retrieval
 from penstock.config.plane import ConfigPlane
 from penstock.contracts.catalogue import Catalogue, project_file
+from penstock.contracts.envelope import request_key
 from penstock.contracts.examples import examples, to_avro
 from penstock.contracts.records import (
     AdmittedRequest,
@@ -127,12 +128,12 @@ def _release(completion: Completion, now: datetime) -> Sequence[Emit]:
         reference = guardrails.output_reference(completion)
         judged = _judged(guardrails.output_segments(completion), reference, "output", now)
     result, emits = guardrails.released(completion, judged)
-    return [*emits, Emit("llm-results", guardrails.key_of(completion.context, completion.request_id), result)]
+    return [*emits, Emit("llm-results", request_key(completion.context, completion.request_id), result)]
 
 
 def _release_refusal(refusal: Refusal, now: datetime) -> Sequence[Emit]:
     result = guardrails.released_refusal(refusal, now)
-    return [Emit("llm-results", guardrails.key_of(refusal.context, refusal.request_id), result)]
+    return [Emit("llm-results", request_key(refusal.context, refusal.request_id), result)]
 
 
 def _document(document: Document, now: datetime) -> Sequence[Emit]:

@@ -79,7 +79,7 @@ async def test_results_are_read_once_each_and_the_rest_after_a_restart(bus: Memo
             read.append(result.request_id)
             if len(read) == 2:
                 break
-        await results.aclose()  # type: ignore[attr-defined]
+        await results.aclose()
         # The second was handed out and never followed by a request for a third: it counts as unread.
         again = []
         results = client.results("app", tenant="support")
@@ -87,7 +87,7 @@ async def test_results_are_read_once_each_and_the_rest_after_a_restart(bus: Memo
             again.append(result.request_id)
             if len(again) == 2:
                 break
-        await results.aclose()  # type: ignore[attr-defined]
+        await results.aclose()
     assert read == ["1", "2"]
     assert again == ["2", "3"]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -240,7 +240,7 @@ class Client:
         """Submit and wait for the result: :meth:`submit` and :meth:`result` in one."""
         return await self.result(await self.submit(question, **submit), timeout_s)
 
-    async def results(self, group: str, *, tenant: str | None = None) -> AsyncIterator[LlmResult]:
+    async def results(self, group: str, *, tenant: str | None = None) -> AsyncGenerator[LlmResult, None]:
         """Yield results as a member of the consumer group ``group``, each once, those of a conversation in order.
 
         A result counts as read when the next one is asked for; after a crash the reader gets the unread ones again.

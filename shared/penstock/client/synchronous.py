@@ -75,7 +75,7 @@ class SyncClient:
 
     def _wait(self, job: Coroutine[Any, Any, T] | Any) -> T:
         async def run() -> T:
-            return await job  # type: ignore[no-any-return]
+            return await job
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
 

@@ -6,9 +6,9 @@ import uuid
 from datetime import datetime
 from typing import TypedDict
 
-from penstock.contracts.records import Record
+from penstock.contracts.records import Context, Record
 
-__all__ = ["Envelope", "derive", "event_id", "new_id"]
+__all__ = ["Envelope", "derive", "event_id", "new_id", "request_key"]
 
 # Identities that producers chose need not be UUIDs; those are folded into this namespace first.
 _NAMESPACE = uuid.UUID("8f3d6d52-3d0e-5a3c-9c5e-6a1f6a4b9f10")
@@ -47,3 +47,8 @@ def derive(cause: Record, stage: str, ordinal: int, now: datetime) -> Envelope:
         "occurred_at": now,
         "causation_id": cause.event_id,
     }
+
+
+def request_key(context: Context, request_id: str) -> str:
+    """Return the key of a request's records on every topic of the flow: a conversation's events keep their order."""
+    return context.conversation_id or request_id
