@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import struct
+from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -125,69 +126,82 @@ def observe(
     """
     if not math.isfinite(value):
         raise ValueError(f"the value {value} is not finite")
-    state = _mark(state, offset)
+    marks, stride = _marked(state, offset)
     if not state.level:
+        state = msgspec.structs.replace(state, seen=state.seen + 1, marks=marks, stride=stride)
         return _warm_up(state, value, parameters, watch_spread), None
     standard = max(-_CLIP, min(_CLIP, (value - state.location) / state.scale))
 
-    level = _detector(state.level, parameters)
-    before = _window(level)
-    level.update(standard)
+    level, level_changed, before = _advanced(state.level, standard, parameters)
     centre = before.total / max(before.size, 1)
     deviation = abs(standard - centre)
-    spread = _detector(state.spread, parameters) if state.spread else None
-    spread_before = _window(spread) if spread is not None else before
-    if spread is not None:
-        spread.update(deviation)
-    recent = state.recent + struct.pack("<f", standard)
-    state = msgspec.structs.replace(state, recent=recent[-4 * _RECENT :])
+    spread, spread_changed, spread_before = state.spread, False, before
+    if spread:
+        spread, spread_changed, spread_before = _advanced(spread, deviation, parameters)
+    recent = (state.recent + struct.pack("<f", standard))[-4 * _RECENT :]
 
-    pending = state.pending
+    pending, statistic = state.pending, 0.0
     if pending is not None:
-        fresh = abs(standard - pending.centre) if pending.spread else standard
-        pending = msgspec.structs.replace(
-            pending, fresh_count=pending.fresh_count + 1, fresh_sum=pending.fresh_sum + fresh
-        )
+        pending = _joined(pending, standard)
         statistic = _fresh_statistic(pending)
-        if pending.fresh_count >= parameters.confirm_least and statistic > parameters.confirm:
-            return ScalarState(), _shift(state, pending, statistic, parameters)
-        if pending.fresh_count >= parameters.confirm_most:
+        if pending.fresh_count >= parameters.confirm_most and statistic <= parameters.confirm:
             pending = None
-    elif level.drift_detected:
-        pending = _candidate(False, centre, before, standard, state.recent)
+    elif level_changed:
+        pending = _candidate(False, centre, before, standard, recent)
         # The old mean is gone from the distances to it as well.
-        spread = _new_detector(parameters) if spread is not None else None
-    elif spread is not None and spread.drift_detected:
-        pending = _candidate(True, centre, spread_before, deviation, state.recent)
-    frozen = _frozen(spread) if spread is not None else b""
-    return msgspec.structs.replace(state, level=_frozen(level), spread=frozen, pending=pending), None
+        spread = _new_detector(parameters) if spread else b""
+    elif spread_changed:
+        pending = _candidate(True, centre, spread_before, deviation, recent)
+    state = ScalarState(state.seen + 1, (), state.location, state.scale, level, spread, marks, stride, recent, pending)
+    if pending is not None and pending.fresh_count >= parameters.confirm_least and statistic > parameters.confirm:
+        return ScalarState(), _shift(state, pending, statistic, parameters)
+    return state, None
 
 
-def _new_detector(parameters: ScalarParameters) -> Any:
-    return drift.ADWIN(  # type: ignore[no-untyped-call]
-        delta=parameters.delta, clock=parameters.clock, min_window_length=5, grace_period=20
+@cache
+def _bench(delta: float, clock: int) -> Any:
+    """Return a detector to put states on: making one costs more than an update.
+
+    Each use begins by overwriting all of it, so nothing passes from one use to the next.
+    """
+    detector: Any = drift.ADWIN(  # type: ignore[no-untyped-call]
+        delta=delta, clock=clock, min_window_length=5, grace_period=20
     )
-
-
-def _detector(frozen: bytes, parameters: ScalarParameters) -> Any:
-    detector = _new_detector(parameters)
-    detector._helper.__setstate__(frozen)
-    return detector
-
-
-def _frozen(detector: Any) -> bytes:
     # River offers no other way to a detector's state than pickling. Unpickling what stands in a changelog would let
     # its writer run code; the inner object's own state is plain data.
-    return bytes(detector._helper.__getstate__())
+    return detector._helper
 
 
-def _mark(state: ScalarState, offset: int) -> ScalarState:
+@cache
+def _blank(delta: float, clock: int) -> bytes:
+    return bytes(_bench(delta, clock).__getstate__())
+
+
+def _new_detector(parameters: ScalarParameters) -> bytes:
+    """Return the state of a detector that has seen nothing."""
+    return _blank(parameters.delta, parameters.clock)
+
+
+def _advanced(frozen: bytes, value: float, parameters: ScalarParameters) -> tuple[bytes, bool, _Window]:
+    """Return a detector's state after a value, whether it found a change there, and its window before."""
+    # The blank state is taken before the first use.
+    _new_detector(parameters)
+    detector = _bench(parameters.delta, parameters.clock)
+    detector.__setstate__(frozen)
+    # River's variance is the sum of squared deviations, not their mean.
+    window = _Window(detector.get_total(), detector.get_variance(), int(detector.get_width()))
+    changed = bool(detector.update(value))
+    return bytes(detector.__getstate__()), changed, window
+
+
+def _marked(state: ScalarState, offset: int) -> tuple[tuple[int, ...], int]:
+    """Return the marks with this value's, and how many values lie between two."""
     marks, stride = state.marks, state.stride
     if state.seen % stride == 0:
         marks = (*marks, offset)
         if len(marks) > _MARKS:
             marks, stride = marks[::2], stride * 2
-    return msgspec.structs.replace(state, seen=state.seen + 1, marks=marks, stride=stride)
+    return marks, stride
 
 
 def _warm_up(state: ScalarState, value: float, parameters: ScalarParameters, watch_spread: bool) -> ScalarState:
@@ -207,21 +221,21 @@ def _warm_up(state: ScalarState, value: float, parameters: ScalarParameters, wat
     level, spread = _new_detector(parameters), _new_detector(parameters)
     for each in warm:
         standard = max(-_CLIP, min(_CLIP, (each - location) / scale))
-        spread.update(abs(standard))
-        level.update(standard)
+        spread = _advanced(spread, abs(standard), parameters)[0]
+        level = _advanced(level, standard, parameters)[0]
     return msgspec.structs.replace(
         state,
         warm=(),
         location=location,
         scale=scale,
-        level=_frozen(level),
-        spread=_frozen(spread) if watch_spread else b"",
+        level=level,
+        spread=spread if watch_spread else b"",
     )
 
 
-def _window(detector: Any) -> _Window:
-    # River's `variance` is the sum of squared deviations, not their mean.
-    return _Window(detector.total, detector.variance, int(detector.width))
+def _joined(pending: Pending, standard: float) -> Pending:
+    fresh = abs(standard - pending.centre) if pending.spread else standard
+    return msgspec.structs.replace(pending, fresh_count=pending.fresh_count + 1, fresh_sum=pending.fresh_sum + fresh)
 
 
 def _candidate(spread: bool, centre: float, window: _Window, value: float, recent: bytes) -> Pending:
