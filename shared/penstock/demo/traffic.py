@@ -19,7 +19,7 @@ LEAST_FOR_DRIFT = 60
 and a full change is confirmed within about 40 more."""
 
 _OTHER_TEAMS = ("research", "acme")
-_OTHER_TEAM_EVERY = 12
+_OTHER_TEAM_EVERY = 20
 _ASKED_AGAIN = 2
 
 
