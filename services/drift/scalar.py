@@ -40,7 +40,7 @@ class ScalarParameters(msgspec.Struct, frozen=True):
     """Values between two looks of ADWIN."""
     confirm: float = 1.64
     """Standard errors by which the mean of the values after the candidate must differ, in the candidate's direction."""
-    confirm_least: int = 8
+    confirm_least: int = 6
     """Values after the candidate before it can be confirmed."""
     confirm_most: int = 40
     """Values after which a candidate that was not confirmed is given up."""
