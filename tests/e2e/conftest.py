@@ -19,6 +19,7 @@ from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.codec import Codec
 from penstock.contracts.records import LlmResult, Record
 from penstock.demo.observe import Observer
+from penstock.demo.webhook import Receiver
 from penstock.settings import KafkaSettings
 from penstock.stack import Stack
 from penstock.stack.member import Member, RestartPolicy
@@ -69,7 +70,15 @@ class Flow:
     """The running services with a client, an observer of every topic, and what happened to each process."""
 
     def __init__(
-        self, supervisor: Supervisor, stack: Stack, bus: KafkaBus, codec: Codec, client: Client, observer: Observer
+        self,
+        supervisor: Supervisor,
+        stack: Stack,
+        bus: KafkaBus,
+        codec: Codec,
+        client: Client,
+        observer: Observer,
+        receiver: Receiver,
+        happened: list[tuple[str, str]],
     ) -> None:
         self.supervisor = supervisor
         self.stack = stack
@@ -77,7 +86,8 @@ class Flow:
         self.codec = codec
         self.client = client
         self.observer = observer
-        self.happened: list[tuple[str, str]] = []
+        self.happened = happened
+        self.receiver = receiver
 
     @asynccontextmanager
     async def stream(self, rate: float = 25.0) -> AsyncIterator[Stream]:
@@ -197,26 +207,25 @@ async def flow(
     def changed(member: Member, text: str) -> None:
         happened.append((member.name, text))
 
-    supervisor = Supervisor(
-        service_specs(FLOW, project, {"guardrails": 2, "inference": 2}),
-        {**os.environ, **deployed, "PENSTOCK_STACK": stack.name},
-        stack.folder,
-        cwd=project,
-        # Tests kill one process several times in a row.
-        policy=RestartPolicy(max_crashes=20, max_delay_s=1.0),
-        on_change=changed,
-    )
     codec = await Codec.resolve(Catalogue.load(), kafka_settings.schema_registry_url)
-    try:
-        await supervisor.start(*FLOW)
-        await supervisor.wait_ready(*FLOW, timeout_s=_READY_S)
-        async with (
-            KafkaBus(kafka_settings, client_id="penstock-e2e") as bus,
-            Observer(bus, codec) as observer,
-            Client(kafka_settings, tenant=TEAM) as client,
-        ):
-            running = Flow(supervisor, stack, bus, codec, client, observer)
-            running.happened = happened
-            yield running
-    finally:
-        await supervisor.close()
+    with Receiver() as receiver:
+        supervisor = Supervisor(
+            service_specs(FLOW, project, {"guardrails": 2, "inference": 2}),
+            {**os.environ, **deployed, **receiver.environment(), "PENSTOCK_STACK": stack.name},
+            stack.folder,
+            cwd=project,
+            # Tests kill one process several times in a row.
+            policy=RestartPolicy(max_crashes=20, max_delay_s=1.0),
+            on_change=changed,
+        )
+        try:
+            await supervisor.start(*FLOW)
+            await supervisor.wait_ready(*FLOW, timeout_s=_READY_S)
+            async with (
+                KafkaBus(kafka_settings, client_id="penstock-e2e") as bus,
+                Observer(bus, codec) as observer,
+                Client(kafka_settings, tenant=TEAM) as client,
+            ):
+                yield Flow(supervisor, stack, bus, codec, client, observer, receiver, happened)
+        finally:
+            await supervisor.close()

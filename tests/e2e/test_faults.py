@@ -12,9 +12,12 @@ from decimal import Decimal
 from typing import TypeVar
 
 import pytest
+from penstock.bus import Producer
 from penstock.clock import SystemClock
 from penstock.contracts.envelope import Envelope, new_id
 from penstock.contracts.records import (
+    Alert,
+    AlertDelivery,
     Completion,
     Context,
     Cost,
@@ -77,6 +80,33 @@ async def _priced(flow: Flow) -> None:
 
     await flow.observer.until(lambda: answered().keys() <= priced().keys(), timeout_s=150)
     assert priced() == answered()
+
+
+async def test_alerts_are_delivered_though_alerting_is_killed(flow: Flow) -> None:
+    producer = Producer(flow.bus.producer(), flow.codec, "e2e", SystemClock())
+    run = uuid.uuid4().hex[:8]
+    alerts = [_alert(f"{run}-{number}") for number in range(60)]
+    wanted = {alert.fingerprint for alert in alerts}
+
+    async def publish(some: list[Alert]) -> None:
+        for alert in some:
+            await (await producer.send("alerts", alert.fingerprint, alert))
+
+    await publish(alerts[:30])
+    async with asyncio.timeout(60):
+        while not wanted & flow.receiver.received().keys():
+            await asyncio.sleep(0.02)
+    await flow.supervisor.kill("alerting", signal.SIGKILL)
+    await publish(alerts[30:])
+
+    def deliveries() -> list[AlertDelivery]:
+        return [d for d in flow.observer.records("alert-deliveries", AlertDelivery) if d.fingerprint in wanted]
+
+    await flow.observer.until(lambda: {d.fingerprint for d in deliveries()} == wanted, timeout_s=120)
+    assert Counter(d.fingerprint for d in deliveries()) == Counter(wanted)
+    assert {d.outcome for d in deliveries()} == {"delivered"}
+    assert wanted <= flow.receiver.received().keys()
+    assert all(flow.receiver.received().values()), "a delivery was signed wrongly"
 
 
 async def test_requests_flow_while_replicas_join_and_leave(flow: Flow) -> None:
@@ -198,6 +228,13 @@ async def test_kafka_restarts_under_the_services(flow: Flow, signum: signal.Sign
 def _request(request_id: str) -> LlmRequest:
     return LlmRequest(
         **_envelope(request_id), messages=[Message(role="user", content="What is said once?")]
+    )  # fmt: skip
+
+
+def _alert(fingerprint: str) -> Alert:
+    return Alert(
+        **_envelope(""), kind="health", name="test", severity="warning", title="A test", description="Of delivery.",
+        fingerprint=fingerprint,
     )  # fmt: skip
 
 

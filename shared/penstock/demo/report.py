@@ -102,12 +102,14 @@ class Report:
                 )
             elif masked:
                 kinds = {f.kind for v in outcome.verdicts for f in v.findings if f.action == "mask"}
-                table.add_row(str(outcome.planned.kind), "masked", ", ".join(sorted(kinds)), _cut(result.prompt, 90))
+                table.add_row(
+                    str(outcome.planned.kind), "masked", ", ".join(sorted(kinds)), escape(_cut(result.prompt, 90))
+                )
         console.print(table)
         actions = Counter(f"{v.stage} {v.action}" for outcome in self.outcomes for v in outcome.verdicts)
         console.print("verdicts: " + ", ".join(f"{name} {count}" for name, count in sorted(actions.items())))
         if self.ingest.quarantined:
-            console.print(f"documents kept out: {', '.join(self.ingest.quarantined)}")
+            console.print(f"documents kept out: {escape(', '.join(self.ingest.quarantined))}")
 
     def _toxicity(self, console: Console) -> None:
         console.rule("[bold]Toxicity", align="left")
@@ -150,7 +152,7 @@ class Report:
         if event is not None and event.request_id in texts:
             before = [o for o in self.outcomes if o.planned.phase == "A"]
             position = list(texts).index(event.request_id) + 1 - len(before)
-            console.print(f"  confirmed at the {position}. request after the shift", highlight=False)
+            console.print(f"  confirmed {position} requests after the shift", highlight=False)
         for delivery in self.drift.deliveries:
             if delivery.fingerprint == alert.fingerprint:
                 right = self.drift.received.get(alert.fingerprint)
