@@ -109,7 +109,8 @@ class Report:
         actions = Counter(f"{v.stage} {v.action}" for outcome in self.outcomes for v in outcome.verdicts)
         console.print("verdicts: " + ", ".join(f"{name} {count}" for name, count in sorted(actions.items())))
         if self.ingest.quarantined:
-            console.print(f"documents kept out: {escape(', '.join(self.ingest.quarantined))}")
+            kept_out = escape(", ".join(self.ingest.quarantined))
+            console.print(f"documents kept out for instructions or data hidden in them (topic verdicts): {kept_out}")
 
     def _toxicity(self, console: Console) -> None:
         console.rule("[bold]Toxicity", align="left")
