@@ -168,7 +168,7 @@ def test_service_says_how_it_behaves(service: Path) -> None:
 
 
 def test_nothing_else_stands_at_the_top() -> None:
-    if not (PROJECT / ".git").exists():
+    if not (PROJECT / ".git").exists() or shutil.which("git") is None:
         pytest.skip("no git here: what belongs to the project cannot be told from what was built")
     listed = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
     tops = {line.partition("/")[0] for line in listed.splitlines()}
