@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
-import shutil
+import os
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -86,9 +86,10 @@ def faust_settings(
 
 
 def _scratch_folder() -> str:
-    folder = tempfile.mkdtemp(prefix="penstock-faust-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    # One a user, and empty: a process that is killed leaves nothing to clear away.
+    folder = Path(tempfile.gettempdir()) / f"penstock-faust-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return str(folder)
 
 
 async def partition_count(settings: ServiceSettings, topics: Sequence[str]) -> int:
