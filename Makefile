@@ -47,6 +47,8 @@ lint: $(VENV)/.development ## Check style and types
 bench: $(VENV)/.development ## Measure latency, throughput and memory beside a raw relay
 	$(BIN)/python -m tests.bench.bench_pipeline $(BENCH_ARGS)
 	$(BIN)/python -m tests.bench.bench_guardrails
+	$(BIN)/python -m tests.bench.bench_embedding
+	$(BIN)/python -m tests.bench.bench_retrieval
 
 .PHONY: soak
 soak: $(VENV)/.development ## The same at a steady rate for fifteen minutes, to see that memory stays constant

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -17,22 +16,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from penstock.config.kinds import Retrieval
+from penstock.contracts.records import ScreenedDocument
+from penstock.embedding import EmbeddingSettings, embedder_from_settings
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "shared"), str(ROOT)]
+from services.retrieval.adapters import Point, Query
+from services.retrieval.chunking import ChunkLimits, chunk_document
+from services.retrieval.cleaning import clean_document
+from services.retrieval.core import Hit, chunk_records, relevance
+from services.retrieval.qdrant_embedded import EmbeddedStore
+from services.retrieval.sparse import chunk_vector, query_vector
 
-from penstock.config.kinds import Retrieval  # noqa: E402
-from penstock.contracts.records import ScreenedDocument  # noqa: E402
-from penstock.embedding import EmbeddingSettings, embedder_from_settings  # noqa: E402
-
-from services.retrieval.adapters import Point, Query  # noqa: E402
-from services.retrieval.chunking import ChunkLimits, chunk_document  # noqa: E402
-from services.retrieval.cleaning import clean_document  # noqa: E402
-from services.retrieval.core import Hit, chunk_records, relevance  # noqa: E402
-from services.retrieval.qdrant_embedded import EmbeddedStore  # noqa: E402
-from services.retrieval.sparse import chunk_vector, query_vector  # noqa: E402
-
-DATA = ROOT.parent / "shared" / "data"
+DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -60,7 +55,8 @@ def reciprocal_rank_fusion(hits: Sequence[Hit]) -> list[str]:
 async def main(distractors: int) -> None:
     folder = DATA / "retrieval"
     if not folder.is_dir():
-        sys.exit(f"{folder} is not there: this bench needs the development data")
+        print(f"retrieval quality is not measured: {folder}, the development data, is not there")
+        return
     passages = [json.loads(line) for line in (folder / "corpus.jsonl").open(encoding="utf-8")]
     questions = [json.loads(line) for line in (folder / "questions.jsonl").open(encoding="utf-8")]
     documents = [document(p["id"], p["title"], p["text"]) for p in passages]

@@ -1,0 +1,207 @@
+"""Retrieval as a process of its own, on a real Kafka and registry."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from penstock.bus import KafkaBus, Producer
+from penstock.contracts.catalogue import Catalogue
+from penstock.contracts.codec import Codec
+from penstock.contracts.records import Context, Message, Record, ScreenedDocument, ScreenedRequest
+from penstock.settings import KafkaSettings
+
+TOPICS = ("documents-indexed", "requests-grounded", "dlq-retrieval")
+
+
+class Process:
+    """The service, and what it wrote to the topics it owns since the test began."""
+
+    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+        self._environment = environment
+        self._log = log
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        with self._log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "services.retrieval", env=dict(self._environment), stdout=log, stderr=log
+            )
+
+    async def stop(self, number: int = signal.SIGTERM) -> int:
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        async with asyncio.timeout(30):
+            return await self.process.wait()
+
+    def log(self) -> str:
+        return self._log.read_text("utf-8")
+
+
+class World:
+    """The topics of the test."""
+
+    def __init__(self, bus: KafkaBus, codec: Codec, team: str) -> None:
+        self.team = team
+        self._producer = Producer(bus.producer(), codec, "test")
+        self._bus = bus
+        self._codec = codec
+        self.seen: dict[str, list[Any]] = {topic: [] for topic in TOPICS}
+
+    async def open(self) -> None:
+        self._reader = await self._bus.read(TOPICS, from_end=True)
+
+    async def close(self) -> None:
+        await self._reader.close()
+
+    async def send(self, topic: str, key: str, *records: Record) -> None:
+        futures = [await self._producer.send(topic, key or record.request_id, record) for record in records]
+        await asyncio.gather(*futures)
+
+    async def send_raw(self, topic: str, value: bytes) -> None:
+        await (await self._producer.send_raw(topic, b"k", value))
+
+    async def until(self, done: Callable[[], bool], timeout_s: float = 60) -> None:
+        """Read until ``done``."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not done():
+                    for message in await self._reader.poll(0.2):
+                        record = self._codec.decode(message.topic, message.value)
+                        if record.tenant_id in (self.team, ""):
+                            self.seen[message.topic].append(record)
+        except TimeoutError:
+            raise TimeoutError(str({topic: len(records) for topic, records in self.seen.items()})) from None
+
+    def document(self, number: int, content: str) -> ScreenedDocument:
+        name = f"{self.team}-{number}"
+        return ScreenedDocument(
+            event_id=name, request_id=name, tenant_id=self.team, occurred_at=datetime.now(UTC), causation_id="c",
+            document_id=name, source=f"{number}.md", content_type="text/markdown", content=content,
+        )  # fmt: skip
+
+    def request(self, number: int, question: str) -> ScreenedRequest:
+        now = datetime.now(UTC)
+        name = f"{self.team}-{number}"
+        return ScreenedRequest(
+            event_id=f"e-{name}", request_id=name, tenant_id=self.team, occurred_at=now, causation_id="c",
+            context=Context(requested_at=now), messages=[Message(role="user", content=question)],
+        )  # fmt: skip
+
+    def grounded(self) -> dict[str, Any]:
+        return {record.request_id: record for record in self.seen["requests-grounded"]}
+
+    def indexed(self) -> dict[str, Any]:
+        return {record.document_id: record for record in self.seen["documents-indexed"]}
+
+
+@pytest.fixture
+async def world(kafka_settings: KafkaSettings, catalogue: Catalogue) -> AsyncIterator[World]:
+    codec = await Codec.resolve(catalogue, kafka_settings.schema_registry_url)
+    async with KafkaBus(kafka_settings, client_id="test-retrieval") as bus:
+        made = World(bus, codec, f"team-{uuid.uuid4().hex[:8]}")
+        await made.open()
+        yield made
+        await made.close()
+
+
+@pytest.fixture
+def environment(deployed: Mapping[str, str], project: Path, tmp_path: Path) -> dict[str, str]:
+    paths = f"{project / 'shared'}{os.pathsep}{project}"
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("QDRANT_")}
+    return {
+        **inherited, **deployed, "PYTHONPATH": paths, "QDRANT_PATH": str(tmp_path / "qdrant"), "SESSION_TIMEOUT_MS": "6000",
+    }  # fmt: skip
+
+
+@asynccontextmanager
+async def running(environment: Mapping[str, str], log: Path) -> AsyncIterator[Process]:
+    process = Process(environment, log)
+    await process.start()
+    try:
+        yield process
+    finally:
+        await process.stop(signal.SIGKILL)
+
+
+Run = Callable[[], Awaitable[Process]]
+
+
+async def test_documents_are_indexed_requests_grounded_and_poison_set_aside(
+    world: World, environment: dict[str, str], tmp_path: Path
+) -> None:
+    async with running(environment, tmp_path / "log") as service:
+        await world.send(
+            "documents-screened",
+            "",
+            *(world.document(n, f"# Gate {n}\n\nGate {n} opens at {n * 7} o'clock.") for n in range(5)),
+        )
+        await world.until(lambda: len(world.indexed()) == 5)
+        await world.send_raw("requests-screened", b"\x07not avro")
+        await world.send("requests-screened", "", world.request(1, "When does gate 3 open?"))
+        await world.until(lambda: len(world.grounded()) == 1 and len(world.seen["dlq-retrieval"]) == 1)
+        (grounded,) = world.grounded().values()
+        assert grounded.grounding == "grounded"
+        assert grounded.passages[0].document_id == f"{world.team}-3"
+        assert len(grounded.embedding) == 4 * 384
+        (letter,) = world.seen["dlq-retrieval"]
+        assert (letter.origin_topic, letter.code) == ("requests-screened", "wrong_magic_byte")
+        resident = psutil.Process(service.process.pid).memory_info().rss / 2**20 if service.process else 0
+        assert resident < 500, f"{resident:.0f} MB resident"
+        assert await service.stop() == 0, service.log()
+
+
+async def test_a_kill_in_mid_stream_loses_nothing(world: World, environment: dict[str, str], tmp_path: Path) -> None:
+    documents = [
+        world.document(n, f"# Lock {n}\n\n" + f"Lock number {n} holds {n + 100} boats. " * 40) for n in range(30)
+    ]
+    async with running(environment, tmp_path / "log") as service:
+        await world.send("documents-screened", "", *documents)
+        await world.until(lambda: len(world.indexed()) >= 3)
+        await service.stop(signal.SIGKILL)
+        before = len(world.indexed())
+        await service.start()
+        await world.send(
+            "requests-screened", "", *(world.request(n, f"How many boats does lock {n} hold?") for n in range(20))
+        )
+        await world.until(lambda: len(world.indexed()) == 30 and len(world.grounded()) == 20, 120)
+        assert before < 30, "the service was killed after its work was done"
+        # Asked again now that all is indexed, every question finds its own document once.
+        await world.send(
+            "requests-screened", "", *(world.request(100 + n, f"How many boats does lock {n} hold?") for n in range(30))
+        )
+        await world.until(lambda: len(world.grounded()) == 50)
+        for n in range(30):
+            passages = world.grounded()[f"{world.team}-{100 + n}"].passages
+            assert passages[0].document_id == f"{world.team}-{n}"
+            assert len({passage.passage_id for passage in passages}) == len(passages)
+        assert await service.stop() == 0, service.log()
+    ids: dict[str, set[str]] = {}
+    for record in world.seen["documents-indexed"]:
+        ids.setdefault(record.document_id, set()).add(record.event_id)
+    assert all(len(events) == 1 for events in ids.values()), "a redelivery made another event"
+
+
+async def test_a_second_process_on_the_folder_stops_with_the_remedy(
+    world: World, environment: dict[str, str], tmp_path: Path
+) -> None:
+    async with running(environment, tmp_path / "first"):
+        await world.send("documents-screened", "", world.document(1, "Something to index."))
+        await world.until(lambda: len(world.indexed()) == 1)
+        async with running(environment, tmp_path / "second") as second:
+            assert second.process is not None
+            async with asyncio.timeout(60):
+                assert await second.process.wait() == 1
+            assert "QDRANT_URL" in second.log()
+            assert "Traceback" not in second.log()
