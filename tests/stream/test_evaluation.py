@@ -97,7 +97,9 @@ async def agents() -> AsyncIterator[Agents]:
             Team(name="team", daily_budget=Decimal("0.01"), budget_alerts=(1.0,)),
         ]
     )
-    app = faust.App("evaluation", broker="kafka://127.0.0.1:1", store="memory://", key_serializer="raw", value_serializer="raw")
+    app = faust.App(
+        "evaluation", broker="kafka://127.0.0.1:1", store="memory://", key_serializer="raw", value_serializer="raw"
+    )
     declared = declare(
         app,
         processors(config, load_toxicity(), settings),
