@@ -10,6 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from dataclasses import replace
 from pathlib import Path
 
+# Before numpy is imported: the matrices here are small, and on two cores its threads only wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import pytest
 from penstock.bus import KafkaBus
 from penstock.contracts.catalogue import Catalogue
