@@ -12,13 +12,17 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from penstock.config.kinds import Retrieval
 from penstock.contracts.records import ScreenedDocument
 from penstock.embedding import EmbeddingSettings, embedder_from_settings
+from penstock.embedding.protocol import Vectors
 
 from services.retrieval.adapters import Point, Query
 from services.retrieval.chunking import ChunkLimits, chunk_document
@@ -52,17 +56,38 @@ def reciprocal_rank_fusion(hits: Sequence[Hit]) -> list[str]:
     return sorted(score, key=score.__getitem__, reverse=True)
 
 
-async def main(distractors: int) -> None:
-    folder = DATA / "retrieval"
-    if not folder.is_dir():
-        print(f"retrieval quality is not measured: {folder}, the development data, is not there")
-        return
-    passages = [json.loads(line) for line in (folder / "corpus.jsonl").open(encoding="utf-8")]
-    questions = [json.loads(line) for line in (folder / "questions.jsonl").open(encoding="utf-8")]
-    documents = [document(p["id"], p["title"], p["text"]) for p in passages]
-    if distractors:
-        lines = (DATA / "toxicity" / "train.jsonl").open(encoding="utf-8")
-        documents += [document(f"d{n}", "", json.loads(line)["text"]) for n, line in zip(range(distractors), lines)]  # noqa: B905
+RANKINGS: dict[str, Callable[[Sequence[Hit]], list[str]]] = {
+    "embeddings": lambda hits: ranked(hits, lambda hit: hit.cosine),
+    "BM25": lambda hits: ranked(hits, lambda hit: hit.lexical),
+    "rank fusion": reciprocal_rank_fusion,
+    "service": lambda hits: ranked(hits, relevance),
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Ranks by ranking, best scores of the questions and of unrelated requests, and the seconds each part took."""
+
+    chunks: int
+    ranks: dict[str, NDArray[np.float64]]
+    best: NDArray[np.float64]
+    unrelated: NDArray[np.float64]
+    indexing_s: float
+    embedding_s: float
+    searching_s: float
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+async def measure(data: Path, folder: Path, distractors: int = 0) -> Measured:
+    """Index the passages into a store in ``folder`` as the service does, and ask every question."""
+    questions = lines(data / "retrieval" / "questions.jsonl")
+    documents = [document(p["id"], p["title"], p["text"]) for p in lines(data / "retrieval" / "corpus.jsonl")]
+    others = lines(data / "toxicity" / "train.jsonl")[:distractors] if distractors else []
+    documents += [document(f"other-{n}", "", row["text"]) for n, row in enumerate(others)]
     embedder = embedder_from_settings(EmbeddingSettings())
     embedder.embed(["warm"])
     started = time.perf_counter()
@@ -72,57 +97,62 @@ async def main(distractors: int) -> None:
         records += chunk_records(item, clean.title, chunk_document(clean, embedder.token_spans, ChunkLimits()))
     texts = [record.embedded_text for record in records]
     vectors = embedder.embed(texts)
-    with tempfile.TemporaryDirectory() as path:
-        store = await EmbeddedStore.open(Path(path), "bench", embedder.dimension)
-        points = [Point(r, v, chunk_vector(t)) for r, v, t in zip(records, vectors, texts, strict=True)]
-        await store.write(points, (), ())
-        indexing = time.perf_counter() - started
-        started = time.perf_counter()
-        dense = embedder.embed([q["question"] for q in questions])
-        embedding = time.perf_counter() - started
-        queries = [
-            Query("bench", "default", v, query_vector(q["question"])) for q, v in zip(questions, dense, strict=True)
-        ]
-        started = time.perf_counter()
-        found = await store.search(queries, 32)
-        searching = time.perf_counter() - started
-        lines = (DATA / "topics" / "train.jsonl").read_text(encoding="utf-8").splitlines()[::40]
-        unrelated = [json.loads(line)["text"] for line in lines]
-        others = [
-            Query("bench", "default", v, query_vector(t))
-            for t, v in zip(unrelated, embedder.embed(unrelated), strict=True)
-        ]
-        stray = np.array(
-            [max((relevance(hit) for hit in hits), default=0.0) for hits in await store.search(others, 32)]
-        )
-        await store.close()
-    rankings: dict[str, Callable[[Sequence[Hit]], list[str]]] = {
-        "embeddings": lambda hits: ranked(hits, lambda hit: hit.cosine),
-        "BM25": lambda hits: ranked(hits, lambda hit: hit.lexical),
-        "rank fusion": reciprocal_rank_fusion,
-        "service": lambda hits: ranked(hits, relevance),
+    store = await EmbeddedStore.open(folder, "bench", embedder.dimension)
+    points = [Point(r, v, chunk_vector(t)) for r, v, t in zip(records, vectors, texts, strict=True)]
+    await store.write(points, (), ())
+    indexed = time.perf_counter()
+    asked = [question["question"] for question in questions]
+    embedded_questions = embedder.embed(asked)
+    embedded = time.perf_counter()
+    found = await store.search(_queries(asked, embedded_questions), 32)
+    searched = time.perf_counter()
+    unrelated = [row["text"] for row in lines(data / "topics" / "train.jsonl")[::40]]
+    stray = await store.search(_queries(unrelated, embedder.embed(unrelated)), 32)
+    await store.close()
+    ranks = {
+        name: np.array([_rank(ranking(hits), q["relevant"]) for q, hits in zip(questions, found, strict=True)])
+        for name, ranking in RANKINGS.items()
     }
-    print(f"{len(questions)} questions, {len(documents)} documents, {len(records)} chunks")
-    for name, ranking in rankings.items():
-        ranks = []
-        for question, hits in zip(questions, found, strict=True):
-            order = ranking(hits)
-            places = [order.index(wanted) + 1 for wanted in question["relevant"] if wanted in order]
-            ranks.append(min(places, default=10**9))
-        r = np.array(ranks)
-        print(f"{name:12} R@1 {np.mean(r == 1):.4f}  R@5 {np.mean(r <= 5):.4f}  MRR {np.mean(1 / r):.4f}")
-    best = np.array([max((relevance(hit) for hit in hits), default=0.0) for hits in found])
-    print(
-        f"best score of a question: p1 {np.percentile(best, 1):.3f}  p5 {np.percentile(best, 5):.3f}  "
-        f"median {np.median(best):.3f}"
+    return Measured(
+        len(records), ranks, _best(found), _best(stray), indexed - started, embedded - indexed, searched - embedded
     )
-    print(f"best score of an unrelated request: median {np.median(stray):.3f}  p95 {np.percentile(stray, 95):.3f}  "
-          f"at or above the default floor {np.mean(stray >= Retrieval().score_floor):.3f}")  # fmt: skip
-    print(f"indexed {len(records) / indexing:.0f} chunks/s, embedded {len(questions) / embedding:.0f} questions/s, "
-          f"searched {searching / len(questions) * 1e3:.2f} ms a question")  # fmt: skip
+
+
+def _queries(texts: Sequence[str], vectors: Vectors) -> list[Query]:
+    return [Query("bench", "default", v, query_vector(t)) for t, v in zip(texts, vectors, strict=True)]
+
+
+def _rank(order: list[str], relevant: Sequence[str]) -> float:
+    """Return the place of the first relevant document, from 1; infinity where there is none."""
+    return min((order.index(name) + 1.0 for name in relevant if name in order), default=np.inf)
+
+
+def _best(found: Sequence[Sequence[Hit]]) -> NDArray[np.float64]:
+    return np.array([max((relevance(hit) for hit in hits), default=0.0) for hits in found])
+
+
+def main(distractors: int) -> None:
+    """Print the figures."""
+    if not (DATA / "retrieval").is_dir():
+        print(f"retrieval quality is not measured: {DATA}, the development data, is not there")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        found = asyncio.run(measure(DATA, Path(folder), distractors))
+    count = len(found.best)
+    print(f"{count} questions, {found.chunks} chunks")
+    for name, r in found.ranks.items():
+        print(f"{name:12} R@1 {np.mean(r == 1):.4f}  R@5 {np.mean(r <= 5):.4f}  MRR {np.mean(1 / r):.4f}")
+    for name, scores in (("a question", found.best), ("an unrelated request", found.unrelated)):
+        low, median, high = np.percentile(scores, [5, 50, 95])
+        above = np.mean(scores >= Retrieval().score_floor)
+        print(f"best score of {name}: p5 {low:.3f}, median {median:.3f}, p95 {high:.3f}; {above:.1%} reach the floor")
+    print(
+        f"indexed {found.chunks / found.indexing_s:.0f} chunks/s, embedded {count / found.embedding_s:.0f} questions/s, "
+        f"searched {found.searching_s / count * 1e3:.2f} ms a question"
+    )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--distractors", type=int, default=0, help="short messages indexed beside the passages")
-    asyncio.run(main(parser.parse_args().distractors))
+    main(parser.parse_args().distractors)
