@@ -18,6 +18,10 @@ class Settings(ServiceSettings):
     """What drift reads from the environment. The detectors' inner constants are calibrated together and stay in the
     code."""
 
+    # No request waits for this service: on a full machine it lets those go first that one waits for.
+    gather_ms: int = Field(25, description="How long messages are gathered, in and out.", ge=0, le=5000)
+    niceness: int = Field(5, description="How far the process steps back for others, as of nice(1).", ge=0, le=19)
+
     drift_topic_reference: int = Field(
         40, description="Messages with an embedding before a segment's topic is watched.", ge=24, le=1000
     )

@@ -16,6 +16,10 @@ __all__ = ["Settings"]
 class Settings(ServiceSettings):
     """What evaluation reads from the environment."""
 
+    # No request waits for this service: on a full machine it lets those go first that one waits for.
+    gather_ms: int = Field(25, description="How long messages are gathered, in and out.", ge=0, le=5000)
+    niceness: int = Field(5, description="How far the process steps back for others, as of nice(1).", ge=0, le=19)
+
     toxicity_severe: float = Field(
         0.95, description="Score of a single text that alerts, where its team sets none.", gt=0, le=1
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -83,6 +84,7 @@ def run_service(service: str, settings_class: type[S], build: Build) -> int:
         print(f"{service}: {error}", file=sys.stderr)
         return 2
     configure_logging(service, settings.log_level)
+    os.nice(settings.niceness)
     return uvloop.run(_serve(service, settings, build))
 
 
@@ -123,6 +125,7 @@ async def _run(service: str, settings: S, build: Build, stopping: asyncio.Event,
         client_id=f"penstock-{service}",
         session_timeout_ms=settings.session_timeout_ms,
         start_timeout_s=settings.start_timeout_s,
+        gather_ms=settings.gather_ms,
     )
     async with bus:
         config = await ConfigPlane.open(bus, codec, timeout_s=settings.start_timeout_s)

@@ -56,6 +56,13 @@ class ServiceSettings(KafkaSettings):
         description="OpenTelemetry collector; unset: traces are only passed on.",
     )
     session_timeout_ms: int = Field(10_000, description="A dead consumer's partitions move on after this.", ge=1000)
+    gather_ms: int = Field(
+        0,
+        description="How long messages are gathered, in and out; 0 where a request waits for the service.",
+        ge=0,
+        le=5000,
+    )
+    niceness: int = Field(0, description="How far the process steps back for others, as of nice(1).", ge=0, le=19)
     start_timeout_s: float = Field(60.0, description="How long to wait for Kafka and the registry at start.", gt=0)
     stop_timeout_s: float = Field(15.0, description="How long work in flight may take to finish after SIGTERM.", gt=0)
     retry_timeout_s: float = Field(
