@@ -114,6 +114,16 @@ class AppLike(Protocol):
         ...
 
     @property
+    def consumer(self) -> Any:
+        """Its consumer."""
+        ...
+
+    consumer_generation_id: int
+    """Generation of the group."""
+    rebalancing: bool
+    """Whether a rebalance is under way."""
+
+    @property
     def assignor(self) -> Any:
         """Knows which partitions are ours."""
         ...

@@ -26,6 +26,8 @@ __all__ = ["FaustWorker", "PartitionMismatch", "faust_settings", "partition_coun
 log = get_logger(__name__)
 
 _TICK_S = 0.5
+# Faust's consumer asks aiokafka for records with a timeout of 1 s.
+_FETCH_ENDS_S = 1.2
 
 
 class PartitionMismatch(RuntimeError):
@@ -144,6 +146,7 @@ class FaustWorker:
         self._settings = settings
         self._stop_timeout_s = settings.stop_timeout_s
         self._restoring = asyncio.Lock()
+        self._rewound: int | None = None
         self._ready = ready
         self._recovering = {processor.name for processor, table in processors.items() if table is not None}
         for processor, table in processors.items():
@@ -211,13 +214,17 @@ class FaustWorker:
             # Faust calls this after its own recovery and before events flow; what is raised here it would swallow. Where
             # another rebalance follows at once, it calls again without waiting: the last call decides.
             async with self._restoring:
+                generation = self._app.consumer_generation_id
                 try:
                     partitions = self._partitions(changelog.topic)
+                    await self._rewind()
                     # Faust restored a copy of its own, which nobody reads.
                     table.data.clear()
                     await processor.recover(lambda contents: changelog.restore(partitions))
                     self._guard.reset()
                 except Exception as error:
+                    if self._app.rebalancing and self._app.consumer_generation_id != generation:
+                        return  # overtaken by another rebalance, after which this is called again
                     processor.refuse(error)
                     return
             self._recovering.discard(processor.name)
@@ -225,6 +232,27 @@ class FaustWorker:
                 self._ready()
 
         return recovered
+
+    async def _rewind(self) -> None:
+        """Make the source partitions that have no committed offset yet start at their beginning, once a rebalance.
+
+        While Faust pauses partitions, a fetch under way may return records that it then drops: aiokafka is asked for the
+        records of a set that Faust empties meanwhile, and takes an empty set for all. Faust then returns to the committed
+        offsets, but where there is none (or 0) it stays behind the dropped records, and they would never be seen.
+        """
+        consumer = self._app.consumer
+        generation = self._app.consumer_generation_id
+        if generation == self._rewound or not consumer.assignment():
+            return
+        committed = await consumer.seek_to_committed()
+        fresh = {tp for tp, offset in committed.items() if not offset and tp.topic in self._sources}
+        if fresh:
+            # Faust lets the flow go on when this callback is done.
+            consumer.stop_flow()
+            await asyncio.sleep(_FETCH_ENDS_S)
+            earliest = await consumer.earliest_offsets(*fresh)
+            await consumer.seek_wait({tp: earliest[tp] for tp in fresh})
+        self._rewound = generation
 
     def _partitions(self, changelog: str) -> set[int]:
         """Return the partitions of a changelog that are ours.
