@@ -56,8 +56,8 @@ soak: $(VENV)/.development ## The same at a steady rate for fifteen minutes, to 
 
 .PHONY: lock
 lock: $(VENV)/.built ## Pin requirements/*.in again, within what they allow; newer with UPGRADE=1
-	for name in uv main stack dev embedder; do \
-	  no_deps=; [ "$$name" != embedder ] || no_deps=--no-deps; \
+	@for name in uv main stack dev embedder; do \
+	  echo "pinning $(REQUIREMENTS)/$$name.txt"; no_deps=; [ "$$name" != embedder ] || no_deps=--no-deps; \
 	  $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	    --python-version 3.11 $$no_deps $(if $(UPGRADE),--upgrade) \
 	    $(REQUIREMENTS)/$$name.in --output-file $(REQUIREMENTS)/$$name.txt; \
@@ -65,7 +65,7 @@ lock: $(VENV)/.built ## Pin requirements/*.in again, within what they allow; new
 
 .PHONY: clean
 clean: ## Stop the local stacks and delete them with the environment and every cache
-	for folder in .penstock/*/; do \
+	@for folder in .penstock/*/; do \
 	  [ -d "$$folder" ] && [ -x $(BIN)/penstock ] || continue; \
 	  $(BIN)/penstock stack down --purge --name "$$(basename "$$folder")"; \
 	done
