@@ -13,6 +13,7 @@ from penstock.contracts.codec import Codec
 from penstock.stateful import (
     Checkpointing,
     FaustWorker,
+    IdLimits,
     Logic,
     StallGuard,
     StatefulProcessor,
@@ -117,6 +118,9 @@ async def evaluation_worker(
         guard=guard,
         checkpointing=Checkpointing(
             interval_s=settings.checkpoint_interval_s,
+            # Most keys are remembered results, which are read again only where feedback comes.
+            max_clean_states=2_000,
+            recent_ids=IdLimits(capacity=16_384),
             dead_letter_ratio=settings.dlq_max_ratio,
             dead_letter_window=settings.dlq_min_messages,
         ),

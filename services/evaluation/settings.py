@@ -29,7 +29,7 @@ class Settings(ServiceSettings):
     alert_repeat_s: float = Field(600.0, description="An alert about one condition is not repeated before.", ge=0)
     grounded_from: float = Field(0.8, description="Share of supported content words of a grounded answer.", ge=0, le=1)
     remembered_results: int = Field(
-        16_384, description="Results a partition keeps for later feedback; one costs about 0.7 kB.", ge=1
+        8_192, description="Results a partition keeps for later feedback; one costs about 0.7 kB.", ge=1
     )
     checkpoint_interval_s: float = Field(0.2, description="Longest time between two checkpoints.", gt=0, le=10)
 

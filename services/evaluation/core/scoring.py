@@ -39,7 +39,7 @@ class ScoringRules:
     """
 
     grounded_from: float = 0.8
-    remembered: int = 16_384
+    remembered: int = 8_192
     watch: WatchRules = field(default_factory=WatchRules)
 
 
