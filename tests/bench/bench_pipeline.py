@@ -22,7 +22,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -59,6 +59,8 @@ class Run:
     p50: float
     p95: float
     p99: float
+    behind_s: float = float("nan")
+    """Seconds after the last result until the last request was also priced and scored."""
 
 
 async def drive(rate: int, seconds: float, send: Send, reader: RawReader, identity: Callable[[object], str]) -> Run:
@@ -150,10 +152,22 @@ async def whole_flow(settings: KafkaSettings, codec: Codec, rates: Sequence[int]
         await drive(*WARM_UP, send, reader, identity)
         runs = []
         for rate in rates:
-            runs.append(await drive(rate, seconds, send, reader, identity))
-            await asyncio.sleep(3)
+            behind = await bus.read(["costs", "evaluations"], from_end=True)
+            run = await drive(rate, seconds, send, reader, identity)
+            runs.append(replace(run, behind_s=await caught_up(behind, 2 * run.sent)))
+            await behind.close()
         await reader.close()
     return runs
+
+
+async def caught_up(reader: RawReader, count: int) -> float:
+    """Return how long it takes until ``reader`` has seen ``count`` messages."""
+    start, seen = time.perf_counter(), 0
+    while seen < count:
+        seen += len(await reader.poll(0.5))
+        if time.perf_counter() - start > 120:
+            raise TimeoutError(f"only {seen} of {count} costs and evaluations after two minutes")
+    return time.perf_counter() - start
 
 
 def a_request(request_id: str) -> LlmRequest:
@@ -189,12 +203,23 @@ def cpu_seconds(pids: Mapping[str, int]) -> dict[str, float]:
 
 
 def show(console: Console, raw: Sequence[Run], flow: Sequence[Run]) -> None:
-    table = Table("rate/s", "", "answered", "achieved/s", "p50 ms", "p95 ms", "p99 ms", title="Pass-through, two cores")
+    table = Table(
+        "rate/s",
+        "",
+        "answered",
+        "achieved/s",
+        "p50 ms",
+        "p95 ms",
+        "p99 ms",
+        "priced and scored",
+        title="Pass-through, two cores",
+    )
     for one, other in zip(raw, flow, strict=True):
         for name, run in (("raw relay", one), ("penstock", other)):
             table.add_row(
                 str(run.rate), name, f"{run.answered}/{run.sent}", f"{run.achieved:.0f}",
                 f"{run.p50:.1f}", f"{run.p95:.1f}", f"{run.p99:.1f}",
+                "" if run is one else f"{run.behind_s:.1f} s after",
             )  # fmt: skip
         table.add_row(
             "", "ratio", "", "", f"{other.p50 / one.p50:.2f}", f"{other.p95 / one.p95:.2f}", f"{other.p99 / one.p99:.2f}",

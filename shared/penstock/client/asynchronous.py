@@ -19,7 +19,7 @@ from opentelemetry import propagate
 
 from penstock.bus import KafkaBus, Partition, Producer, Transport
 from penstock.bus.offsets import OffsetTracker
-from penstock.bus.types import RawReader
+from penstock.bus.types import RawConsumer, RawReader
 from penstock.clock import Clock, SystemClock
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.codec import Codec, Invalid, Undecodable
@@ -68,6 +68,7 @@ class Client:
         self._follower: asyncio.Task[None] | None = None
         self._results: OrderedDict[str, LlmResult] = OrderedDict()
         self._waiters: dict[str, list[asyncio.Future[LlmResult]]] = {}
+        self._reading: set[RawConsumer] = set()
 
     async def __aenter__(self) -> Client:
         """Connect.
@@ -92,6 +93,9 @@ class Client:
         if self._follower is not None:
             self._follower.cancel()
             await asyncio.gather(self._follower, return_exceptions=True)
+        # An iteration that was left by `break` is closed when Python gets to it, which may be after the loop has ended.
+        while self._reading:
+            await self._reading.pop().close()
         if self._own_bus is not None:
             await self._own_bus.close()
 
@@ -254,6 +258,7 @@ class Client:
             tracker.forget()
 
         consumer = await transport.subscribe(group, ["llm-results"], revoked, lambda: None)
+        self._reading.add(consumer)
         seen: OrderedDict[str, None] = OrderedDict()
         try:
             while True:
@@ -274,8 +279,10 @@ class Client:
                     await consumer.commit(offsets)
                     tracker.committed(offsets)
         finally:
-            await consumer.commit(tracker.committable())
-            await consumer.close()
+            if consumer in self._reading:
+                self._reading.discard(consumer)
+                await consumer.commit(tracker.committable())
+                await consumer.close()
 
     async def _follow(self, reader: RawReader) -> None:
         _, codec = self._connected()
