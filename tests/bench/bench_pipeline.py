@@ -211,7 +211,7 @@ def show(console: Console, raw: Sequence[Run], flow: Sequence[Run]) -> None:
         "p50 ms",
         "p95 ms",
         "p99 ms",
-        "priced and scored",
+        "books behind s",
         title="Pass-through, two cores",
     )
     for one, other in zip(raw, flow, strict=True):
@@ -219,7 +219,7 @@ def show(console: Console, raw: Sequence[Run], flow: Sequence[Run]) -> None:
             table.add_row(
                 str(run.rate), name, f"{run.answered}/{run.sent}", f"{run.achieved:.0f}",
                 f"{run.p50:.1f}", f"{run.p95:.1f}", f"{run.p99:.1f}",
-                "" if run is one else f"{run.behind_s:.1f} s after",
+                "" if run is one else f"{run.behind_s:.1f}",
             )  # fmt: skip
         table.add_row(
             "", "ratio", "", "", f"{other.p50 / one.p50:.2f}", f"{other.p95 / one.p95:.2f}", f"{other.p99 / one.p99:.2f}",
@@ -229,7 +229,7 @@ def show(console: Console, raw: Sequence[Run], flow: Sequence[Run]) -> None:
 
 
 async def main(rates: Sequence[int], seconds: float) -> None:
-    console = Console()
+    console = Console(width=110)
     state = Path(tempfile.mkdtemp(prefix="penstock-bench-"))
     stack = Stack.open("bench", state)
     stack.up()
