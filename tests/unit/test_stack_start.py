@@ -7,9 +7,11 @@ import socket
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import psutil
 import pytest
 from penstock.stack import Stack, StackError, process
 from penstock.stack.artifacts import ArtifactStore
@@ -112,7 +114,8 @@ def test_it_gives_up_when_every_port_is_taken(make: Made) -> None:
 
 def test_anothers_server_on_the_port_is_not_taken_for_the_part(make: Made) -> None:
     """The thief greets as the part would, so asking it alone would prove nothing."""
-    greeter = Greeter(program="import time; time.sleep(600)")
+    program = f"import time; time.sleep(600) # {uuid.uuid4().hex}"
+    greeter = Greeter(program=program)
     greeter.start_timeout_s = 1.0
     stack = make(greeter)
     ready = threading.Event()
@@ -131,6 +134,8 @@ def test_anothers_server_on_the_port_is_not_taken_for_the_part(make: Made) -> No
     for impostor in impostors:
         impostor.kill()
         impostor.wait()
+    # Every try has been ended, not only the last.
+    assert [p.pid for p in psutil.process_iter(["cmdline"]) if program in (p.info["cmdline"] or [])] == []
 
 
 def test_after_a_stop_the_old_port_is_kept_if_it_is_free_else_left(make: Made) -> None:

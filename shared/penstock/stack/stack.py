@@ -273,6 +273,8 @@ class Stack:
                 if crashed or part.name in self._fixed or not lost or attempt == _PORT_ATTEMPTS - 1:
                     raise
                 note(part.name, f"port {lost[0]} was taken meanwhile, trying another")
+                # A process that lost its port may live on without it.
+                self._stop(part, lambda name, text: None)
         note(part.name, f"ready at {part.address(ports)}")
 
     def _choose_ports(self, part: Part, before: PartRecord, *, must_keep: bool) -> dict[str, int]:
