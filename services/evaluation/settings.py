@@ -27,7 +27,7 @@ class Settings(ServiceSettings):
     toxicity_rate_texts: int = Field(50, description="Texts the window must hold before the share counts.", ge=1)
     toxicity_window_s: float = Field(600.0, description="Window of the share, seconds of event time.", ge=60)
     alert_repeat_s: float = Field(600.0, description="An alert about one condition is not repeated before.", ge=0)
-    grounded_from: float = Field(0.8, description="Share of supported content words of a grounded answer.", ge=0, le=1)
+    grounded_from: float = Field(0.6, description="Support by its passages of a grounded answer.", ge=0, le=1)
     remembered_results: int = Field(
         8_192, description="Results a partition keeps for later feedback; one costs about 0.7 kB.", ge=1
     )

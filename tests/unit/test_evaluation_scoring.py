@@ -16,7 +16,6 @@ from penstock.contracts.envelope import event_id
 from penstock.contracts.records import Alert, Context, Evaluation, Feedback, LlmResult, Passage, Record, Score
 
 from services.evaluation.adapters import load_toxicity
-from services.evaluation.core.groundedness import groundedness
 from services.evaluation.core.scoring import ScoringRules, scoring
 from services.evaluation.core.watch import WatchRules
 
@@ -100,15 +99,11 @@ def test_an_answer_that_quotes_passages_is_checked_against_them() -> None:
     scores = Processor().scores(
         result("How?", "The garbage collector breaks cycles in 3 generations.", citations=[passage])
     )
-    assert scores["groundedness", "answer"].score == 1.0
+    assert 0.6 <= scores["groundedness", "answer"].score < 1.0
+    assert scores["groundedness", "answer"].label == "grounded"
     scores = Processor().scores(result("How?", "Elephants migrate across 7 oceans every winter.", citations=[passage]))
     assert (scores["groundedness", "answer"].score, scores["groundedness", "answer"].label) == (0.0, "ungrounded")
     assert ("groundedness", "answer") not in Processor().scores(result("How?", "It runs."))
-
-
-def test_groundedness_by_hand() -> None:
-    assert groundedness("Cats chase 3 mice", ["The cat chased the mice."]) == pytest.approx(0.75)
-    assert groundedness("Is it?", ["anything"]) is None
 
 
 def test_feedback_teaches_through_the_remembered_request() -> None:

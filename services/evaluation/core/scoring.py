@@ -14,10 +14,9 @@ from penstock.config.kinds import Team
 from penstock.contracts.envelope import derive
 from penstock.contracts.records import Evaluation, Feedback, LlmResult, LogRange, Score
 from penstock.stateful import Logic, Lookup
+from penstock.text import groundedness
 
 from services.evaluation.core.alerts import log_range
-from services.evaluation.core.groundedness import VERSION as GROUNDEDNESS_VERSION
-from services.evaluation.core.groundedness import groundedness
 from services.evaluation.core.learning import Learned, Lesson, learn
 from services.evaluation.core.toxicity import Scored, ToxicityModel
 from services.evaluation.core.watch import Observation, Watch, WatchRules, observe
@@ -33,12 +32,12 @@ class ScoringRules:
     """Parameters of the evaluators.
 
     Attributes:
-        grounded_from: share of supported content words from which an answer counts as grounded.
+        grounded_from: support by the passages from which an answer counts as grounded.
         remembered: results a partition keeps the features of, for feedback that comes later. One costs about 0.7 kB.
         watch: rules of the alerts.
     """
 
-    grounded_from: float = 0.8
+    grounded_from: float = 0.6
     remembered: int = 8_192
     watch: WatchRules = field(default_factory=WatchRules)
 
@@ -101,16 +100,16 @@ def scoring(model: ToxicityModel, rules: ScoringRules, team_of: Callable[[str], 
             for subject, s in scored.items()
         ]
         if result.citations and result.content:
-            share = groundedness(result.content, (passage.text for passage in result.citations))
-            if share is not None:
-                label = "grounded" if share >= rules.grounded_from else "ungrounded"
+            support = groundedness.support(result.content, (passage.text for passage in result.citations))
+            if support is not None:
+                label = "grounded" if support.score >= rules.grounded_from else "ungrounded"
                 scores.append(
                     Score(
                         name="groundedness",
                         subject="answer",
-                        score=round(share, 6),
+                        score=round(support.score, 6),
                         label=label,
-                        version=GROUNDEDNESS_VERSION,
+                        version=groundedness.VERSION,
                     )
                 )
         return Evaluation(

@@ -1,0 +1,1 @@
+"""Pure judgements of texts that more than one service makes."""
