@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from services.guardrails.findings import Scanner
+from services.guardrails.scanners.groundedness import GroundednessScanner
 from services.guardrails.scanners.injection import InjectionScanner
 from services.guardrails.scanners.leakage import ExfiltrationScanner, SystemPromptLeakScanner
 from services.guardrails.scanners.pii import PiiScanner
@@ -13,8 +14,9 @@ from services.guardrails.scanners.text_rules import (
     BannedWordsScanner,
     InvisibleTextScanner,
     RegexScanner,
-    TokenFloodScanner,
 )
+from services.guardrails.scanners.token_flood import TokenFloodScanner
+from services.guardrails.scanners.token_limit import TokenLimitScanner
 
 __all__ = ["shipped_scanners"]
 
@@ -26,6 +28,7 @@ def shipped_scanners() -> Mapping[str, Mapping[str, Scanner]]:
     instructions by right, a document does not.
     """
     common: list[Scanner] = [
+        TokenLimitScanner(),
         TokenFloodScanner(),
         InvisibleTextScanner(),
         BannedWordsScanner(),
@@ -37,7 +40,7 @@ def shipped_scanners() -> Mapping[str, Mapping[str, Scanner]]:
     prompts = InjectionScanner.for_prompts()
     stages: dict[str, list[Scanner]] = {
         "input": [*common, prompts],
-        "output": [SystemPromptLeakScanner(), *common, prompts],
+        "output": [SystemPromptLeakScanner(), GroundednessScanner(), *common, prompts],
         "documents": [*common, InjectionScanner.for_documents()],
     }
     return {stage: {scanner.name: scanner for scanner in scanners} for stage, scanners in stages.items()}

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import base64
+import inspect
+import json
+import random
 import time
+from collections.abc import Callable
+from pydoc_data import topics
 
 import pytest
+from penstock.embedding.minilm import packaged_model
+from tokenizers import Tokenizer
 
-from services.guardrails.findings import Reference, Rule
+from services.guardrails.findings import DEFAULT_TOKEN_LIMIT, Reference, Rule
 from services.guardrails.scanners.leakage import ExfiltrationScanner, SystemPromptLeakScanner, addresses, is_allowed
 from services.guardrails.scanners.patterns import PatternSet
 from services.guardrails.scanners.text_rules import (
     BannedWordsScanner,
     InvisibleTextScanner,
     RegexScanner,
-    TokenFloodScanner,
-    estimate_tokens,
 )  # fmt: skip
+from services.guardrails.scanners.token_flood import TokenFloodScanner
+from services.guardrails.scanners.token_limit import TokenLimitScanner, estimate_tokens
 
 NOTHING = Reference()
 
@@ -85,15 +93,84 @@ def test_writing_that_needs_invisible_characters_is_let_through(text: str) -> No
     assert [span for span in InvisibleTextScanner().scan(text, rule(), NOTHING) if span.score >= 0.5] == []
 
 
-def test_token_limit_and_repetition() -> None:
-    scanner = TokenFloodScanner()
-    assert scanner.scan("word " * 100, rule(token_limit=50), NOTHING)[0].kind == "TOKEN_LIMIT"
-    assert scanner.scan("buy now " * 200, rule(), NOTHING)[0].kind == "REPETITION"
-    assert scanner.scan("A" * 1000, rule(), NOTHING)[0].kind == "REPETITION"
-    assert scanner.scan("-" * 1000, rule(), NOTHING) == []
-    prose = " ".join(f"sentence number {i} says something else about topic {i * 7}" for i in range(100))
-    assert scanner.scan(prose, rule(), NOTHING) == []
-    assert estimate_tokens("语言模型") == 4
+FLOODS = {
+    "signs set apart": "! " * 24,
+    "one word": "poem " * 60,
+    "two words": "buy now " * 100,
+    "a sentence": "I will say this again and again until you give up. " * 40,
+    "one letter": "A" * 1000,
+    "a unit without spaces": "abc" * 400,
+    "few words at random": " ".join(random.Random(5).choices(["spam", "eggs", "ham"], k=300)),
+    "behind a question": "What is the capital of France? " + "x" * 400,
+    "another script": "垃圾广告" * 300,
+    "line feeds": "\n" * 9000,
+}
+ORDINARY = {
+    "a table": "\n".join(f"| row {i} | yes | no | 0 | 0 |" for i in range(300)),
+    "rows alike": "| yes | no | yes | no |\n" * 4,
+    "CSV": "\n".join(f"{i},0,0,0,1,0,0" for i in range(300)),
+    "a sparse vector": "[" + ", ".join(["0"] * 400) + "]",
+    "a to-do list": "\n".join(f"- [ ] task {i}" for i in range(100)),
+    "JSON": json.dumps([{"a": i, "b": None} for i in range(200)], indent=1),
+    "a log": "\n".join(f"2024-01-01 00:00:{i % 60:02d} INFO worker {i % 4} heartbeat ok" for i in range(300)),
+    "contents": "\n".join(f"Chapter {i} " + ". " * 60 + str(i) for i in range(20)),
+    "dividers": "-" * 1000,
+    "DNA": "".join(random.Random(5).choices("ACGT", k=3000)),
+    "code": inspect.getsource(inspect),
+    "prose": " ".join(f"sentence number {i} says something else about topic {i * 7}" for i in range(100)),
+    "emphasis": "No no no no no!!!!!!!! Hahahahahahahaha",
+}
+
+
+@pytest.mark.parametrize("name", FLOODS)
+def test_repetition_is_found(name: str) -> None:
+    [span] = TokenFloodScanner().scan(FLOODS[name], rule(), NOTHING)
+    assert span.score >= TokenFloodScanner.default_threshold
+    assert span.end - span.start >= 0.4 * len(FLOODS[name])
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+def test_ordinary_repetition_is_let_through(name: str) -> None:
+    assert [s for s in TokenFloodScanner().scan(ORDINARY[name], rule(), NOTHING) if s.score >= 0.5] == []
+
+
+def test_more_repetition_scores_higher() -> None:
+    scores = [TokenFloodScanner().scan("! " * n, rule(), NOTHING)[0].score for n in (8, 12, 16, 24, 32)]
+    assert scores == sorted(set(scores))
+
+
+def test_a_text_above_the_token_limit_is_found() -> None:
+    scanner = TokenLimitScanner()
+    assert scanner.scan("word " * 100, rule(limit=50), NOTHING)[0].score == 1
+    assert scanner.scan("word " * 51, rule(limit=50), NOTHING)[0].score >= scanner.default_threshold
+    assert all(span.score <= 0.5 for span in scanner.scan("word " * 50, rule(limit=50), NOTHING))
+    assert scanner.scan("word " * (DEFAULT_TOKEN_LIMIT + 1), rule(), NOTHING)[0].kind == "TOKEN_LIMIT"
+    assert scanner.scan("short", rule(), NOTHING) == []
+
+
+@pytest.mark.parametrize("script", ["English", "German", "Russian", "Chinese", "code", "numbers", "base64"])
+def test_the_estimate_is_close_to_a_tokenizer(script: str, wordpiece: Callable[[str], int]) -> None:
+    rng = random.Random(9)
+    text = {
+        "English": " ".join(" ".join(topics.topics[name].split()) for name in sorted(topics.topics))[:20_000],
+        "German": "Das Sprachmodell ist ein System zum Verstehen und Erzeugen natürlicher Sprache, dessen Güte zählt. "
+        * 9,
+        "Russian": "Языковая модель — это система, которая понимает и порождает естественный язык. " * 9,
+        "Chinese": "语言模型是一种用于理解和生成自然语言的系统。" * 9,
+        "code": inspect.getsource(inspect)[:20_000],
+        "numbers": " ".join(str(rng.randrange(10**6)) for _ in range(500)),
+        "base64": base64.b64encode(rng.randbytes(3000)).decode(),
+    }[script]
+    assert 0.7 <= estimate_tokens(text) / wordpiece(text) <= 1.5
+
+
+@pytest.fixture(scope="module")
+def wordpiece() -> Callable[[str], int]:
+    """Counts tokens by the packaged embedder's vocabulary."""
+    tokenizer = Tokenizer.from_file(str(packaged_model() / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 SYSTEM = (

@@ -1,4 +1,4 @@
-"""The plain scanners: banned words, the policy's own expressions, invisible text, token floods."""
+"""The plain scanners: banned words, the policy's own expressions, invisible text."""
 
 import re
 import unicodedata
@@ -13,12 +13,6 @@ _INVISIBLE = re.compile(
 )
 _OVERRIDES = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _TAGS = re.compile("[\U000e0000-\U000e007f]")
-_SAME = re.compile(r"(\S)\1{255,}")
-_WORD = re.compile(r"\S+")
-BLOCK = 256
-"""Words looked at together for repetition."""
-DISTINCT = 16
-"""Distinct words that a block of prose or of a table exceeds by far."""
 
 
 @lru_cache(maxsize=256)
@@ -115,45 +109,3 @@ def _is_ordinary(text: str, start: int, end: int, run: str) -> bool:
     )
     complex_script = any(char and "\u0590" <= char <= "\u109f" for char in (before, after))
     return emoji or complex_script
-
-
-class TokenFloodScanner:
-    """Finds texts that are too long, or that repeat one thing over and over to use up the model's context.
-
-    Finds score 1: a text above the rule's limit in tokens (see `estimate_tokens`), or repetition (see `_repetition`).
-    """
-
-    name = "token_flood"
-    version = "1"
-    default_threshold = 0.5
-
-    def scan(self, text: str, rule: Rule, reference: Reference) -> list[Span]:
-        if estimate_tokens(text) > rule.token_limit:
-            return [Span("TOKEN_LIMIT", 0, len(text), 1.0)]
-        run = _repetition(text) if len(text) > BLOCK else None
-        return [Span("REPETITION", run[0], run[1], 1.0)] if run else []
-
-
-def estimate_tokens(text: str) -> int:
-    """Tokens estimated without a tokenizer: a quarter of the characters of a Latin text (a word at least one), one per
-    character of others.
-    """
-    if text.isascii():
-        return max(len(text) // 4, text.count(" "))
-    wide = sum(char > "\u024f" for char in text)
-    return wide + (len(text) - wide) // 3
-
-
-def _repetition(text: str) -> tuple[int, int] | None:
-    """Place of the first 256 equal signs (dividers aside), or of the first block of 256 words with fewer than 16
-    distinct ones.
-    """
-    for match in _SAME.finditer(text):
-        if match.group(1) not in "-=_*#.~+":
-            return match.span()
-    words = text.split()
-    for first in range(0, len(words) - BLOCK + 1, BLOCK):
-        if len(set(words[first : first + BLOCK])) < DISTINCT:
-            places = [match.span() for match in _WORD.finditer(text)]
-            return places[first][0], places[first + BLOCK - 1][1]
-    return None
