@@ -9,9 +9,12 @@ from penstock.service import Runtime, run_service
 from redis.asyncio import Redis
 
 from services.guardrails.adapters import RedisReleases, fingerprint_key
-from services.guardrails.app import Judge, document_hop, release_hop, request_hop
+from services.guardrails.app import document_hop, end_overdue_reviews, release_hop, request_hop, review_hop
+from services.guardrails.held_texts import RedisReviews, RedisVault
+from services.guardrails.judge import Judge
 from services.guardrails.registry import shipped_scanners
 from services.guardrails.screening import Limits
+from services.guardrails.sealing import Seal
 from services.guardrails.settings import Settings
 
 
@@ -23,13 +26,17 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
     configured = settings.guardrails_fingerprint_key
     key = await fingerprint_key(redis, configured.get_secret_value() if configured else None)
     judge = Judge(runtime.config, shipped_scanners(), key, runtime.clock)
+    seal, clock, batch = Seal(key), runtime.clock, settings.guardrails_max_batch
+    releases = RedisReleases(redis, settings.release_ttl_s)
+    vault = RedisVault(redis, seal, settings.pseudonym_ttl_s)
+    reviews = RedisReviews(redis, seal, runtime.codec)
     limits = Limits(settings.guardrails_max_chars, settings.guardrails_time_budget_s)
     document_limits = Limits(settings.guardrails_document_max_chars, settings.guardrails_document_time_budget_s)
+    runtime.background(end_overdue_reviews(reviews, runtime.producer(), clock, runtime.stopping))
     return [
-        request_hop(judge, limits, runtime.clock, settings.guardrails_max_batch),
-        release_hop(
-            judge, RedisReleases(redis, settings.release_ttl_s), limits, runtime.clock, settings.guardrails_max_batch
-        ),
+        request_hop(judge, vault, reviews, limits, clock, batch),
+        release_hop(judge, releases, vault, reviews, limits, clock, batch),
+        review_hop(reviews, releases, clock, batch),
         document_hop(judge, runtime.config, document_limits),
     ]
 

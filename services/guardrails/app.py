@@ -1,90 +1,43 @@
-"""The shell of guardrails: three hops, each decode -> judge -> emit, with one round trip to Redis a batch at the
-release gate.
-"""
+"""The shell of guardrails: hops that decode, judge and emit, with one round trip to Redis a batch at the release gate."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from penstock.bus import Emit, Event, Hop, Outcome, Reject
+from penstock.bus import Emit, Event, Hop, Outcome, Producer, Reject, Transient
 from penstock.clock import Clock
-from penstock.config.kinds import Policy, Team
 from penstock.contracts.envelope import request_key
-from penstock.contracts.records import AdmittedRequest, Completion, Document, LlmResult, Refusal, Status
+from penstock.contracts.records import (
+    AdmittedRequest,
+    Completion,
+    Document,
+    LlmResult,
+    Refusal,
+    ReviewDecision,
+    Status,
+)
 from penstock.telemetry import get_logger, metrics
 
 from services.guardrails import core
 from services.guardrails.adapters import Releases
-from services.guardrails.findings import Reference
-from services.guardrails.policy import CompiledPolicy, Scanners, compile_policy
-from services.guardrails.screening import Limits, Segment, screen
+from services.guardrails.held_texts import Reviews, Vault
+from services.guardrails.judge import Configuration, Judge
+from services.guardrails.masking import has_pseudonyms
+from services.guardrails.reasons import reason_of
+from services.guardrails.reviews import decided, undecided
+from services.guardrails.screening import Limits
 
-__all__ = ["Judge", "document_hop", "release_hop", "request_hop"]
+__all__ = ["document_hop", "end_overdue_reviews", "release_hop", "request_hop", "review_hop"]
 
 log = get_logger(__name__)
 
-# Texts above this go to a thread, so that one long document does not hold up the requests beside it.
-_THREAD_ABOVE_CHARS = 20_000
+_SWEEP_S = 1.0
 
 
-class Configuration(Protocol):
-    """What guardrails ask of the config plane."""
-
-    def policy(self, name: str) -> Policy | None: ...
-    def team(self, name: str) -> Team | None: ...
-
-
-class Judge:
-    """Screens texts under the policies in force; a policy is compiled once per version."""
-
-    def __init__(self, config: Configuration, scanners: Scanners, fingerprint_key: bytes, clock: Clock) -> None:
-        self._config = config
-        self._scanners = scanners
-        self._key = fingerprint_key
-        self._clock = clock
-        self._compiled: dict[str, CompiledPolicy] = {}
-
-    def policy(self, name: str) -> CompiledPolicy | None:
-        """The policy in force under ``name``, or None where none is published.
-
-        Raises:
-            ValueError: it names a scanner that this version does not have.
-        """
-        policy = self._config.policy(name)
-        if policy is None:
-            return None
-        compiled = self._compiled.get(name)
-        if compiled is None or compiled.version != policy.version:
-            compiled = self._compiled[name] = compile_policy(policy, self._scanners)
-        return compiled
-
-    async def judge(
-        self,
-        stage: str,
-        policy: CompiledPolicy,
-        segments: Sequence[Segment],
-        limits: Limits,
-        reference: Reference | None = None,
-    ) -> core.Judged:
-        """Screen the segments of one event at a stage: input, output or documents."""
-        arguments = (segments, policy.stages[stage], reference or Reference(), limits, self._clock.monotonic)
-        if sum(len(segment.text) for segment in segments) > _THREAD_ABOVE_CHARS:
-            screening = await asyncio.to_thread(screen, *arguments)
-        else:
-            screening = screen(*arguments)
-        metrics.SCREENED.labels(stage, screening.action).inc()
-        metrics.SCREEN_SECONDS.labels(stage).observe(screening.elapsed_s)
-        for finding in screening.findings:
-            metrics.FINDINGS.labels(stage, finding.scanner, finding.action).inc()
-        for scanner, reason in screening.errors.items():
-            log.warning("scanner failed", stage=stage, scanner=scanner, reason=reason)
-        return core.Judged(screening, policy, self._key, self._clock.now())
-
-
-def request_hop(judge: Judge, limits: Limits, clock: Clock, max_batch: int) -> Hop:
-    """Return the hop requests-admitted -> requests-screened or refusals, and verdicts."""
+def request_hop(judge: Judge, vault: Vault, reviews: Reviews, limits: Limits, clock: Clock, max_batch: int) -> Hop:
+    """Return the hop requests-admitted -> requests-screened, refusals or reviews, and verdicts."""
 
     async def handle(events: Sequence[Event[AdmittedRequest]]) -> Sequence[Outcome]:
         return [await one(event.record) for event in events]
@@ -105,11 +58,18 @@ def request_hop(judge: Judge, limits: Limits, clock: Clock, max_batch: int) -> H
         if policy is None:
             reason = f"the policy {context.policy_name!r} is not published; run `penstock config apply`"
             return [core.ended_request(request, Status.FAILED, "unknown_policy", reason, now)]
-        judged = await judge.judge("input", policy, core.request_segments(request), limits)
+        judged = await judge.judge("input", policy, core.request_segments(request), limits, request.request_id)
+        screened = core.screened_request(request, judged)
         if judged.screening.action == "block":
-            metrics.REFUSED.labels("guardrails", core.code_of(judged.screening)).inc()
-            log.info("request blocked", request_id=request.request_id, code=core.code_of(judged.screening))
-        return core.screened_request(request, judged)
+            code, _ = reason_of(judged.screening)
+            metrics.REFUSED.labels("guardrails", code).inc()
+            log.info("request blocked", request_id=request.request_id, code=code)
+        # Kept before anything is emitted: whoever comes to read them finds them.
+        if screened.pseudonyms:
+            await vault.put(request.tenant_id, request.request_id, screened.pseudonyms)
+        if screened.held is not None:
+            await reviews.hold(screened.held)
+        return screened.emits
 
     def failed(event: Event[Any], error: Exception) -> Sequence[Emit]:
         reason = "guardrails could not process the request; it is among the dead letters of guardrails"
@@ -125,40 +85,48 @@ def request_hop(judge: Judge, limits: Limits, clock: Clock, max_batch: int) -> H
     )
 
 
-def release_hop(judge: Judge, releases: Releases, limits: Limits, clock: Clock, max_batch: int) -> Hop:
-    """Return the release gate: completions and refusals -> llm-results, one result a request, and verdicts."""
+def release_hop(
+    judge: Judge,
+    releases: Releases,
+    vault: Vault,
+    reviews: Reviews,
+    limits: Limits,
+    clock: Clock,
+    max_batch: int,
+) -> Hop:
+    """Return the release gate: completions and refusals -> llm-results, one result a request, and verdicts.
+
+    An answer may also be held for a person (reviews) or asked for once more (requests-repeated).
+    """
 
     async def handle(events: Sequence[Event[Completion | Refusal]]) -> Sequence[Outcome]:
         ready = [await one(event.record) for event in events]
-        won = await releases.claim([(result.tenant_id, result.request_id, result.event_id) for result, _ in ready])
-        outcomes: list[Outcome] = []
-        for (result, verdicts), first in zip(ready, won, strict=True):
-            if first:
-                waited = (clock.now() - result.context.requested_at).total_seconds()
-                metrics.END_TO_END_SECONDS.labels(result.status).observe(max(0.0, waited))
-                key = request_key(result.context, result.request_id)
-                outcomes.append([*verdicts, Emit("llm-results", key, result)])
-            else:
-                log.info("request had ended already", request_id=result.request_id, status=result.status)
-                outcomes.append(verdicts)
-        return outcomes
+        return await _claimed(ready, releases, clock)
 
-    async def one(record: Completion | Refusal) -> tuple[LlmResult, list[Emit]]:
+    async def one(record: Completion | Refusal) -> core.Released:
         if isinstance(record, Refusal):
-            return core.released_refusal(record, clock.now()), []
+            return core.Released(core.released_refusal(record, clock.now()))
         try:
             policy = judge.policy(record.context.policy_name)
             if policy is None or not core.has_answer(record):
                 return core.released(record, None)
-            return core.released(
-                record,
-                await judge.judge(
-                    "output", policy, core.output_segments(record), limits, core.output_reference(record)
-                ),
+            canary = core.canary_of(judge.key, record.request_id) if policy.canary else ""
+            segments = core.output_segments(record)
+            judged = await judge.judge(
+                "output", policy, segments, limits, record.request_id, core.output_reference(record, canary)
             )
+            pseudonyms = {}
+            if any(has_pseudonyms(segment.text) for segment in segments):
+                pseudonyms = dict(await vault.open(record.tenant_id, record.request_id))
+            released = core.released(record, judged, pseudonyms)
+            if released.held is not None:
+                await reviews.hold(released.held)
+            return released
+        except Transient:
+            raise
         except Exception as error:  # Without a result the request would never end; the answer itself stays unreleased.
             log.error("answer could not be judged", request_id=record.request_id, exc_info=error)
-            return core.unjudged(record, clock.now()), []
+            return core.Released(core.unjudged(record, clock.now()))
 
     def failed(event: Event[Any], error: Exception) -> Sequence[Emit]:
         # Reached only where the result, already claimed under this very event_id, could not be encoded.
@@ -178,6 +146,81 @@ def release_hop(judge: Judge, releases: Releases, limits: Limits, clock: Clock, 
         failed=failed,
         max_batch=max_batch,
     )
+
+
+async def _claimed(ready: Sequence[core.Released], releases: Releases, clock: Clock) -> list[Outcome]:
+    """What is emitted of each: the result only where it is the one that ends its request."""
+    results = [released.result for released in ready if released.result is not None]
+    won = iter(await releases.claim([(result.tenant_id, result.request_id, result.event_id) for result in results]))
+    outcomes: list[Outcome] = []
+    for released in ready:
+        result = released.result
+        if result is None:
+            outcomes.append(released.emits)
+        elif next(won):
+            outcomes.append([*released.emits, _ending(result, clock)])
+        else:
+            log.info("request had ended already", request_id=result.request_id, status=result.status)
+            outcomes.append(released.emits)
+    return outcomes
+
+
+def _ending(result: LlmResult, clock: Clock) -> Emit:
+    waited = (clock.now() - result.context.requested_at).total_seconds()
+    metrics.END_TO_END_SECONDS.labels(result.status).observe(max(0.0, waited))
+    return Emit("llm-results", request_key(result.context, result.request_id), result)
+
+
+def review_hop(reviews: Reviews, releases: Releases, clock: Clock, max_batch: int) -> Hop:
+    """Return the hop review-decisions -> what was held goes on, or the request ends; and the person's verdict."""
+
+    async def handle(events: Sequence[Event[ReviewDecision]]) -> Sequence[Outcome]:
+        return [await one(event.record) for event in events]
+
+    async def one(decision: ReviewDecision) -> Outcome:
+        held = await reviews.take(decision)
+        if held is None:
+            return Reject(
+                "review_not_open",
+                f"nothing is held under review {decision.review_id!r} of team {decision.tenant_id!r}, or it was decided "
+                "already; `penstock review list` shows what is open",
+            )
+        emits = decided(decision, held, clock.now())
+        await reviews.close(held.review)
+        log.info("review decided", request_id=held.review.request_id, approved=decision.approved)
+        result = emits[-1].record
+        if not isinstance(result, LlmResult):
+            return emits
+        [outcome] = await _claimed([core.Released(result, emits[:-1])], releases, clock)
+        return outcome
+
+    return Hop(
+        service="guardrails",
+        group="guardrails-reviews",
+        topics=("review-decisions",),
+        handler=handle,
+        max_batch=max_batch,
+    )
+
+
+async def end_overdue_reviews(reviews: Reviews, producer: Producer, clock: Clock, stopping: asyncio.Event) -> None:
+    """End the requests whose review nobody decided in time, until ``stopping`` is set.
+
+    Replicas that see the same review emit the same event, and the release gate lets one pass.
+    """
+    while not stopping.is_set():
+        try:
+            for review in await reviews.overdue(clock.now()):
+                ended = undecided(review, clock.now())
+                await (await producer.send(ended.topic, ended.key, ended.record))
+                await reviews.close(review)
+                log.info("review overdue", request_id=review.request_id, due_at=review.due_at.isoformat())
+        except Transient as error:
+            log.warning("overdue reviews wait", reason=str(error))
+        try:
+            await asyncio.wait_for(stopping.wait(), _SWEEP_S)
+        except TimeoutError:
+            continue
 
 
 def document_hop(judge: Judge, config: Configuration, limits: Limits) -> Hop:
@@ -200,10 +243,11 @@ def document_hop(judge: Judge, config: Configuration, limits: Limits) -> Hop:
                 "unknown_policy",
                 f"no policy {team.policy!r} is published; run `penstock config apply`, then `penstock dlq replay`",
             )
-        judged = await judge.judge("documents", policy, core.document_segments(document), limits)
+        judged = await judge.judge("documents", policy, core.document_segments(document), limits, document.request_id)
         if judged.screening.action == "block":
-            metrics.REFUSED.labels("guardrails", core.code_of(judged.screening)).inc()
-            log.warning("document quarantined", document_id=document.document_id, code=core.code_of(judged.screening))
+            code, _ = reason_of(judged.screening)
+            metrics.REFUSED.labels("guardrails", code).inc()
+            log.warning("document quarantined", document_id=document.document_id, code=code)
         return core.screened_document(document, judged)
 
     return Hop(service="guardrails", group="guardrails-documents", topics=("documents",), handler=handle, max_batch=16)

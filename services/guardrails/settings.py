@@ -20,6 +20,9 @@ class Settings(ServiceSettings):
         None,
         description="Key of the fingerprints in verdicts; unset: one is made once and kept in Redis for all replicas.",
     )
+    pseudonym_ttl_s: int = Field(
+        24 * 3600, description="How long it is remembered what a request's pseudonyms stand for.", ge=60
+    )
     guardrails_max_chars: int = Field(
         400_000, description="Most characters of one event's texts that are scanned.", ge=1000
     )

@@ -119,7 +119,7 @@ def _judged(segments: Sequence[Any], reference: Reference, stage: str, now: date
 
 def _input(request: AdmittedRequest, now: datetime) -> Sequence[Emit]:
     judged = _judged(guardrails.request_segments(request), Reference(), "input", now)
-    return guardrails.screened_request(request, judged)
+    return guardrails.screened_request(request, judged).emits
 
 
 def _release(completion: Completion, now: datetime) -> Sequence[Emit]:
@@ -127,8 +127,11 @@ def _release(completion: Completion, now: datetime) -> Sequence[Emit]:
     if guardrails.has_answer(completion):
         reference = guardrails.output_reference(completion)
         judged = _judged(guardrails.output_segments(completion), reference, "output", now)
-    result, emits = guardrails.released(completion, judged)
-    return [*emits, Emit("llm-results", request_key(completion.context, completion.request_id), result)]
+    released = guardrails.released(completion, judged)
+    if released.result is None:
+        return released.emits
+    key = request_key(completion.context, completion.request_id)
+    return [*released.emits, Emit("llm-results", key, released.result)]
 
 
 def _release_refusal(refusal: Refusal, now: datetime) -> Sequence[Emit]:

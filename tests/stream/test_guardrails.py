@@ -18,7 +18,9 @@ from penstock.contracts.records import AdmittedRequest, Completion, Context, Doc
 from penstock.settings import ServiceSettings
 
 from services.guardrails.adapters import MemoryReleases, Release
-from services.guardrails.app import Judge, document_hop, release_hop, request_hop
+from services.guardrails.app import document_hop, release_hop, request_hop, review_hop
+from services.guardrails.held_texts import MemoryReviews, MemoryVault
+from services.guardrails.judge import Judge
 from services.guardrails.registry import shipped_scanners
 from services.guardrails.screening import Limits
 
@@ -98,12 +100,20 @@ def bus() -> MemoryBus:
 
 
 @asynccontextmanager
-async def running(bus: MemoryBus, releases: MemoryReleases, config: ConfigPlane = CONFIG) -> AsyncIterator[None]:
+async def running(
+    bus: MemoryBus,
+    releases: MemoryReleases,
+    config: ConfigPlane = CONFIG,
+    vault: MemoryVault | None = None,
+    reviews: MemoryReviews | None = None,
+) -> AsyncIterator[None]:
     judge = Judge(config, SCANNERS, b"key", CLOCK)
     limits = Limits()
+    vault, reviews = vault or MemoryVault(), reviews or MemoryReviews()
     hops = [
-        request_hop(judge, limits, CLOCK, 64),
-        release_hop(judge, releases, limits, CLOCK, 64),
+        request_hop(judge, vault, reviews, limits, CLOCK, 64),
+        release_hop(judge, releases, vault, reviews, limits, CLOCK, 64),
+        review_hop(reviews, releases, CLOCK, 64),
         document_hop(judge, config, limits),
     ]
     stop = asyncio.Event()

@@ -8,7 +8,7 @@ from decimal import Decimal
 import msgspec
 import pytest
 from penstock.bus import Emit
-from penstock.config.policies import Policy
+from penstock.config.policies import SCANNERS, Policy
 from penstock.contracts.records import (
     AdmittedRequest,
     Completion,
@@ -23,7 +23,9 @@ from penstock.contracts.records import (
 )  # fmt: skip
 
 from services.guardrails import core
+from services.guardrails.findings import Reference
 from services.guardrails.policy import compile_policy
+from services.guardrails.reasons import REASONS
 from services.guardrails.registry import shipped_scanners
 from services.guardrails.screening import Limits, screen
 
@@ -42,6 +44,7 @@ POLICY = compile_policy(
     ),
     shipped_scanners(),
 )  # fmt: skip
+NOTHING = Reference()
 SECRET = "ghp_" + "a1B2" * 9
 EMAIL = "ann@example.org"
 SYSTEM = (
@@ -81,17 +84,24 @@ def completion(content: str, **changes: object) -> Completion:
     return msgspec.structs.replace(base, **changes)
 
 
-def judged(stage: str, segments: object, reference: object = core.Reference()) -> core.Judged:
+def judged(stage: str, segments: object, reference: Reference = NOTHING) -> core.Judged:
     screening = screen(segments, POLICY.stages[stage], reference, Limits(), lambda: 0.0)  # type: ignore[arg-type]
     return core.Judged(screening, POLICY, b"key", NOW)
 
 
 def screen_request(event: AdmittedRequest) -> list[Emit]:
-    return core.screened_request(event, judged("input", core.request_segments(event)))
+    return core.screened_request(event, judged("input", core.request_segments(event))).emits
 
 
 def release(event: Completion) -> tuple[LlmResult, list[Emit]]:
-    return core.released(event, judged("output", core.output_segments(event), core.output_reference(event)))
+    released = core.released(event, judged("output", core.output_segments(event), core.output_reference(event)))
+    assert released.result is not None
+    return released.result, released.emits
+
+
+def outcome(released: core.Released) -> tuple[str, str | None, str]:
+    assert released.result is not None
+    return released.result.status, released.result.code, released.result.content
 
 
 def encoded(emits: list[Emit]) -> str:
@@ -182,19 +192,19 @@ def test_a_blocked_answer_carries_no_text(content: str, code: str) -> None:
 def test_an_answer_after_its_deadline_is_expired_whenever_it_is_looked_at() -> None:
     context = Context(requested_at=NOW, deadline_at=NOW - timedelta(seconds=1))
     late = completion("too late", context=context)
-    result, verdicts = core.released(late, None)
-    assert (result.status, result.code, result.content, verdicts) == ("expired", "deadline_exceeded", "", [])
+    released = core.released(late, None)
+    assert outcome(released) == ("expired", "deadline_exceeded", "")
+    assert released.emits == []
     assert not core.has_answer(late)
 
 
 def test_an_answer_without_a_policy_is_kept_back() -> None:
-    result, _ = core.released(completion("text"), None)
-    assert (result.status, result.code, result.content) == ("failed", "unknown_policy", "")
+    assert outcome(core.released(completion("text"), None)) == ("failed", "unknown_policy", "")
 
 
 def test_a_model_error_is_a_failed_result_that_keeps_the_usage() -> None:
-    result, _ = core.released(completion("", error="the endpoint answered 500", finish_reason="error"), None)
-    assert (result.status, result.stage, result.code) == ("failed", "inference", "model_error")
+    released = core.released(completion("", error="the endpoint answered 500", finish_reason="error"), None)
+    assert outcome(released) == ("failed", "model_error", "")
 
 
 @pytest.mark.parametrize("status", list(Status))
@@ -238,4 +248,5 @@ def test_a_clean_document_and_a_deletion_go_on() -> None:
 
 def test_every_scanner_has_a_code_and_a_remedy() -> None:
     for scanners in shipped_scanners().values():
-        assert scanners.keys() <= core.CODES.keys()
+        assert scanners.keys() <= REASONS.keys()
+    assert SCANNERS.keys() == REASONS.keys()

@@ -19,7 +19,7 @@ from penstock.config.kinds import KINDS, Entry, Prompt
 from penstock.config.references import check_references
 from penstock.config.yaml_lines import Document, FieldPath, YamlError, read_yaml
 
-__all__ = ["ConfigFiles", "ConfigInvalid", "Located", "Problem", "load_files"]
+__all__ = ["ConfigFiles", "ConfigInvalid", "Located", "Problem", "load_entries", "load_files"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +115,19 @@ def load_files(root: Path, published: Mapping[str, Mapping[str, Entry]] | None =
     if problems:
         raise ConfigInvalid(sorted(set(problems), key=lambda p: (str(p.file), p.line, p.field)))
     return ConfigFiles(root, kinds, tuple(dict.fromkeys(warnings)))
+
+
+def load_entries(kind: str, file: Path) -> list[Located]:
+    """Read and validate the entries of one file; what they refer to is not looked for.
+
+    Raises:
+        ConfigInvalid: with every problem found.
+    """
+    problems: list[Problem] = []
+    located = _read(kind, file, problems)
+    if problems:
+        raise ConfigInvalid(problems)
+    return located
 
 
 def _keys(entry: Entry) -> list[str]:

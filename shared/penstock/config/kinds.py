@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from penstock.config.entry import Entry, FieldError, Instant, ModelName, Money, Name, Part, Share
-from penstock.config.policies import MASKABLE, SCANNERS, Policy, ScannerRule
+from penstock.config.policies import SCANNERS, Policy, ScannerRule
 from penstock.config.prompts import Prompt, PromptMessage, PromptVariable, VariableError
 
 __all__ = [
-    "KINDS", "MASKABLE", "SCANNERS", "Entry", "Policy", "Price", "Prompt", "PromptMessage", "PromptVariable",
+    "KINDS", "SCANNERS", "Entry", "Policy", "Price", "Prompt", "PromptMessage", "PromptVariable",
     "Retrieval", "Route", "RouteSampling", "ScannerRule", "Target", "Team", "VariableError",
 ]  # fmt: skip
 

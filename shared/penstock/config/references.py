@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from penstock.config.kinds import Entry, Price, Route, Team
+from penstock.config.kinds import Entry, Policy, Price, Route, Team
 
 __all__ = ["BrokenReference", "check_references"]
 
@@ -40,6 +40,8 @@ def check_references(entry: Entry, known: Mapping[str, Mapping[str, Entry]]) -> 
         if not entry.allows(entry.default_route):
             cause = f"{entry.default_route!r} is not among the routes that the team may ask for"
             yield BrokenReference(("default_route",), cause, "add it to allowed_routes or choose another")
+    elif isinstance(entry, Policy):
+        yield from missing("policies", entry.shadows, "shadows")
     elif isinstance(entry, Route):
         yield from missing("policies", entry.policy, "policy")
         if entry.prompt is not None:

@@ -18,8 +18,8 @@ from msgspec import Meta
 __all__ = [
     "AdmittedRequest", "Alert", "AlertDelivery", "Completion", "CompletionChunk", "ConfigEntry", "Context", "Cost",
     "DeadLetter", "Document", "DocumentIndexed", "DriftEvent", "Evaluation", "Feedback", "Finding", "GroundedRequest",
-    "LlmRequest", "LlmResult", "LogRange", "Message", "ModelWeights", "Passage", "Record", "Refusal", "ResultChunk",
-    "Sampling", "Score", "ScreenedDocument", "ScreenedRequest", "Severity", "Signal", "Status", "TeamSpend", "Timings",
+    "LlmRequest", "LlmResult", "LogRange", "Message", "ModelWeights", "Passage", "Record", "Refusal", "ResultChunk", "Review",
+    "ReviewDecision", "Sampling", "Score", "ScreenedDocument", "ScreenedRequest", "Severity", "Signal", "Status", "TeamSpend", "Timings",
     "Usage", "Verdict",
 ]  # fmt: skip
 
@@ -126,8 +126,10 @@ class Finding(Part, frozen=True, kw_only=True):
     start: Annotated[int, Meta(description="Offset of the first character in the scanned text.")] = 0
     end: Annotated[int, Meta(description="Offset after the last character.")] = 0
     score: Annotated[float, Meta(description="Confidence from 0 to 1.")]
-    action: Annotated[str, Meta(description="What the policy made of it: allow, flag, mask or block.")]
+    action: Annotated[str, Meta(description="What the policy made of it: flag, pseudonymise, hash, mask, ask_again, review or block.")]
     fingerprint: Annotated[str, Meta(description="Keyed hash of the matched text: equal finds are recognised, the text is not.")] = ""
+    rule: Annotated[str, Meta(description="The policy's name of the rule, where it is not the scanner's.")] = ""
+    enforced: Annotated[bool, Meta(description="False for a rule in shadow: nothing follows from it.")] = True
 
 
 class LogRange(Part, frozen=True, kw_only=True):
@@ -187,6 +189,7 @@ class GroundedRequest(Record, frozen=True, kw_only=True):
     passages: Annotated[list[Passage], Meta(description="Evidence, best first.")] = []
     embedding: Annotated[bytes | None, Meta(description="Embedding of the question, float32 little-endian, unit length; null where retrieval is off.")] = None
     embedder: Annotated[str | None, Meta(description="Name of the embedding model.")] = None
+    attempt: Annotated[int, Meta(description="0 for the request itself, 1 where guardrails ask for its answer again.")] = 0
 
 
 class Completion(Record, frozen=True, kw_only=True):
@@ -205,6 +208,9 @@ class Completion(Record, frozen=True, kw_only=True):
     error: Annotated[str | None, Meta(description="Why the model gave no answer; null where it did.")] = None
     grounding: Annotated[str, Meta(description="As in GroundedRequest.")] = "off"
     embedding: Annotated[bytes | None, Meta(description="Embedding of the question, as in GroundedRequest.")] = None
+    sampling: Annotated[Sampling, Meta(description="Generation parameters that were asked for.")] = Sampling()
+    stream: Annotated[bool, Meta(description="Whether pieces were streamed ahead of this.")] = False
+    attempt: Annotated[int, Meta(description="As in GroundedRequest: an answer is asked for again once at most.")] = 0
 
 
 class CompletionChunk(Record, frozen=True, kw_only=True):
@@ -255,16 +261,45 @@ class Refusal(Record, frozen=True, kw_only=True):
 
 
 class Verdict(Record, frozen=True, kw_only=True):
-    """What guardrails decided about one text: the audit trail."""
+    """What guardrails decided about one text: the audit trail. causation_id is the event that was judged."""
 
-    stage: Annotated[str, Meta(description="input, output or document.")]
-    action: Annotated[str, Meta(description="allow, flag, mask or block.")]
-    policy_name: Annotated[str, Meta(description="Policy that was applied.")]
+    stage: Annotated[str, Meta(description="input, output, piece (of a streamed answer), document or review (a person decided).")]
+    action: Annotated[str, Meta(description="What was done: allow, flag, pseudonymise, hash, mask, ask_again, review or block.")]
+    policy_name: Annotated[str, Meta(description="Policy that judged.")]
     policy_version: Annotated[str, Meta(description="Content hash of the policy.")]
     findings: Annotated[list[Finding], Meta(description="What the scanners found.")] = []
-    scanners: Annotated[dict[str, str], Meta(description="Version of every scanner that ran, by name.")] = {}
+    scanners: Annotated[dict[str, str], Meta(description="Version of every scanner that ran, by the rule's name.")] = {}
     errors: Annotated[dict[str, str], Meta(description="Scanners that failed or ran out of time, with the reason.")] = {}
     latency_us: Annotated[int, Meta(description="Time spent on scanning, microseconds.")] = 0
+    mode: Annotated[str, Meta(description="enforce, or shadow: the policy was tried beside the one in force, and action is what that one did.")] = "enforce"
+    would_action: Annotated[str | None, Meta(description="What would have been done with the policy, or its rules, in shadow enforced; null where nothing is in shadow.")] = None
+    scores: Annotated[dict[str, float], Meta(description="Highest score of every rule that scored, whether it counts or not.")] = {}
+    released: Annotated[str, Meta(description="Digest of the text that may be released (see penstock.contracts.digest); empty where none may.")] = ""
+    sequence: Annotated[int | None, Meta(description="Position of the released piece; null unless stage is piece.")] = None
+    reviewer: Annotated[str | None, Meta(description="Who decided; null unless stage is review.")] = None
+
+
+class Review(Record, frozen=True, kw_only=True):
+    """A text that is held until a person decides. Read by reviewers."""
+
+    context: Annotated[Context, Meta(description="What is known of the request.")]
+    stage: Annotated[str, Meta(description="input (a request is held) or output (an answer is).")]
+    policy_name: Annotated[str, Meta(description="Policy that held it.")]
+    policy_version: Annotated[str, Meta(description="Content hash of the policy.")]
+    prompt: Annotated[str, Meta(description="The question as screened.")] = ""
+    content: Annotated[str, Meta(description="The answer as screened; empty where the request is held.")] = ""
+    findings: Annotated[list[Finding], Meta(description="Why it is held.")] = []
+    due_at: Annotated[datetime, Meta(description="Undecided by then, the request ends as expired.")]
+
+
+class ReviewDecision(Record, frozen=True, kw_only=True):
+    """What a person decided about a held text. Public: written by reviewers."""
+
+    review_id: Annotated[str, Meta(description="event_id of the review.")]
+    conversation_id: Annotated[str | None, Meta(description="Conversation of the request; the record's key where set, else request_id is.")] = None
+    approved: Annotated[bool, Meta(description="Whether the text goes on.")]
+    reviewer: Annotated[str, Meta(description="Who decided.")]
+    reason: Annotated[str, Meta(description="Why.")] = ""
 
 
 class Document(Record, frozen=True, kw_only=True):

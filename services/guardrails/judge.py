@@ -1,0 +1,115 @@
+"""Screens the texts of events under the policies in force, and beside them under those that are tried in shadow."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from penstock.clock import Clock
+from penstock.config.entry import Entry
+from penstock.config.kinds import Policy, Team
+from penstock.telemetry import get_logger, metrics
+
+from services.guardrails.findings import Reference
+from services.guardrails.policy import CompiledPolicy, Scanners, compile_policy
+from services.guardrails.screening import Limits, Screening, Segment, screen
+from services.guardrails.verdicts import Judged
+
+__all__ = ["Configuration", "Judge"]
+
+log = get_logger(__name__)
+
+# Texts above this go to a thread, so that one long document does not hold up the requests beside it.
+_THREAD_ABOVE_CHARS = 20_000
+
+
+class Configuration(Protocol):
+    """What guardrails ask of the config plane."""
+
+    def policy(self, name: str) -> Policy | None: ...
+    def team(self, name: str) -> Team | None: ...
+    def entries(self, kind: str) -> Mapping[str, Entry]: ...
+
+
+class Judge:
+    """Screens texts; a policy is compiled once per version."""
+
+    def __init__(self, config: Configuration, scanners: Scanners, key: bytes, clock: Clock) -> None:
+        self.key = key
+        self._config = config
+        self._scanners = scanners
+        self._clock = clock
+        self._compiled: dict[str, CompiledPolicy] = {}
+        self._broken: dict[str, str] = {}
+
+    def policy(self, name: str) -> CompiledPolicy | None:
+        """The policy in force under ``name``, or None where none is published.
+
+        Raises:
+            ValueError: it asks for what this version or installation does not have.
+        """
+        policy = self._config.policy(name)
+        if policy is None:
+            return None
+        compiled = self._compiled.get(name)
+        if compiled is None or compiled.version != policy.version:
+            compiled = self._compiled[name] = compile_policy(policy, self._scanners)
+        return compiled
+
+    async def judge(
+        self,
+        stage: str,
+        policy: CompiledPolicy,
+        segments: Sequence[Segment],
+        limits: Limits,
+        request_id: str,
+        reference: Reference | None = None,
+    ) -> Judged:
+        """Screen the segments of one event at a stage: input, output or documents."""
+        reference = reference or Reference()
+        screening = await self._screen(policy, stage, segments, reference, limits)
+        metrics.SCREENED.labels(stage, screening.action).inc()
+        metrics.SCREEN_SECONDS.labels(stage).observe(screening.elapsed_s)
+        for finding in screening.findings:
+            metrics.FINDINGS.labels(stage, finding.scanner, finding.action if finding.enforced else "shadow").inc()
+        for scanner, reason in screening.errors.items():
+            log.warning("scanner failed", stage=stage, scanner=scanner, reason=reason)
+        tried = [
+            (candidate, await self._screen(candidate, stage, segments, reference, limits))
+            for candidate in self._candidates(policy.name, request_id)
+            if candidate.stages[stage]
+        ]
+        return Judged(screening, policy, self.key, self._clock.now(), tuple(tried))
+
+    async def _screen(
+        self, policy: CompiledPolicy, stage: str, segments: Sequence[Segment], reference: Reference, limits: Limits
+    ) -> Screening:
+        arguments = (segments, policy.stages[stage], reference, limits, self._clock.monotonic, self.key)
+        if sum(len(segment.text) for segment in segments) > _THREAD_ABOVE_CHARS:
+            return await asyncio.to_thread(screen, *arguments)
+        return screen(*arguments)
+
+    def _candidates(self, name: str, request_id: str) -> list[CompiledPolicy]:
+        """The policies that are tried beside ``name`` on this request. A broken one is logged once and harms nobody."""
+        candidates = []
+        for entry in self._config.entries("policies").values():
+            if not isinstance(entry, Policy) or entry.shadows != name or not _drawn(request_id, entry.shadow_share):
+                continue
+            if self._broken.get(entry.name) == entry.version:
+                continue
+            try:
+                compiled = self.policy(entry.name)
+            except ValueError as error:
+                self._broken[entry.name] = entry.version
+                log.error("policy cannot be tried", policy=entry.name, version=entry.version, reason=str(error))
+                continue
+            if compiled is not None:
+                candidates.append(compiled)
+        return candidates
+
+
+def _drawn(request_id: str, share: float) -> bool:
+    """Whether a request falls into the share: the same one on every replay and at every stage."""
+    return share >= 1 or zlib.crc32(request_id.encode("utf-8", "surrogatepass")) / 2**32 < share

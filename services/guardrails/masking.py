@@ -1,0 +1,141 @@
+"""Replace what was found: by typed numbers, by keyed hashes, or by pseudonyms that can be taken back."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+__all__ = ["Masked", "Stretch", "fingerprint", "has_pseudonyms", "mask_texts", "restore"]
+
+_STRENGTH = ("pseudonymise", "hash", "mask")
+"""Of finds that overlap the strictest replacement counts: what one rule wants gone for good does not come back."""
+
+# Bare and in any case: a model may drop the brackets, and then a text's own PERSON_1 must not be taken for ours.
+_NUMBERED = re.compile(r"(?<![A-Za-z0-9])([A-Za-z][A-Za-z0-9_:+\-]{0,63})_(\d{1,6})(?!\d)")
+_RESTORABLE = re.compile(r"(<|\[|&lt;)?(?<![A-Za-z0-9])([A-Za-z][A-Za-z0-9_:+\-]{0,63}_\d{1,6})(?!\d)(>|\]|&gt;)?")
+_CLOSING = {"<": ">", "[": "]", "&lt;": "&gt;"}
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What to replace: code points ``start`` to ``end`` of text number ``segment``; ``removed`` leaves nothing there."""
+
+    segment: int
+    start: int
+    end: int
+    kind: str
+    score: float
+    action: str
+    removed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Masked:
+    """The texts with everything replaced, and what each pseudonym stands for."""
+
+    texts: tuple[str, ...]
+    pseudonyms: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+def mask_texts(texts: Sequence[str], stretches: Iterable[Stretch], reserved: str, key: bytes) -> Masked:
+    """Return ``texts`` with every stretch replaced; stretches that overlap become one, so nothing stays readable.
+
+    A value has one number in all the texts, ``<EMAIL_ADDRESS_1>``, counted on from the numbers that the texts and
+    ``reserved`` already hold, so that none is taken for another. A hash is the value's fingerprint under ``key``.
+    """
+    by_segment: dict[int, list[Stretch]] = {}
+    for stretch in stretches:
+        by_segment.setdefault(stretch.segment, []).append(stretch)
+    if not by_segment:
+        return Masked(tuple(texts))
+    taken = _numbers([*texts, reserved])
+    names: dict[tuple[str, str, str], str] = {}
+    pseudonyms: dict[str, str] = {}
+    masked = list(texts)
+    for index in sorted(by_segment):
+        text = texts[index]
+        pieces, position = [], 0
+        for start, end, surest, action in _merged(by_segment[index]):
+            pieces.append(text[position:start])
+            value = text[start:end]
+            if action == "hash":
+                pieces.append(f"<{surest.kind}:{fingerprint(key, surest.kind, value)}>")
+            elif not surest.removed:
+                # What is taken back must come back as it was written; else one value in any case has one number.
+                same = (surest.kind, value if action == "pseudonymise" else value.casefold(), action)
+                name = names.get(same)
+                if name is None:
+                    number = taken[surest.kind.lower()] = taken.get(surest.kind.lower(), 0) + 1
+                    name = names[same] = f"<{surest.kind}_{number}>"
+                if action == "pseudonymise":
+                    pseudonyms[name] = value
+                pieces.append(name)
+            position = end
+        masked[index] = "".join([*pieces, text[position:]])
+    return Masked(tuple(masked), pseudonyms)
+
+
+def restore(text: str, pseudonyms: Mapping[str, str]) -> str:
+    """Return ``text`` with every pseudonym replaced by what it stands for.
+
+    A model may have dropped or changed the brackets or the case: ``<PERSON_1>``, ``PERSON_1``, ``[person_1]`` and
+    ``&lt;PERSON_1&gt;`` are all read.
+    """
+    if not pseudonyms:
+        return text
+    values = {name[1:-1].lower(): value for name, value in pseudonyms.items()}
+
+    def back(match: re.Match[str]) -> str:
+        value = values.get(match[2].lower())
+        if value is None:
+            return match[0]
+        before, after = match[1] or "", match[3] or ""
+        return value if _CLOSING.get(before) == after else before + value + after
+
+    return _RESTORABLE.sub(back, text)
+
+
+def has_pseudonyms(text: str) -> bool:
+    """Return whether ``text`` holds anything that reads like a pseudonym."""
+    return "_" in text and _RESTORABLE.search(text) is not None
+
+
+def fingerprint(key: bytes, kind: str, value: str) -> str:
+    """First 16 hex digits of HMAC-SHA256 under ``key``: equal finds are recognised, and without the key nothing is
+    guessed back.
+    """
+    if not value:
+        return ""
+    return hmac.new(key, f"{kind}\0{value.casefold()}".encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[
+        :16
+    ]
+
+
+def _numbers(texts: Iterable[str]) -> dict[str, int]:
+    """The highest number of every kind, in lower case, that the texts hold."""
+    taken: dict[str, int] = {}
+    for text in texts:
+        for match in _NUMBERED.finditer(text) if "_" in text else ():
+            kind = match[1].lower()
+            taken[kind] = max(taken.get(kind, 0), int(match[2]))
+    return taken
+
+
+def _merged(stretches: Iterable[Stretch]) -> list[tuple[int, int, Stretch, str]]:
+    """(start, end, surest find, strictest action) of every run of overlapping stretches, in order."""
+    merged: list[tuple[int, int, Stretch, str]] = []
+    for stretch in sorted(stretches, key=lambda s: (s.start, -s.end)):
+        if merged and stretch.start < merged[-1][1]:
+            start, end, surest, action = merged[-1]
+            merged[-1] = (
+                start,
+                max(end, stretch.end),
+                stretch if (not stretch.removed, stretch.score) > (not surest.removed, surest.score) else surest,
+                max(action, stretch.action, key=_STRENGTH.index),
+            )
+        else:
+            merged.append((stretch.start, stretch.end, stretch, stretch.action))
+    return merged

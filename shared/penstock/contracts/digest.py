@@ -1,0 +1,29 @@
+"""The digest by which a verdict says which text may be released."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from penstock.contracts.records import LlmResult, ResultChunk
+
+__all__ = ["released_digest", "released_texts"]
+
+
+def released_texts(released: LlmResult | ResultChunk) -> list[str]:
+    """Return the texts of a released event that a verdict stands for: the answer, and what it quotes with the titles."""
+    quoted = released.citations if isinstance(released, LlmResult) else []
+    return [released.content, *(text for passage in quoted for text in (passage.text, passage.title))]
+
+
+def released_digest(request_id: str, texts: Iterable[str]) -> str:
+    """Return the first 32 hex digits of SHA-256 over ``request_id`` and ``texts``, each ended by a zero byte.
+
+    The verdict carries it and the released event is held against it, so that a text other than the judged one is
+    noticed. The request's identity in front keeps equal answers of two requests apart.
+    """
+    digest = hashlib.sha256()
+    for part in (request_id, *texts):
+        digest.update(part.encode("utf-8", "surrogatepass"))
+        digest.update(b"\0")
+    return digest.hexdigest()[:32]
