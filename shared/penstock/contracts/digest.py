@@ -7,7 +7,11 @@ from collections.abc import Iterable
 
 from penstock.contracts.records import LlmResult, ResultChunk
 
-__all__ = ["released_digest", "released_texts"]
+__all__ = ["extended_digest", "released_digest", "released_texts"]
+
+# A Mersenne prime: remainders of 32 hex digits. The base is any number beyond the code points.
+_PRIME = 2**127 - 1
+_BASE = 0x9E3779B97F4A7C15F39CC0605CEDC835
 
 
 def released_texts(released: LlmResult | ResultChunk) -> list[str]:
@@ -27,3 +31,15 @@ def released_digest(request_id: str, texts: Iterable[str]) -> str:
         digest.update(part.encode("utf-8", "surrogatepass"))
         digest.update(b"\0")
     return digest.hexdigest()[:32]
+
+
+def extended_digest(digest: str, text: str) -> str:
+    """Return the digest of a text that is known by ``digest``, empty for the empty one, with ``text`` added to it.
+
+    A Karp-Rabin fingerprint (1987): that of any prefix can be continued character by character, wherever the text was
+    cut. It tells whether an answer that is generated again has the same words; it guards against nobody.
+    """
+    value = int(digest or "0", 16)
+    for char in text:
+        value = (value * _BASE + ord(char) + 1) % _PRIME
+    return f"{value:032x}"

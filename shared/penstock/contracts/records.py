@@ -220,6 +220,10 @@ class CompletionChunk(Record, frozen=True, kw_only=True):
     sequence: Annotated[int, Meta(description="Position of the piece, from 0.")]
     content: Annotated[str, Meta(description="Text of the piece.")]
     finish_reason: Annotated[str | None, Meta(description="Set on the last piece.")] = None
+    offset: Annotated[int, Meta(description="Offset of the piece's first character in the answer.")] = 0
+    preceding: Annotated[str, Meta(description="Digest of the answer up to offset (see penstock.contracts.digest): an answer that is generated again with other words is noticed.")] = ""
+    messages: Annotated[list[Message], Meta(description="The conversation that is answered; on the first piece only.")] = []
+    passages: Annotated[list[Passage], Meta(description="Evidence that was attached; on the first piece only.")] = []
 
 
 class LlmResult(Record, frozen=True, kw_only=True):
