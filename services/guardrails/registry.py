@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from services.guardrails.findings import Scanner
+from services.guardrails.findings import AnyScanner, Scanner
 from services.guardrails.scanners.groundedness import GroundednessScanner
+from services.guardrails.scanners.indirect_injection import IndirectInjectionScanner
 from services.guardrails.scanners.injection import InjectionScanner
 from services.guardrails.scanners.leakage import ExfiltrationScanner, SystemPromptLeakScanner
 from services.guardrails.scanners.pii import PiiScanner
@@ -17,11 +18,12 @@ from services.guardrails.scanners.text_rules import (
 )
 from services.guardrails.scanners.token_flood import TokenFloodScanner
 from services.guardrails.scanners.token_limit import TokenLimitScanner
+from services.guardrails.scanners.urls import UrlScanner
 
 __all__ = ["shipped_scanners"]
 
 
-def shipped_scanners() -> Mapping[str, Mapping[str, Scanner]]:
+def shipped_scanners() -> Mapping[str, Mapping[str, AnyScanner]]:
     """The scanners of every stage, in the order they run: the cheapest first.
 
     Documents are judged for injections sentence by sentence with a model of their own: whoever writes a prompt gives
@@ -34,12 +36,13 @@ def shipped_scanners() -> Mapping[str, Mapping[str, Scanner]]:
         BannedWordsScanner(),
         RegexScanner(),
         SecretsScanner(),
+        UrlScanner(),
         ExfiltrationScanner(),
         PiiScanner(),
     ]
     prompts = InjectionScanner.for_prompts()
-    stages: dict[str, list[Scanner]] = {
-        "input": [*common, prompts],
+    stages: dict[str, list[AnyScanner]] = {
+        "input": [*common, IndirectInjectionScanner.for_documents(), prompts],
         "output": [SystemPromptLeakScanner(), GroundednessScanner(), *common, prompts],
         "documents": [*common, InjectionScanner.for_documents()],
     }
