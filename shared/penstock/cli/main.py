@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import click
 
-__all__ = ["COMMANDS", "LazyGroup", "Subcommand", "main"]
+__all__ = ["COMMANDS", "LazyGroup", "Subcommand", "main", "use_running_stack"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,16 @@ COMMANDS: Mapping[str, Subcommand] = {
     "ingest": Subcommand("penstock.cli.ingest:ingest", "Send documents in, to be indexed for retrieval."),
     "send": Subcommand("penstock.cli.send:send", "Send requests and print their results."),
     "tail": Subcommand("penstock.cli.tail:tail", "Follow a topic, decoded."),
+    "audit": Subcommand("penstock.cli.audit:audit", "Tell the story of a request; prove that nothing left unjudged."),
+    "review": Subcommand("penstock.cli.review:review", "Decide what guardrails hold for a person."),
     "dlq": Subcommand("penstock.cli.dlq:dlq", "List, show and replay dead letters."),
+    "guard": Subcommand(
+        "services.guardrails.command:guard", "Try a policy on files; see what one in shadow would change."
+    ),
 }
 
 
-_OWN_ADDRESSES = ("stack", "run")  # these look up the stack that their --name says
+_OWN_ADDRESSES = ("stack", "run", "guard")  # these look up the stack that their --name says, or need none
 
 
 class LazyGroup(click.Group):
@@ -59,6 +64,11 @@ class LazyGroup(click.Group):
         try:
             command = getattr(importlib.import_module(module), attribute)
         except ImportError as error:
+            if (error.name or "").partition(".")[0] == "services":
+                raise click.ClickException(
+                    f"`penstock {cmd_name}` runs the services' own code, which the SDK's package does not hold: install "
+                    "the project from its checkout with `pip install -r requirements/main.txt -e .`"
+                ) from error
             raise click.ClickException(
                 f"`penstock {cmd_name}` cannot be loaded: {error}; install what it needs with "
                 "`pip install -r requirements/main.txt`"
@@ -84,10 +94,10 @@ class LazyGroup(click.Group):
 def main(context: click.Context) -> None:
     """LLM operations on an event log: admit, guard, ground, answer, price, score and watch every request over Kafka."""
     if context.invoked_subcommand not in _OWN_ADDRESSES:
-        _use_running_stack()
+        use_running_stack()
 
 
-def _use_running_stack() -> None:
+def use_running_stack() -> None:
     """Put the addresses of the local stack that is up into the environment, beneath those that are set there."""
     try:
         from penstock.stack import Stack, StackError
