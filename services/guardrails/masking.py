@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Masked", "Stretch", "fingerprint", "has_pseudonyms", "mask_texts", "restore"]
+__all__ = ["Masked", "Numbering", "Stretch", "fingerprint", "has_pseudonyms", "mask_texts", "restore"]
 
 _STRENGTH = ("pseudonymise", "hash", "mask")
 """Of finds that overlap the strictest replacement counts: what one rule wants gone for good does not come back."""
@@ -33,26 +33,48 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True)
+class Numbering:
+    """What the parts of a text that is masked bit by bit have in common: the highest number of every kind, in lower
+    case, and the name of every value that was replaced, by kind, value and action.
+    """
+
+    highest: Mapping[str, int] = field(default_factory=dict)
+    names: Mapping[tuple[str, str, str], str] = field(default_factory=dict, repr=False)
+
+    def seen(self, text: str) -> Numbering:
+        """Return the numbering after ``text``, whose own numbers must not be given again."""
+        return Numbering(_highest(self.highest, _numbers([text])), self.names) if "_" in text else self
+
+
+@dataclass(frozen=True, slots=True)
 class Masked:
-    """The texts with everything replaced, and what each pseudonym stands for."""
+    """The texts with everything replaced, what each pseudonym stands for, and the numbering to go on with."""
 
     texts: tuple[str, ...]
     pseudonyms: Mapping[str, str] = field(default_factory=dict, repr=False)
+    numbering: Numbering = field(default_factory=Numbering)
 
 
-def mask_texts(texts: Sequence[str], stretches: Iterable[Stretch], reserved: str, key: bytes) -> Masked:
+def mask_texts(
+    texts: Sequence[str],
+    stretches: Iterable[Stretch],
+    reserved: str,
+    key: bytes,
+    numbering: Numbering = Numbering(),
+) -> Masked:
     """Return ``texts`` with every stretch replaced; stretches that overlap become one, so nothing stays readable.
 
     A value has one number in all the texts, ``<EMAIL_ADDRESS_1>``, counted on from the numbers that the texts and
-    ``reserved`` already hold, so that none is taken for another. A hash is the value's fingerprint under ``key``.
+    ``reserved`` already hold, so that none is taken for another, and from ``numbering`` where the texts are the next
+    part of a longer one. A hash is the value's fingerprint under ``key``.
     """
     by_segment: dict[int, list[Stretch]] = {}
     for stretch in stretches:
         by_segment.setdefault(stretch.segment, []).append(stretch)
     if not by_segment:
-        return Masked(tuple(texts))
-    taken = _numbers([*texts, reserved])
-    names: dict[tuple[str, str, str], str] = {}
+        return Masked(tuple(texts), numbering=numbering)
+    taken = _highest(numbering.highest, _numbers([*texts, reserved]))
+    names = dict(numbering.names)
     pseudonyms: dict[str, str] = {}
     masked = list(texts)
     for index in sorted(by_segment):
@@ -75,7 +97,7 @@ def mask_texts(texts: Sequence[str], stretches: Iterable[Stretch], reserved: str
                 pieces.append(name)
             position = end
         masked[index] = "".join([*pieces, text[position:]])
-    return Masked(tuple(masked), pseudonyms)
+    return Masked(tuple(masked), pseudonyms, Numbering(taken, names))
 
 
 def restore(text: str, pseudonyms: Mapping[str, str]) -> str:
@@ -122,6 +144,10 @@ def _numbers(texts: Iterable[str]) -> dict[str, int]:
             kind = match[1].lower()
             taken[kind] = max(taken.get(kind, 0), int(match[2]))
     return taken
+
+
+def _highest(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return {kind: max(one.get(kind, 0), other.get(kind, 0)) for kind in {**one, **other}}
 
 
 def _merged(stretches: Iterable[Stretch]) -> list[tuple[int, int, Stretch, str]]:

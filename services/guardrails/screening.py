@@ -12,7 +12,7 @@ from penstock.config.policies import ACTIONS, MASKING
 from services.guardrails.findings import AnyScanner, ConversationScanner, Reference, Repairs, Rule, Span
 from services.guardrails.masking import Stretch, mask_texts
 
-__all__ = ["Finding", "Limits", "Screening", "Segment", "screen"]
+__all__ = ["Finding", "Limits", "Screening", "Segment", "screen", "stretch_of"]
 
 # The platform's own instructions read like an injection, they are as long as the platform makes them, and they may
 # name what is not to be spoken of.
@@ -151,7 +151,7 @@ def screen(
                 findings.append(Finding(name, scanner.name, "SCANNER_FAILED", 0, 0, 0, 1.0, action, rule.enforced, ""))
     masked = mask_texts(
         [segment.text for segment in segments],
-        [stretch for finding in findings if (stretch := _stretch(finding, offsets[finding.segment]))],
+        [stretch for finding in findings if (stretch := stretch_of(finding, offsets[finding.segment]))],
         reference.prompt,
         key,
     )
@@ -243,7 +243,7 @@ def _severest(findings: Iterable[Finding]) -> str:
     return max((finding.action for finding in findings), key=ACTIONS.index, default="allow")
 
 
-def _stretch(finding: Finding, offset: int) -> Stretch | None:
+def stretch_of(finding: Finding, offset: int) -> Stretch | None:
     """What is to be replaced for a find, or None."""
     if not finding.enforced or finding.start == finding.end:
         return None

@@ -250,8 +250,8 @@ class KafkaBus:
         await self._started(consumer)
         return _KafkaConsumer(consumer)
 
-    async def read(self, topics: Sequence[str], *, from_end: bool = False) -> RawReader:
-        """Read whole ``topics`` without a group, from their beginning or from where they end now.
+    async def read(self, topics: Sequence[str], *, from_end: bool = False, since_ms: int | None = None) -> RawReader:
+        """Read ``topics`` without a group: whole, from ``since_ms`` (Unix time) on, or from where they end now.
 
         Raises:
             KafkaUnavailable: a topic does not exist.
@@ -276,6 +276,12 @@ class KafkaBus:
             # Resolved here and not at the first poll: what is produced after this call must be seen.
             for partition, end in (await consumer.end_offsets(partitions)).items():
                 consumer.seek(partition, end)
+        elif since_ms is not None:
+            found = await consumer.offsets_for_times(dict.fromkeys(partitions, since_ms))
+            ends = await consumer.end_offsets(partitions)
+            for partition in partitions:
+                later = found.get(partition)
+                consumer.seek(partition, ends[partition] if later is None else later.offset)
         return _KafkaReader(consumer)
 
     def _fetching(self) -> dict[str, int]:

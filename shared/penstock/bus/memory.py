@@ -110,8 +110,8 @@ class MemoryBus:
         await self._rebalance(group, [*self._members.get(group, []), consumer])
         return consumer
 
-    async def read(self, topics: Sequence[str], *, from_end: bool = False) -> RawReader:
-        return _MemoryReader(self, topics, from_end)
+    async def read(self, topics: Sequence[str], *, from_end: bool = False, since_ms: int | None = None) -> RawReader:
+        return _MemoryReader(self, topics, from_end, since_ms or 0)
 
     async def _rebalance(self, group: str, members: list[_MemoryConsumer]) -> None:
         for member in self._members.get(group, []):
@@ -209,10 +209,14 @@ class _MemoryConsumer:
 
 
 class _MemoryReader:
-    def __init__(self, bus: MemoryBus, topics: Sequence[str], from_end: bool) -> None:
+    def __init__(self, bus: MemoryBus, topics: Sequence[str], from_end: bool, since_ms: int) -> None:
         self._bus = bus
         self._positions = {
-            place: len(log) if from_end else 0 for place, log in bus._log.items() if place.topic in topics
+            place: len(log)
+            if from_end
+            else next((i for i, message in enumerate(log) if message.timestamp_ms >= since_ms), len(log))
+            for place, log in bus._log.items()
+            if place.topic in topics
         }
 
     async def poll(self, timeout_s: float) -> Sequence[Message]:

@@ -157,6 +157,6 @@ class Transport(Protocol):
         """Join ``group``; ``on_revoke`` is awaited before partitions move away, ``on_assign`` called after."""
         ...
 
-    async def read(self, topics: Sequence[str], *, from_end: bool = False) -> RawReader:
-        """Read whole topics without a group, from their beginning or from where they end now."""
+    async def read(self, topics: Sequence[str], *, from_end: bool = False, since_ms: int | None = None) -> RawReader:
+        """Read topics without a group: whole, from ``since_ms`` (Unix time) on, or from where they end now."""
         ...

@@ -1,0 +1,38 @@
+"""Instants as people type them: ``2026-01-05T09:00:00Z``, or how long ago, ``90m``."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+
+__all__ = ["INSTANT", "Instant"]
+
+_AGO = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class Instant(click.ParamType):
+    """An option's value: ISO 8601 (UTC where no zone is given), or a length of time before now."""
+
+    name = "instant"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Return the instant in UTC."""
+        if isinstance(value, datetime):
+            return value
+        text = str(value).strip()
+        if match := _AGO.fullmatch(text):
+            return datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: float(match[1])})
+        try:
+            instant = datetime.fromisoformat(text)
+        except ValueError:
+            self.fail(
+                f"{text!r} is no instant: write 2026-01-05T09:00:00Z, or how long ago, e.g. 90m, 24h, 7d", param, ctx
+            )
+        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+
+
+INSTANT = Instant()

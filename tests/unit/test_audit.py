@@ -1,0 +1,198 @@
+"""The audit: a release without its verdict is found, one with it is proven, and a story keeps what verdicts keep."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from penstock.audit import FAULTS, Fault, Verification, concerns, story
+from penstock.contracts.digest import released_digest, released_texts
+from penstock.contracts.records import (
+    Alert,
+    Context,
+    DeadLetter,
+    Finding,
+    LlmRequest,
+    LlmResult,
+    Message,
+    Passage,
+    Record,
+    ResultChunk,
+    Verdict,
+)
+
+NOW = datetime(2026, 1, 5, 9, tzinfo=UTC)
+CONTEXT = Context(requested_at=NOW)
+
+
+def result(request_id: str = "r", content: str = "an answer", **changes: Any) -> LlmResult:
+    made = LlmResult(
+        event_id=f"result-{request_id}", request_id=request_id, tenant_id="support", occurred_at=NOW,
+        causation_id=f"completion-{request_id}", context=CONTEXT, status="completed", content=content,
+    )  # fmt: skip
+    return msgspec.structs.replace(made, **changes)
+
+
+def piece(request_id: str = "r", sequence: int = 0, content: str = "an ") -> ResultChunk:
+    return ResultChunk(
+        event_id=f"piece-{request_id}-{sequence}", request_id=request_id, tenant_id="support", occurred_at=NOW,
+        causation_id=f"chunk-{request_id}-{sequence}", context=CONTEXT, sequence=sequence, content=content,
+    )  # fmt: skip
+
+
+def verdict(of: LlmResult | ResultChunk, stage: str = "output", **changes: Any) -> Verdict:
+    made = Verdict(
+        event_id=f"verdict-{of.event_id}", request_id=of.request_id, tenant_id=of.tenant_id,
+        occurred_at=NOW, causation_id=of.causation_id, stage=stage, action="allow", policy_name="default",
+        policy_version="v", scores={"pii": 0.0},
+        released=released_digest(of.request_id, released_texts(of)),
+    )  # fmt: skip
+    return msgspec.structs.replace(made, **changes)
+
+
+def verified(records: list[Record]) -> Verification:
+    verification = Verification()
+    for offset, record in enumerate(records):
+        place = ("topic", 0, offset)
+        if isinstance(record, LlmResult):
+            verification.result(record, place)
+        elif isinstance(record, ResultChunk):
+            verification.piece(record, place)
+    for record in records:
+        if isinstance(record, Verdict):
+            verification.verdict(record)
+    return verification
+
+
+def kinds(*records: Record) -> list[str]:
+    return [fault.kind for fault in verified(list(records)).faults()]
+
+
+def test_releases_with_their_verdicts_are_proven() -> None:
+    cited = result("cited", citations=[Passage(passage_id="p", document_id="d", text="evidence", score=1.0)])
+    streamed = [piece(sequence=0), piece(sequence=1, content="answer")]
+    assert (
+        kinds(result(), cited, *streamed, verdict(result()), verdict(cited), *(verdict(p, "piece") for p in streamed))
+        == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("releases", "verdicts", "fault"),
+    [
+        ([result()], [], "no_verdict"),
+        ([piece()], [], "no_verdict"),
+        ([result()], [verdict(result(), tenant_id="other")], "no_verdict"),
+        ([result()], [verdict(result(), causation_id="another completion")], "no_verdict"),
+        ([result()], [verdict(result(), stage="input")], "no_verdict"),
+        ([piece()], [verdict(piece(), stage="output")], "no_verdict"),
+        ([result()], [verdict(result(), mode="shadow")], "no_verdict"),
+        ([result()], [verdict(result(), action="block", released="")], "not_allowed"),
+        ([result()], [verdict(result(), action="review", released="")], "not_allowed"),
+        ([result(content="swapped")], [verdict(result())], "other_text"),
+        ([result(status="blocked", code="pii")], [], "text_of_an_ended_request"),
+        ([result(), result(event_id="another")], [verdict(result())], "two_results"),
+    ],
+)  # fmt: skip
+def test_a_release_that_does_not_stand_on_its_verdict_is_found(
+    releases: list[Record], verdicts: list[Record], fault: str
+) -> None:
+    assert fault in kinds(*releases, *verdicts)
+    assert fault in FAULTS
+
+
+def test_a_citation_that_was_not_judged_is_found() -> None:
+    judged = result()
+    slipped = result(citations=[Passage(passage_id="p", document_id="d", text="never judged", score=1.0)])
+    assert kinds(slipped, verdict(judged)) == ["other_text"]
+
+
+def test_what_a_person_approved_is_proven_by_their_verdict() -> None:
+    held = verdict(result(), action="review", released="")
+    said = verdict(result(), stage="review", reviewer="mara", scores={})
+    assert kinds(result(), held, said) == []
+    assert kinds(result(), said, held) == []
+
+
+def test_the_same_event_twice_is_no_fault() -> None:
+    done = verified([result(), result(), verdict(result())])
+    assert list(done.faults()) == []
+    assert done.summary.duplicates == 1
+
+
+def test_a_verdict_older_than_digests_proves_that_it_was_judged() -> None:
+    done = verified([result(), verdict(result(), released="", scores={})])
+    assert list(done.faults()) == []
+    assert done.summary.undigested == 1
+
+
+def test_ended_requests_need_no_verdict() -> None:
+    assert kinds(result(status="expired", content="", code="deadline_exceeded"), piece(content="")) == []
+
+
+def test_the_fault_names_the_place() -> None:
+    verification = Verification()
+    verification.result(result(), ("llm-results", 3, 17))
+    verification.undecodable(("llm-results", 0, 4))
+    undecodable, missing = verification.faults()
+    assert missing == Fault("no_verdict", "llm-results", 3, 17, "support", "r")
+    assert (undecodable.kind, undecodable.offset) == ("undecodable", 4)
+    assert "no verdict" in missing.description
+
+
+@given(st.integers(1, 30), st.data(), st.randoms(use_true_random=False))
+def test_exactly_the_planted_releases_are_found(count: int, data: st.DataObject, shuffled: random.Random) -> None:
+    releases = [result(f"r{number}") for number in range(count)]
+    planted = data.draw(st.sets(st.sampled_from(range(count))))
+    proofs = [verdict(release) for number, release in enumerate(releases) if number not in planted]
+    shuffled.shuffle(proofs)
+    faults = list(verified([*releases, *proofs]).faults())
+    assert {fault.request_id for fault in faults} == {f"r{number}" for number in planted}
+
+
+def test_a_story_is_told_in_order_without_what_people_wrote() -> None:
+    request = LlmRequest(
+        event_id="q", request_id="r", tenant_id="support", occurred_at=NOW, causation_id="",
+        messages=[Message(role="user", content="my mail is ann@example.org")],
+    )  # fmt: skip
+    found = Finding(scanner="pii", kind="EMAIL_ADDRESS", start=11, end=26, score=1.0, action="mask", fingerprint="ab12")
+    judged = verdict(result(), occurred_at=NOW + timedelta(seconds=1), findings=[found])
+    ended = result(occurred_at=NOW + timedelta(seconds=1))
+    events = [("llm-results", 0, 1, ended), ("verdicts", 0, 1, judged), ("llm-requests", 0, 1, request)]
+    chapters = story([*events, ("llm-results", 0, 2, ended)])
+    assert [chapter.topic for chapter in chapters] == ["llm-requests", "verdicts", "llm-results"]
+    assert chapters[2].repeats == 1
+    told = " ".join([chapter.headline + " ".join(chapter.details) for chapter in chapters])
+    assert "EMAIL_ADDRESS at 11-26, score 1.00 -> mask, fingerprint ab12" in told
+    assert "ann@example.org" not in told
+    with_texts = " ".join(" ".join(chapter.details) for chapter in story(events, texts=True))
+    assert "ann@example.org" in with_texts
+
+
+def test_evidence_that_names_a_request_belongs_to_its_story() -> None:
+    envelope: dict[str, Any] = {
+        "event_id": "e", "request_id": "", "tenant_id": "support", "occurred_at": NOW, "causation_id": "",
+    }  # fmt: skip
+    alert = Alert(
+        **envelope,
+        kind="drift",
+        name="shift",
+        severity="warning",
+        fingerprint="f",
+        title="t",
+        description="d",
+        sample_requests=["r"],
+    )
+    letter = DeadLetter(
+        **envelope, service="intake", group="intake", origin_topic="llm-requests", origin_partition=0, origin_offset=3,
+        origin_value=b"\x00..r7..", code="invalid_record", reason="why",
+    )  # fmt: skip
+    assert concerns(alert, "r")
+    assert not concerns(alert, "s")
+    assert concerns(letter, "r7")
+    assert not concerns(letter, "s7")
