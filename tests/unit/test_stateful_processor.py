@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock.bus import Emit, Message
+from penstock.bus.runner import TooManyDeadLetters
 from penstock.clock import ManualClock
 from penstock.contracts.records import TeamSpend
-from penstock.stateful import Checkpointing, IdLimits, Logic, Lookup, Stalled, StallGuard, TooManyDeadLetters
+from penstock.stateful import Checkpointing, IdLimits, Logic, Lookup, Stalled, StallGuard
 
 from tests.unit.stateful_fakes import Broker, BrokerAway, FakeStream, cost, counting, processor_of, run
 
@@ -103,7 +104,7 @@ async def test_an_output_that_fits_no_schema_is_its_events_fate() -> None:
 async def test_too_many_dead_letters_stop_the_worker() -> None:
     limits = Checkpointing(interval_s=3600, dead_letter_ratio=0.5, dead_letter_window=10)
     broker = Broker(source=[cost(n) for n in range(10)] + [b"bad"] * 10)
-    with pytest.raises(TooManyDeadLetters, match="60% of the last 10 events"):
+    with pytest.raises(TooManyDeadLetters, match="6 of the last 10 messages"):
         await run(processor_of(broker, checkpointing=limits), broker)
     assert len(broker.letters) == 5
     assert broker.acked == set()

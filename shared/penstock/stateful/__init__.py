@@ -6,7 +6,7 @@ only.
 """
 
 from penstock.stateful.guard import Stalled, StallGuard
-from penstock.stateful.processor import Checkpointing, StatefulProcessor, TooManyDeadLetters
+from penstock.stateful.processor import Checkpointing, StatefulProcessor
 from penstock.stateful.protocols import Logic, Lookup
 from penstock.stateful.table import IdLimits
 from penstock.stateful.worker import FaustWorker, PartitionMismatch, faust_settings, partition_count
@@ -21,7 +21,6 @@ __all__ = [
     "StallGuard",
     "Stalled",
     "StatefulProcessor",
-    "TooManyDeadLetters",
     "faust_settings",
     "partition_count",
 ]

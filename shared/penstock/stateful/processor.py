@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from asyncio import Future
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from penstock.bus import Emit, Message
+from penstock.bus.runner import DeadLetterLimit
 from penstock.clock import Clock
 from penstock.contracts.codec import Codec, Undecodable
 from penstock.stateful.guard import StallGuard
@@ -19,7 +19,7 @@ from penstock.stateful.protocols import EventLike, Logic, MessageLike, Output, S
 from penstock.stateful.table import IdLimits, KeyState, Overlay, Writes
 from penstock.telemetry import get_logger
 
-__all__ = ["Checkpointing", "StatefulProcessor", "TooManyDeadLetters"]
+__all__ = ["Checkpointing", "StatefulProcessor"]
 
 StateT = TypeVar("StateT")
 EventT = TypeVar("EventT")
@@ -27,11 +27,6 @@ EventT = TypeVar("EventT")
 log = get_logger(__name__)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class TooManyDeadLetters(RuntimeError):
-    """So many events are dead-lettered that the code or a writer must be at fault: the worker stops instead of
-    diverting all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +132,8 @@ class StatefulProcessor(Generic[StateT, EventT]):
         self._full = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
-        self._verdicts: deque[bool] = deque(maxlen=self._limits.dead_letter_window)
+        window = self._limits.dead_letter_window
+        self._dead_letters = DeadLetterLimit(self._limits.dead_letter_ratio, min_messages=window, window=window)
         self._task: asyncio.Task[None] | None = None
 
     async def process(self, stream: StreamLike) -> AsyncIterator[None]:
@@ -235,7 +231,7 @@ class StatefulProcessor(Generic[StateT, EventT]):
                         continue
                     ack = await self._output.send(emit.topic, emit.key, emit.record, message.headers)
                     acks.append(ack)
-            self._verdicts.append(False)
+            self._dead_letters.saw(False)
         except Undecodable as error:
             acks.append(await self._dead_letter(message, error.code, error.reason))
         except _StepFailed as error:
@@ -302,14 +298,7 @@ class StatefulProcessor(Generic[StateT, EventT]):
         return self._overlay.read(partition, key) if self._overlay is not None else None
 
     async def _dead_letter(self, message: Message, code: str, reason: str) -> Awaitable[Any]:
-        self._verdicts.append(True)
-        window = self._limits.dead_letter_window
-        share = sum(self._verdicts) / window
-        if len(self._verdicts) == window and share > self._limits.dead_letter_ratio:
-            raise TooManyDeadLetters(
-                f"{self.name}: {share:.0%} of the last {window} events were refused, the last one at {message.topic}"
-                f"[{message.partition}]@{message.offset}: {code}: {reason}"
-            )
+        self._dead_letters.saw(True)
         return await self._output.dead_letter(self._group, message, code, reason)
 
     async def _write(self, writes: Writes) -> None:
