@@ -26,7 +26,7 @@ from services.guardrails.held_texts import Reviews, Vault
 from services.guardrails.judge import Configuration, Judge
 from services.guardrails.masking import has_pseudonyms
 from services.guardrails.reasons import reason_of
-from services.guardrails.reviews import decided, undecided
+from services.guardrails.reviews import Held, decided, undecided
 from services.guardrails.screening import Limits
 
 __all__ = ["document_hop", "end_overdue_reviews", "release_hop", "request_hop", "review_hop"]
@@ -68,7 +68,7 @@ def request_hop(judge: Judge, vault: Vault, reviews: Reviews, limits: Limits, cl
         if screened.pseudonyms:
             await vault.put(request.tenant_id, request.request_id, screened.pseudonyms)
         if screened.held is not None:
-            await reviews.hold(screened.held)
+            await _hold(reviews, screened.held)
         return screened.emits
 
     def failed(event: Event[Any], error: Exception) -> Sequence[Emit]:
@@ -120,7 +120,7 @@ def release_hop(
                 pseudonyms = dict(await vault.open(record.tenant_id, record.request_id))
             released = core.released(record, judged, pseudonyms)
             if released.held is not None:
-                await reviews.hold(released.held)
+                await _hold(reviews, released.held)
             return released
         except Transient:
             raise
@@ -146,6 +146,11 @@ def release_hop(
         failed=failed,
         max_batch=max_batch,
     )
+
+
+async def _hold(reviews: Reviews, held: Held) -> None:
+    await reviews.hold(held)
+    metrics.REVIEWS.labels("held").inc()
 
 
 async def _claimed(ready: Sequence[core.Released], releases: Releases, clock: Clock) -> list[Outcome]:
@@ -187,6 +192,7 @@ def review_hop(reviews: Reviews, releases: Releases, clock: Clock, max_batch: in
             )
         emits = decided(decision, held, clock.now())
         await reviews.close(held.review)
+        metrics.REVIEWS.labels("approved" if decision.approved else "denied").inc()
         log.info("review decided", request_id=held.review.request_id, approved=decision.approved)
         result = emits[-1].record
         if not isinstance(result, LlmResult):
@@ -214,6 +220,7 @@ async def end_overdue_reviews(reviews: Reviews, producer: Producer, clock: Clock
                 ended = undecided(review, clock.now())
                 await (await producer.send(ended.topic, ended.key, ended.record))
                 await reviews.close(review)
+                metrics.REVIEWS.labels("overdue").inc()
                 log.info("review overdue", request_id=review.request_id, due_at=review.due_at.isoformat())
         except Transient as error:
             log.warning("overdue reviews wait", reason=str(error))

@@ -75,6 +75,7 @@ class Judge:
         for finding in screening.findings:
             metrics.FINDINGS.labels(stage, finding.scanner, finding.action if finding.enforced else "shadow").inc()
         for scanner, reason in screening.errors.items():
+            metrics.SCANNER_FAILURES.labels(stage, scanner).inc()
             log.warning("scanner failed", stage=stage, scanner=scanner, reason=reason)
         tried = [
             (candidate, await self._screen(candidate, stage, segments, reference, limits))

@@ -10,7 +10,7 @@ from prometheus_client import Counter, Gauge, Histogram
 __all__ = [
     "BATCH_SECONDS", "CONSUMED", "DEAD_LETTERS", "END_TO_END_SECONDS", "FINDINGS", "GROUNDED", "INDEXED_CHUNKS",
     "IN_FLIGHT", "MODEL_SECONDS",
-    "PRODUCED", "REFUSED", "RETRIES", "SCREENED", "SCREEN_SECONDS", "TOKENS", "UP",
+    "PRODUCED", "REFUSED", "RETRIES", "REVIEWS", "SCANNER_FAILURES", "SCREENED", "SCREEN_SECONDS", "TOKENS", "UP",
 ]  # fmt: skip
 
 _FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -34,5 +34,7 @@ GROUNDED = Counter("penstock_grounded_requests", "Requests that left retrieval, 
 INDEXED_CHUNKS = Counter("penstock_indexed_chunks", "Chunks embedded for, or removed from the store.", ["action"])
 SCREENED = Counter("penstock_screened_texts", "Events judged by guardrails.", ["stage", "action"])
 FINDINGS = Counter("penstock_findings", "Finds that counted.", ["stage", "scanner", "action"])
+SCANNER_FAILURES = Counter("penstock_scanner_failures", "Scanners that failed or had no time.", ["stage", "scanner"])
+REVIEWS = Counter("penstock_reviews", "Texts held for a person: held, approved, denied, overdue.", ["outcome"])
 SCREEN_SECONDS = Histogram("penstock_screen_seconds", "Time of scanning one event.", ["stage"], buckets=_FAST)
 TOKENS = Counter("penstock_tokens", "Tokens, by direction.", ["model", "direction"])
