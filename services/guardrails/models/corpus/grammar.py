@@ -4,7 +4,7 @@ A grammar file is read line by line. `# ...` is a comment. `@slot NAME` starts a
 starts a list of templates. In templates and fillers `{a|b|}` chooses, `$name` draws a filler, `$name.transform`
 rewrites it, `$name1` draws once a text and repeats (any digit), `a(n)` becomes the right article, `\\n` is a line break;
 a backslash makes `{`, `}`, `|`, `$` and `.` plain. With a domain, `$deed` first means `@slot DOMAIN.deed`: what one text
-says of the deed, the expert and the artefact fits together.
+says of the deed, the expert and the artefact fits together; after it `@slot KIND.common.deed`, for a domain `KIND.x`.
 """
 
 import random
@@ -41,7 +41,8 @@ class Grammar:
 
     def domains(self, kind: str) -> list[str]:
         """Names of the domains of a kind, as `harm.fraud`."""
-        return sorted({name.rpartition(".")[0] for name in self.slots if name.startswith(f"{kind}.")})
+        names = {name.rpartition(".")[0] for name in self.slots if name.startswith(f"{kind}.")}
+        return sorted(names - {f"{kind}.common"})
 
 
 def load(paths: Iterable[Path]) -> Grammar:
@@ -124,7 +125,9 @@ class Writer:
         name, digit, transforms = match.groups()
         key = name + digit
         if not digit or key not in self.bound:
-            fillers = self.slots.get(f"{self.domain}.{name}") or self.slots.get(name)
+            common = f"{self.domain.partition('.')[0]}.common"
+            places = (f"{self.domain}.{name}", f"{common}.{name}", name)
+            fillers = next((self.slots[place] for place in places if place in self.slots), None)
             if not fillers:
                 raise GrammarError(f"slot {name} has no fillers (domain {self.domain or 'none'}); add @slot {name}")
             value = self._expand(self.rng.choice(fillers))
