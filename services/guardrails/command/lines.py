@@ -135,7 +135,7 @@ def writing(target: Path, *inputs: Path) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    if target.exists() and any(str(one) != "-" and one.exists() and one.samefile(target) for one in inputs):
+    if target.is_file() and any(str(one) != "-" and one.exists() and one.samefile(target) for one in inputs):
         raise click.ClickException(f"{target} is read and cannot be written at the same time: give --out another name")
     try:
         with target.open("wb") as file:

@@ -192,13 +192,13 @@ def scan(
     number, the others go on, and the exit status is 1.
     """
     work = _Work(find_policy(name, config), stage, text_field, pseudonyms, _fingerprint_key())
-    if jobs > 1:
-        compiled(work.policy)  # what is wrong with the policy is said here, once, rather than by every process
+    judge = work()  # what is wrong with the policy is said here, before anything is written, once for all processes
+    judged_lines = map_in_order(work if jobs > 1 else lambda: judge, read_lines(source), jobs)
     unread = 0
     with writing(target, source) as out:
         kept: BinaryIO | None = None
         try:
-            for line, judged in _with_progress(map_in_order(work, read_lines(source), jobs), source):
+            for line, judged in _with_progress(judged_lines, source):
                 if isinstance(judged, bytes):
                     out.write(judged)
                     continue
