@@ -3,14 +3,17 @@
 from pathlib import Path
 
 from services.guardrails.findings import Reference, Rule, Span
+from services.guardrails.scanners.ciphers import Lexicon, rewritten
+from services.guardrails.scanners.encodings import decoded_variants
 from services.guardrails.scanners.injection_rules import combine, strongest_rule
 from services.guardrails.scanners.ngrams import LinearNgramModel
-from services.guardrails.scanners.normalise import canonical, decoded_variants, rewritten
+from services.guardrails.scanners.normalise import canonical
 from services.guardrails.scanners.segments import sentences, unwrapped
 
 CHUNK = 4000
 """Characters the prompt classifier reads at once, as in training."""
 STEP = 3000
+VOCABULARY = "wordpiece_vocabulary.txt"
 MODELS = Path(__file__).parent.parent / "models"
 
 
@@ -24,18 +27,23 @@ class InjectionScanner:
     name = "injection"
     default_threshold = 0.5
 
-    def __init__(self, model: LinearNgramModel, by_sentence: bool) -> None:
+    def __init__(self, model: LinearNgramModel, lexicon: Lexicon, by_sentence: bool) -> None:
         self._model = model
+        self._lexicon = lexicon
         self._by_sentence = by_sentence
         self.version = f"1+{model.metadata['name']}-{model.version}"
 
     @classmethod
     def for_prompts(cls, models: Path = MODELS) -> "InjectionScanner":
-        return cls(LinearNgramModel.load(models / "injection_prompt"), by_sentence=False)
+        return cls(
+            LinearNgramModel.load(models / "injection_prompt"), Lexicon.load(models / VOCABULARY), by_sentence=False
+        )
 
     @classmethod
     def for_documents(cls, models: Path = MODELS) -> "InjectionScanner":
-        return cls(LinearNgramModel.load(models / "injection_document"), by_sentence=True)
+        return cls(
+            LinearNgramModel.load(models / "injection_document"), Lexicon.load(models / VOCABULARY), by_sentence=True
+        )
 
     def scan(self, text: str, rule: Rule, reference: Reference) -> list[Span]:
         """One span: that of the surest piece or hidden reading, or none for a text without words."""
@@ -54,7 +62,7 @@ class InjectionScanner:
             kind, score = self._judge(folded)
             if score > best.score:
                 best = Span(kind, start, end, score)
-            for reading, trick in rewritten(folded):
+            for reading, trick in rewritten(folded, self._lexicon):
                 kind, score = self._judge(reading)
                 # A reading that had to be made up first counts only where it is a find.
                 if score > max(best.score, self.default_threshold):
