@@ -1,14 +1,18 @@
 """Many regular expressions over one text in linear time (RE2), and what to do with finds that overlap."""
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
 
 import re2
 
 from services.guardrails.findings import Span
 
-MAX_MATCHES = 500
-"""Matches taken of one expression in one text: bounds the work on a text made of nothing else."""
+MAX_MATCHES = 10_000
+"""Matches of one expression in one text. More would have to be masked one by one: the scanner fails instead, and the
+rule's `fail` decides.
+"""
+
+MAX_MEMORY = 64 << 20
+"""Bytes of automaton that RE2 may build for one set; it is slower without, never wrong."""
 
 
 class PatternSet:
@@ -18,13 +22,19 @@ class PatternSet:
     Raises ValueError naming the expression that RE2 does not take.
     """
 
-    def __init__(self, expressions: Iterable[str], first_group: bool = False) -> None:
-        """With ``first_group`` a match is where its first group is, for expressions that need to see more than they find."""
-        self._set = re2.Set.SearchSet()
-        self._compiled = []
-        self._group = 1 if first_group else 0
+    def __init__(
+        self, expressions: Iterable[str], first_group: bool = False, max_matches: int | None = MAX_MATCHES
+    ) -> None:
+        """With ``first_group`` a match is where its first group is, for expressions that need to see more than they
+        find; one that has no group is where it matches. ``max_matches`` is None for a caller that bounds its own work.
+        """
         options = re2.Options()
         options.log_errors = False
+        options.max_mem = MAX_MEMORY
+        self._set = re2.Set.SearchSet(options)
+        self._compiled = []
+        self._first_group = first_group
+        self._max_matches = max_matches
         for expression in expressions:
             try:
                 self._compiled.append(re2.compile(expression, options=options))
@@ -36,15 +46,28 @@ class PatternSet:
         if self._compiled:
             self._set.Compile()
 
+    def occurring(self, text: str) -> frozenset[int]:
+        """Indexes of the expressions that match anywhere."""
+        return frozenset(self._set.Match(text) or ()) if self._compiled else frozenset()
+
+    def spans(self, index: int, text: str) -> Iterator[tuple[int, int]]:
+        """(start, end) of every match of one expression. Raises OverflowError above the most that are taken."""
+        compiled = self._compiled[index]
+        group = 1 if self._first_group and compiled.groups else 0
+        for count, match in enumerate(compiled.finditer(text)):
+            if self._max_matches is not None and count >= self._max_matches:
+                raise OverflowError(f"more than {self._max_matches} matches of {compiled.pattern!r}: split the text")
+            start, end = match.span(group)
+            if start < end:
+                yield start, end
+
     def matches(self, text: str) -> Iterator[tuple[int, int, int]]:
-        """(index of the expression, start, end) of every match, by expression and then by place."""
-        if not self._compiled:
-            return
-        for index in sorted(self._set.Match(text) or ()):
-            for match in islice(self._compiled[index].finditer(text), MAX_MATCHES):
-                start, end = match.span(self._group)
-                if start < end:
-                    yield index, start, end
+        """(index of the expression, start, end) of every match, by expression and then by place. Raises OverflowError
+        as `spans` does.
+        """
+        for index in sorted(self.occurring(text)):
+            for start, end in self.spans(index, text):
+                yield index, start, end
 
 
 def without_overlaps(spans: Iterable[Span]) -> list[Span]:

@@ -1,0 +1,101 @@
+"""The words of a text as evidence for names: where they stand, how they are written, which lists hold them."""
+
+import re
+from dataclasses import dataclass
+
+from services.guardrails.scanners.pii import cues
+from services.guardrails.scanners.pii.lexicon import Lexicon, fold
+
+_WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
+_POSSESSIVE = re.compile(r"['’][sS]$")
+_SENTENCE_END = re.compile(r"(?:^|[.!?:;\n•*\"“(\[>|-])[\s\"'“”‘’(\[*]*$")
+MOSTLY = 0.8
+"""Share of letters in one case from which the case of a text says nothing about names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word without its possessive ending. `opening` is the first of a sentence, a line or a quotation, where a
+    capital says nothing.
+    """
+
+    text: str
+    folded: str
+    start: int
+    end: int
+    possessive: bool
+    capital: bool
+    opening: bool
+    given: bool
+    family: bool
+    place: bool
+    common: bool
+
+    @property
+    def initial(self) -> bool:
+        return self.end - self.start == 1 and self.text.isupper() and self.text != "I"
+
+    @property
+    def unknown(self) -> bool:
+        """On no list: an English word it is not."""
+        return not (self.given or self.family or self.place or self.common) and self.end - self.start > 1
+
+    @property
+    def sure_given(self) -> bool:
+        """A given name that is neither a word nor a place."""
+        return self.given and not self.common and not self.place and self.folded not in cues.NOT_NAMES
+
+
+def split_words(text: str, lexicon: Lexicon) -> list[Word]:
+    """The words in order. In a text all in capitals, or all without, words that are no English words count as
+    capitalised if a list has them as names.
+    """
+    caseless = is_caseless(text)
+    words: list[Word] = []
+    previous_end = 0
+    for match in _WORD.finditer(text):
+        start, end = match.span()
+        value = match[0]
+        possessive = _POSSESSIVE.search(value) is not None
+        if possessive:
+            value, end = value[:-2], end - 2
+        folded = fold(value)
+        parts = folded.replace("’", "'").split("-") if "-" in folded else (folded,)
+        given = any(part in lexicon.given for part in parts)
+        family = any(part.removeprefix("o'").removeprefix("d'") in lexicon.family for part in parts)
+        common = folded in lexicon.common or (folded.endswith("s") and folded[:-1] in lexicon.common and not family)
+        between = text[previous_end:start]
+        opening = not words or (len(between) > 1 and _SENTENCE_END.search(between) is not None) or between[:1] in '"“('
+        if caseless:
+            capital = not common and (given or family or folded not in lexicon.places)
+        else:
+            capital = value[0].isupper()
+        words.append(
+            Word(value, folded, start, end, possessive, capital, opening, given, family, folded in lexicon.places, common)
+        )
+        previous_end = match.end()
+    return words
+
+
+def is_caseless(text: str) -> bool:
+    """Whether nearly all letters have the same case."""
+    upper = sum(map(str.isupper, text))
+    lower = sum(map(str.islower, text))
+    letters = upper + lower
+    if not letters:
+        return False
+    return upper == 0 or (letters > 12 and upper / letters >= MOSTLY)
+
+
+def recased(text: str, words: list[Word]) -> str:
+    """A caseless text with capitals where names may stand, of the same length; any other text as it is."""
+    if not is_caseless(text):
+        return text
+    pieces, position = [], 0
+    for word in words:
+        value = text[word.start : word.end].lower()
+        named = word.capital and (word.given or word.family or word.place or word.unknown)
+        shown = value[:1].upper() + value[1:] if named or word.opening or value == "i" else value
+        pieces += [text[position : word.start], shown if len(shown) == word.end - word.start else text[word.start : word.end]]
+        position = word.end
+    return "".join([*pieces, text[position:]])
