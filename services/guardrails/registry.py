@@ -8,6 +8,7 @@ from services.guardrails.findings import AnyScanner, Scanner
 from services.guardrails.scanners.groundedness import GroundednessScanner
 from services.guardrails.scanners.indirect_injection import IndirectInjectionScanner
 from services.guardrails.scanners.injection import InjectionScanner
+from services.guardrails.scanners.language import LanguageScanner
 from services.guardrails.scanners.leakage import ExfiltrationScanner, SystemPromptLeakScanner
 from services.guardrails.scanners.pii import PiiScanner
 from services.guardrails.scanners.secrets import SecretsScanner
@@ -35,6 +36,7 @@ def shipped_scanners() -> Mapping[str, Mapping[str, AnyScanner]]:
         InvisibleTextScanner(),
         BannedWordsScanner(),
         RegexScanner(),
+        LanguageScanner(),
         SecretsScanner(),
         UrlScanner(),
         ExfiltrationScanner(),
