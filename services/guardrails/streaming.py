@@ -1,0 +1,149 @@
+"""Release a streamed answer piece by piece: how far it has come, and the events that each piece of it gives. Pure but for
+the clock that it is handed; what may be released is decided in piece_judging.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+from penstock.bus import Emit
+from penstock.contracts.digest import extended_digest
+from penstock.contracts.envelope import derive, request_key
+from penstock.contracts.records import CompletionChunk, ResultChunk
+
+from services.guardrails.core import canary_of
+from services.guardrails.masking import restore
+from services.guardrails.piece_judging import Asked, Decision, PieceJudge, StreamState, decide, looking_back
+from services.guardrails.policy import CompiledPolicy
+from services.guardrails.scanners.leakage import addresses
+from services.guardrails.screening import Screening
+from services.guardrails.verdicts import Judged, verdicts
+
+__all__ = ["PieceJudge", "StreamState", "cut", "step"]
+
+
+def step(
+    state: StreamState | None, chunk: CompletionChunk, judge: PieceJudge, now: datetime
+) -> tuple[StreamState, list[Emit]]:
+    """Take the next piece of an answer; return the state and what may be released: verdict first, then the piece.
+
+    The same piece again adds nothing. An answer that is generated again is followed from where the first one ended if
+    its words are the same; if they are not, if pieces are missing, or if the state was lost, the stream ends with
+    finish_reason "error". A rule that stops an answer ends it with "content_filter", in front of what it found.
+    """
+    if state is not None and state.ended:
+        return state, []
+    if state is None:
+        if chunk.offset or chunk.sequence:
+            lost = StreamState(sequence=chunk.sequence)
+            return cut(lost, chunk, judge, "what was known of the stream is lost: read the result instead", now)
+        state = StreamState(_asked(chunk, judge))
+    if chunk.finish_reason == "error":
+        return cut(state, chunk, judge, "the model broke off", now)
+    text, problem = _news(state, chunk)
+    if problem is not None:
+        return cut(state, chunk, judge, problem, now)
+    if judge.policy is None:
+        reason = f"the policy {chunk.context.policy_name!r} is not published; run `penstock config apply`"
+        return cut(state, chunk, judge, reason, now)
+    last = chunk.finish_reason is not None
+    if not text and not last:
+        return state, []
+    state = msgspec.structs.replace(
+        state,
+        received=state.received + len(text),
+        digest=extended_digest(state.digest, text),
+        held=state.held + text,
+    )
+    decision = decide(state, judge, judge.policy, last=last)
+    if isinstance(decision, str):
+        return cut(state, chunk, judge, decision, now)
+    return (state, []) if decision is None else _released(state, chunk, decision, judge, now)
+
+
+def cut(
+    state: StreamState, chunk: CompletionChunk, judge: PieceJudge, reason: str, now: datetime
+) -> tuple[StreamState, list[Emit]]:
+    """End the stream with nothing more of it released, and say why in the verdict."""
+    screening = Screening("block", ("",), errors={"stream": reason})
+    policy = judge.policy or CompiledPolicy(chunk.context.policy_name, "", {"output": ()})
+    judged = Judged(screening, policy, judge.key, now)
+    return _ended(state, state.sequence + 1), _emits(state, chunk, "", "error", judged)
+
+
+def _news(state: StreamState, chunk: CompletionChunk) -> tuple[str, str | None]:
+    """What ``chunk`` adds to the answer, and what is wrong with it."""
+    known = state.received - chunk.offset
+    if known < 0:
+        return "", f"{-known} characters of the answer are missing: read the result instead"
+    if known > len(chunk.content):
+        if chunk.finish_reason is None:
+            return "", None
+        return "", "the answer was generated again and ended earlier: read the result instead"
+    if extended_digest(chunk.preceding, chunk.content[:known]) != extended_digest(state.digest, ""):
+        return "", "the answer was generated again with other words: read the result instead"
+    return chunk.content[known:], None
+
+
+def _released(
+    state: StreamState, chunk: CompletionChunk, decision: Decision, judge: PieceJudge, now: datetime
+) -> tuple[StreamState, list[Emit]]:
+    assert judge.policy is not None
+    finish = "content_filter" if decision.stop else chunk.finish_reason
+    content = restore(decision.text, judge.pseudonyms)
+    emits: list[Emit] = []
+    if content or finish is not None:
+        judged = Judged(decision.screening, judge.policy, judge.key, now)
+        emits = _emits(state, chunk, content, finish, judged)
+    sequence = state.sequence + bool(emits)
+    if finish is not None:
+        return _ended(state, sequence), emits
+    done = state.held[: decision.taken]
+    numbering = decision.numbering.seen(done)
+    return msgspec.structs.replace(
+        state,
+        context=looking_back(state.context + done),
+        held=state.held[decision.taken :],
+        sequence=sequence,
+        highest=dict(numbering.highest),
+        names=[(*value, name) for value, name in numbering.names.items()],
+        fenced=state.fenced ^ bool(done.count("```") % 2),
+    ), emits
+
+
+def _emits(state: StreamState, chunk: CompletionChunk, content: str, finish: str | None, judged: Judged) -> list[Emit]:
+    """The verdict and the piece that it stands for."""
+    sequence = state.sequence
+    piece = ResultChunk(
+        # Not by the chunk alone: one that was generated again has the same identity, and may have grown.
+        **derive(chunk, "guardrails.piece", sequence, judged.now),
+        context=chunk.context,
+        sequence=sequence,
+        content=content,
+        finish_reason=finish,
+    )
+    key = request_key(chunk.context, chunk.request_id)
+    told = verdicts(chunk, "piece", judged, piece, ordinal=sequence, sequence=sequence)
+    return [*told, Emit("result-chunks", key, piece)]
+
+
+def _ended(state: StreamState, sequence: int) -> StreamState:
+    return StreamState(received=state.received, digest=state.digest, sequence=sequence, ended=True)
+
+
+def _asked(chunk: CompletionChunk, judge: PieceJudge) -> Asked:
+    conversation = "\n".join(message.content for message in chunk.messages)
+    evidence = (f"{passage.source} {passage.text}" for passage in chunk.passages)
+    output = judge.policy.stages["output"] if judge.policy else ()
+    return Asked(
+        system_prompt="\n".join(message.content for message in chunk.messages if message.role == "system"),
+        prompt=conversation,
+        question=next((message.content for message in reversed(chunk.messages) if message.role == "user"), ""),
+        # Kept with every piece, so only where somebody reads them.
+        passages=tuple(passage.text for passage in chunk.passages)
+        if any(scanner.name == "groundedness" for scanner, _ in output)
+        else (),
+        urls=tuple(sorted(addresses("\n".join([conversation, *evidence])))),
+        canary=canary_of(judge.key, chunk.request_id) if judge.policy and judge.policy.canary else "",
+    )
