@@ -16,6 +16,8 @@ from services.guardrails.registry import shipped_scanners
 from services.guardrails.screening import Limits
 from services.guardrails.sealing import Seal
 from services.guardrails.settings import Settings
+from services.guardrails.stream_state import RedisStreams
+from services.guardrails.streaming_app import stream_hop
 
 
 async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
@@ -36,6 +38,7 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
     return [
         request_hop(judge, vault, reviews, limits, clock, batch),
         release_hop(judge, releases, vault, reviews, limits, clock, batch),
+        stream_hop(judge, RedisStreams(redis, seal), vault, runtime.producer(), limits, clock, batch),
         review_hop(reviews, releases, clock, batch),
         document_hop(judge, runtime.config, document_limits),
     ]
