@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from penstock.contracts.digest import released_digest, released_texts
 from penstock.contracts.envelope import event_id
 from penstock.contracts.records import (
     Alert,
@@ -182,6 +183,20 @@ def derived(record: type[msgspec.Struct], **fields: object) -> object:
     return record(**{**envelope, **fields})
 
 
+def judged(released: LlmResult) -> object:
+    """The verdict that ``released`` stands on."""
+    digest = released_digest(released.request_id, released_texts(released))
+    return derived(
+        Verdict,
+        event_id="v",
+        stage="output",
+        action="allow",
+        policy_name="default",
+        policy_version="1",
+        released=digest,
+    )
+
+
 def complete(kind: Kind = Kind.QUESTION, score: float = 0.1, **changes: object) -> Outcome:
     """An outcome with which nothing is wrong, but for ``changes``."""
     context = Context(requested_at=NOW)
@@ -192,6 +207,7 @@ def complete(kind: Kind = Kind.QUESTION, score: float = 0.1, **changes: object) 
         "planned": planned,
         "latency_s": 0.1,
         "results": (result(),),
+        "verdicts": (judged(result()),),
         "completion": derived(
             Completion, context=context, messages=[Message(role="user", content="What is a?")], model="m", backend="b"
         ),
@@ -228,7 +244,7 @@ def pii(**changes: object) -> Outcome:
     planned = Planned("r-1", Kind.PII, "A", TEAM, "I am jane@example.org", "completed", private=("jane@example.org",))
     masked = derived(Verdict, stage="input", action="mask", policy_name="default", policy_version="1")
     shown = (result(prompt="I am <EMAIL_ADDRESS>"),)
-    return complete(**{"planned": planned, "verdicts": (masked,), "results": shown, **changes})
+    return complete(**{"planned": planned, "verdicts": (masked, judged(shown[0])), "results": shown, **changes})
 
 
 def test_personal_data_must_be_masked_everywhere_behind_the_guardrails() -> None:
@@ -239,7 +255,12 @@ def test_personal_data_must_be_masked_everywhere_behind_the_guardrails() -> None
         messages=[Message(role="user", content="I am jane@example.org")],
     )  # fmt: skip
     assert "was not masked" in accepted(pii(completion=leaked))
-    assert "no verdict" in accepted(pii(verdicts=()))
+    assert "says that it was masked" in accepted(pii(verdicts=()))
+
+
+def test_every_release_must_stand_on_its_verdict() -> None:
+    assert "no verdict" in accepted(complete(verdicts=()))
+    assert "is not the one that was judged" in accepted(complete(results=(result(content="swapped"),)))
 
 
 def test_money_and_scores_must_follow_every_answer() -> None:

@@ -11,6 +11,7 @@ from decimal import Decimal
 from itertools import groupby
 from typing import TypeVar
 
+from penstock.audit import Verification
 from penstock.contracts.records import (
     Alert,
     AlertDelivery,
@@ -70,6 +71,16 @@ class Outcome:
     def result(self) -> LlmResult | None:
         """The one result."""
         return self.results[0] if self.results else None
+
+    @property
+    def unproven(self) -> tuple[str, ...]:
+        """What an auditor objects to: a release that does not stand on its verdict."""
+        verification = Verification()
+        for result in self.results:
+            verification.result(result, ("llm-results", 0, 0))
+        for verdict in self.verdicts:
+            verification.verdict(verdict)
+        return tuple(fault.description for fault in verification.faults())
 
     @property
     def toxicity(self) -> Score | None:
@@ -226,6 +237,7 @@ def _problems(outcome: Outcome) -> list[str]:
             found.append("no verdict on verdicts says that it was masked")
         if outcome.toxicity is None:
             found.append("no toxicity score on evaluations")
+    found += outcome.unproven
     if outcome.completion is not None and outcome.cost is None:
         found.append("a model answered it, but nothing on costs says what that cost")
     return found

@@ -108,6 +108,11 @@ class Report:
         console.print(table)
         actions = Counter(f"{v.stage} {v.action}" for outcome in self.outcomes for v in outcome.verdicts)
         console.print("verdicts: " + ", ".join(f"{name} {count}" for name, count in sorted(actions.items())))
+        released = [
+            outcome for outcome in self.outcomes if outcome.result and outcome.result.status == Status.COMPLETED
+        ]
+        proven = sum(not outcome.unproven for outcome in released)
+        console.print(f"audit: {proven} of {len(released)} released answers stand on a verdict on this very text")
         if self.ingest.quarantined:
             kept_out = escape(", ".join(self.ingest.quarantined))
             console.print(f"documents kept out for instructions or data hidden in them (topic verdicts): {kept_out}")
