@@ -75,7 +75,7 @@ def careless(text: str, rng: random.Random) -> str:
 def _tidy(text: str) -> str:
     """Without the doubled blanks and stranded commas that empty alternatives leave."""
     text = re.sub(r"(?<=\S) {2,}(?=\S)", " ", text.strip())
-    text = re.sub(r" ,(?= )", ",", text)
+    text = re.sub(r"(?<=\w) ([.,])(?=\s|$)", r"\1", text)
     return re.sub(r",+ ?(?=[.,;:?!](?:\s|$))", "", text)
 
 
