@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from penstock.config.files import ConfigInvalid, load_entries
 from penstock.config.policies import Policy
 from penstock.contracts.catalogue import CatalogueError, project_file
 
-from services.guardrails.policy import CompiledPolicy, compile_policy
+from services.guardrails.policy import CompiledPolicy, Scanners, compile_policy
 from services.guardrails.registry import shipped_scanners
 
 __all__ = ["compiled", "find_policy"]
@@ -52,9 +53,14 @@ def compiled(policy: Policy) -> CompiledPolicy:
         click.ClickException: it asks for what is not installed.
     """
     try:
-        return compile_policy(policy, shipped_scanners())
+        return compile_policy(policy, _scanners())
     except ValueError as error:
         raise click.ClickException(str(error)) from error
+
+
+@functools.cache
+def _scanners() -> Scanners:
+    return shipped_scanners()
 
 
 @dataclass(frozen=True, slots=True)
