@@ -19,7 +19,7 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
     session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=concurrency))
     runtime.on_stop(session.close)
     backends: dict[str, Backend] = {"extractive": ExtractiveBackend(), "openai": OpenAIBackend(session)}
-    return [inference_hop(runtime.config, backends, runtime.clock, concurrency)]
+    return [inference_hop(runtime.config, backends, runtime.clock, concurrency, runtime.producer())]
 
 
 def main() -> None:

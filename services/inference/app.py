@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from penstock.bus import Emit, Event, Hop, Outcome
+from penstock.bus import Emit, Event, Hop, Outcome, Producer, Transient
 from penstock.clock import Clock
 from penstock.config.kinds import Route
 from penstock.contracts.records import GroundedRequest, Status
 from penstock.telemetry import get_logger, metrics
+from penstock.telemetry.traces import carried
 
 from services.inference.adapters import Backend, BackendError
-from services.inference.core import completion, expired, order_targets, refusal
+from services.inference.core import completion, expired, is_streamed, order_targets, refusal
+from services.inference.pieces import KafkaPieces, NoPieces
 
 __all__ = ["Routes", "inference_hop"]
 
@@ -25,13 +28,40 @@ class Routes(Protocol):
     def route(self, name: str) -> Route | None: ...
 
 
-def inference_hop(routes: Routes, backends: Mapping[str, Backend], clock: Clock, concurrency: int) -> Hop:
-    """Return the hop requests-grounded -> completions, refusals."""
+def inference_hop(
+    routes: Routes, backends: Mapping[str, Backend], clock: Clock, concurrency: int, producer: Producer
+) -> Hop:
+    """Return the hop requests-grounded, requests-repeated -> completions or refusals.
 
-    async def answer(request: GroundedRequest) -> list[Emit]:
-        now = clock.now()
-        if expired(request, now):
+    Pieces of a streamed answer go to completion-chunks through ``producer`` while it is generated; all of them are in
+    the log before the completion is.
+    """
+
+    async def answer(event: Event[GroundedRequest]) -> list[Emit]:
+        request = event.record
+        if expired(request, clock.now()):
             return end(request, Status.EXPIRED, "expired", "the deadline passed before the model was called")
+        if not is_streamed(request):
+            return await ask(request, None)
+        pieces = KafkaPieces(request, producer, carried(event.message.headers), clock)
+        deadline = request.context.deadline_at
+        left = None if deadline is None else (deadline - clock.now()).total_seconds()
+        try:
+            async with asyncio.timeout(left) as limit:
+                return await ask(request, pieces)
+        except TimeoutError:
+            await broken(pieces)
+            if not limit.expired():
+                raise
+            return end(request, Status.EXPIRED, "expired", "the deadline passed while the answer was streamed")
+        except Transient:
+            raise
+        except Exception:
+            await broken(pieces)
+            raise
+
+    async def ask(request: GroundedRequest, streamed: KafkaPieces | None) -> list[Emit]:
+        called_at = clock.now()
         route = routes.route(request.context.route)
         if route is None:
             reason = f"route {request.context.route!r} was withdrawn while the request was under way"
@@ -43,23 +73,34 @@ def inference_hop(routes: Routes, backends: Mapping[str, Backend], clock: Clock,
                 failures.append(f"{target.model}: this process has no {target.backend} backend")
                 continue
             try:
-                answered = await backend.generate(request, target)
+                answered = await backend.generate(request, target, streamed or NoPieces())
             except BackendError as error:
                 log.warning("target failed", request_id=request.request_id, model=target.model, reason=str(error))
                 failures.append(str(error))
+                if streamed is not None and streamed.is_open:
+                    # Another target has other words: they come with the completion, not after these.
+                    await streamed.end("error")
+                    streamed = None
                 continue
+            if streamed is not None:
+                await streamed.end(answered.finish_reason)
             metrics.MODEL_SECONDS.labels(answered.backend, answered.model).observe(answered.model_us / 1e6)
             metrics.TOKENS.labels(answered.model, "input").inc(answered.usage.input_tokens)
             metrics.TOKENS.labels(answered.model, "output").inc(answered.usage.output_tokens)
-            return completion(request, answered, now, clock.now())
+            return completion(request, answered, called_at, clock.now(), streamed=streamed is not None)
         return end(request, Status.FAILED, "model_unavailable", "no target answered: " + "; ".join(failures))
+
+    async def broken(pieces: KafkaPieces) -> None:
+        """End a stream whose answer does not come, if it has begun."""
+        if pieces.is_open:
+            await pieces.end("error")
 
     def end(request: GroundedRequest, status: Status, code: str, reason: str) -> list[Emit]:
         metrics.REFUSED.labels("inference", code).inc()
         return refusal(request, status, code, reason, clock.now())
 
     async def handle(events: Sequence[Event[GroundedRequest]]) -> Sequence[Outcome]:
-        return [await answer(event.record) for event in events]
+        return [await answer(event) for event in events]
 
     def failed(event: Event[Any], error: Exception) -> Sequence[Emit]:
         reason = "inference could not process the request; it is among the dead letters of inference"
@@ -68,7 +109,7 @@ def inference_hop(routes: Routes, backends: Mapping[str, Backend], clock: Clock,
     return Hop(
         service="inference",
         group="inference",
-        topics=("requests-grounded",),
+        topics=("requests-grounded", "requests-repeated"),
         handler=handle,
         concurrency=concurrency,
         failed=failed,

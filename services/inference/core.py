@@ -9,10 +9,23 @@ from datetime import datetime
 
 from penstock.bus import Emit
 from penstock.config.kinds import Route, Target
+from penstock.contracts.digest import extended_digest
 from penstock.contracts.envelope import derive, request_key
-from penstock.contracts.records import Completion, GroundedRequest, Passage, Refusal, Status, Timings, Usage
+from penstock.contracts.records import (
+    Completion,
+    CompletionChunk,
+    GroundedRequest,
+    Passage,
+    Refusal,
+    Status,
+    Timings,
+    Usage,
+)
 
-__all__ = ["Answered", "Unanswered", "attach_passages", "completion", "expired", "order_targets", "refusal"]
+__all__ = [
+    "Answered", "Streamed", "Unanswered", "attach_passages", "completion", "expired", "is_streamed", "order_targets",
+    "piece", "refusal",
+]  # fmt: skip
 
 _STAGE = "inference"
 
@@ -37,6 +50,22 @@ class Unanswered:
 
     code: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """How far a streamed answer has come: pieces, characters, and the digest of these."""
+
+    pieces: int = 0
+    characters: int = 0
+    digest: str = ""
+
+
+def is_streamed(request: GroundedRequest) -> bool:
+    """Return whether pieces of the answer are wanted. An answer that is asked for again is not streamed: what was
+    released of the first one cannot be taken back.
+    """
+    return request.stream and request.attempt == 0
 
 
 def expired(request: GroundedRequest, now: datetime) -> bool:
@@ -72,8 +101,30 @@ def attach_passages(question: str, passages: Sequence[Passage]) -> str:
     )
 
 
-def completion(request: GroundedRequest, answer: Answered, called_at: datetime, now: datetime) -> list[Emit]:
-    """Return the completion event."""
+def piece(
+    request: GroundedRequest, streamed: Streamed, text: str, finish_reason: str | None, now: datetime
+) -> tuple[Streamed, Emit]:
+    """Return the next piece of the answer, and how far it is with it. The first one says what is answered."""
+    first = streamed.pieces == 0
+    record = CompletionChunk(
+        **derive(request, "inference.chunk", streamed.pieces, now),
+        context=request.context,
+        sequence=streamed.pieces,
+        content=text,
+        finish_reason=finish_reason,
+        offset=streamed.characters,
+        preceding=streamed.digest,
+        messages=request.messages if first else [],
+        passages=request.passages if first else [],
+    )
+    after = Streamed(streamed.pieces + 1, streamed.characters + len(text), extended_digest(streamed.digest, text))
+    return after, Emit("completion-chunks", request_key(request.context, request.request_id), record)
+
+
+def completion(
+    request: GroundedRequest, answer: Answered, called_at: datetime, now: datetime, *, streamed: bool = False
+) -> list[Emit]:
+    """Return the completion event; ``streamed`` says that pieces of the answer went ahead of it."""
     queue_us = max(0, int((called_at - request.occurred_at).total_seconds() * 1e6))
     record = Completion(
         **derive(request, "inference.completion", 0, now),
@@ -89,6 +140,9 @@ def completion(request: GroundedRequest, answer: Answered, called_at: datetime, 
         timings=Timings(queue_us=queue_us, first_token_us=answer.first_token_us, model_us=answer.model_us),
         grounding=request.grounding,
         embedding=request.embedding,
+        sampling=request.sampling,
+        stream=streamed,
+        attempt=request.attempt,
     )
     return [Emit("completions", request_key(request.context, request.request_id), record)]
 

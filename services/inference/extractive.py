@@ -42,11 +42,15 @@ _LONGEST_SENTENCE = 600
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was found: the text, the passages it quotes, and how much of the question's evidence the best sentence has."""
+    """What was found: sentences, the passages they quote, and how much of the question's evidence the best one has."""
 
-    content: str
+    sentences: tuple[str, ...]
     citations: tuple[str, ...]
     score: float
+
+    @property
+    def content(self) -> str:
+        return " ".join(self.sentences)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ def answer(question: str, passages: Sequence[Passage], max_tokens: int | None = 
     asked = set(_stems(question))
     sentences = [s for index, passage in enumerate(passages) for s in _sentences(passage, index)]
     if not asked or not sentences:
-        return Answer(NOTHING_FOUND, (), 0.0)
+        return Answer((NOTHING_FOUND,), (), 0.0)
     frequency = Counter(word for s in sentences for word in set(s.words))
     weight = {word: math.log(1 + len(sentences) / (1 + frequency[word])) for word in asked}
     total = sum(weight.values())
@@ -90,7 +94,7 @@ def answer(question: str, passages: Sequence[Passage], max_tokens: int | None = 
     ranked = sorted(((score(s), -s.passage, -s.position, s) for s in sentences), key=lambda r: r[:3], reverse=True)
     best = ranked[0][0]
     if best < _FLOOR:
-        return Answer(NOTHING_FOUND, (), best)
+        return Answer((NOTHING_FOUND,), (), best)
     chosen: list[_Sentence] = []
     for value, _, _, sentence in ranked:
         if len(chosen) == _MOST_SENTENCES or value < best * _NEXT:
@@ -102,7 +106,7 @@ def answer(question: str, passages: Sequence[Passage], max_tokens: int | None = 
             chosen.pop()
     order = sorted(chosen, key=lambda s: (s.passage, s.position))
     cited = dict.fromkeys(passages[s.passage].passage_id for s in chosen)
-    return Answer(" ".join(s.text for s in order), tuple(cited), best)
+    return Answer(tuple(s.text for s in order), tuple(cited), best)
 
 
 def _sentences(passage: Passage, index: int) -> list[_Sentence]:

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from penstock.bus import Event, MemoryBus, run_hops
+from penstock.bus import Event, MemoryBus, Producer, run_hops
 from penstock.clock import ManualClock, SystemClock
 from penstock.config.kinds import Retrieval, Route, Target
 from penstock.config.plane import ConfigPlane
@@ -66,7 +66,8 @@ async def through(requests: Sequence[GroundedRequest], *targets: Target, key: st
         for request in requests:
             await bus.publish("requests-grounded", key or request.request_id, request)
         stop = asyncio.Event()
-        hop = inference_hop(routes, backends, CLOCK, concurrency=8)
+        producer = Producer(bus.producer(), bus.codec, "inference", CLOCK)
+        hop = inference_hop(routes, backends, CLOCK, 8, producer)
         task = asyncio.create_task(run_hops([hop], bus, bus.codec, SystemClock(), ServiceSettings(), stop))
         await bus.settled("inference", ["requests-grounded"], timeout_s=20)
         stop.set()
