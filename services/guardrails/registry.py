@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from services.guardrails.findings import AnyScanner, Scanner
+from services.guardrails.scanners.canary import CanaryScanner
+from services.guardrails.scanners.classifier import ClassifierScanner
+from services.guardrails.scanners.format import FormatScanner
 from services.guardrails.scanners.groundedness import GroundednessScanner
 from services.guardrails.scanners.indirect_injection import IndirectInjectionScanner
 from services.guardrails.scanners.injection import InjectionScanner
@@ -43,9 +46,18 @@ def shipped_scanners() -> Mapping[str, Mapping[str, AnyScanner]]:
         PiiScanner(),
     ]
     prompts = InjectionScanner.for_prompts()
+    classifier = ClassifierScanner()
     stages: dict[str, list[AnyScanner]] = {
-        "input": [*common, IndirectInjectionScanner.for_documents(), prompts],
-        "output": [SystemPromptLeakScanner(), GroundednessScanner(), *common, prompts],
-        "documents": [*common, InjectionScanner.for_documents()],
+        "input": [*common, IndirectInjectionScanner.for_documents(), prompts, classifier],
+        "output": [
+            CanaryScanner(),
+            FormatScanner(),
+            SystemPromptLeakScanner(),
+            GroundednessScanner(),
+            *common,
+            prompts,
+            classifier,
+        ],
+        "documents": [*common, InjectionScanner.for_documents(), classifier],
     }
     return {stage: {scanner.name: scanner for scanner in scanners} for stage, scanners in stages.items()}
