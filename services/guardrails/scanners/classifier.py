@@ -58,10 +58,7 @@ class ClassifierScanner:
     def __init__(self) -> None:
         self._models: dict[tuple[str, int, int], _Model] = {}
         self._lock = threading.Lock()
-
-    @property
-    def version(self) -> str:
-        return "+".join(["1", *sorted({model.digest for model in list(self._models.values())})])
+        self.version = "1"
 
     def check(self, rule: Rule) -> None:
         """Read the model. Raises ValueError, with the remedy, where a file is missing or does not fit."""
@@ -90,6 +87,7 @@ class ClassifierScanner:
                 for other in [k for k in self._models if k[0] == key[0]] or list(self._models)[: -MAX_CACHED + 1]:
                     del self._models[other]
                 self._models[key] = model
+                self.version = "+".join(["1", *sorted({each.digest for each in self._models.values()})])
         return model
 
 
@@ -215,7 +213,8 @@ def _labels(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
         labels, numbers = (), []
     if not labels or numbers != list(range(len(labels))) or len(set(labels)) != len(labels):
         raise ValueError(
-            f'{folder / "config.json"} needs id2label: a name for each output from 0 on, as in {{"0": "SAFE", "1": "INJECTION"}}'
+            f"{folder / 'config.json'} needs id2label: a name for each output from 0 on, as in "
+            '{"0": "SAFE", "1": "INJECTION"}'
         )
     return labels
 
