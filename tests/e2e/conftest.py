@@ -13,11 +13,12 @@ from pathlib import Path
 import httpx
 import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from penstock.audit import Verification
 from penstock.bus import KafkaBus, Partition
 from penstock.client import Client
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.codec import Codec
-from penstock.contracts.records import LlmResult, Record
+from penstock.contracts.records import LlmResult, Record, Verdict
 from penstock.demo.observe import Observer
 from penstock.demo.webhook import Receiver
 from penstock.settings import KafkaSettings
@@ -127,10 +128,11 @@ class Flow:
         return {request_id: self.observer.last_seen(request_id) for request_id in sent if request_id not in answered}
 
     async def settled(self, sent: list[str]) -> None:
-        """Wait until every one of ``sent`` is answered and nothing is under way; hold each to one event a topic.
+        """Wait until every one of ``sent`` is answered and nothing is under way; hold each to one event a topic, and
+        each released answer to its verdict.
 
         Raises:
-            AssertionError: a request was lost, or a step made two different events of it.
+            AssertionError: a request was lost, a step made two different events of it, or one passed unjudged.
         """
         await self.observer.until(lambda: len(self.results(sent)) == len(sent), timeout_s=_PATIENCE_S)
         assert self.missing(sent) == {}
@@ -141,6 +143,17 @@ class Flow:
             assert events == Counter(sent), f"{topic}: requests without exactly one event"
         statuses = {r.status for r in self.observer.records("llm-results", LlmResult) if r.request_id in wanted}
         assert statuses == {"completed"}
+        verification = Verification()
+        for verdict in self.observer.records("verdicts", Verdict):
+            if verdict.request_id in wanted and verdict.stage == "input":
+                wanted.discard(verdict.request_id)
+        assert not wanted, f"admitted without a verdict: {sorted(wanted)[:5]}"
+        for result in self.observer.records("llm-results", LlmResult):
+            if result.request_id in events:
+                verification.result(result, ("llm-results", 0, 0))
+        for verdict in self.observer.records("verdicts", Verdict):
+            verification.verdict(verdict)
+        assert list(verification.faults()) == []
 
     async def drained(self) -> None:
         """Wait until every group of the flow has committed all that its topics hold, and the observer has seen it."""
