@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import aiohttp
 import msgspec
 import tenacity
+from aiohttp.http import HttpProcessingError
 from penstock.config.kinds import Target
 from penstock.contracts.records import GroundedRequest, Message, Usage
 
@@ -259,7 +260,7 @@ async def _events(url: str, response: aiohttp.ClientResponse) -> AsyncIterator[b
         async for line in response.content:
             if line.startswith(b"data:"):
                 yield line[5:].strip()
-    except ValueError as error:  # A line that aiohttp does not buffer.
+    except (HttpProcessingError, ValueError) as error:  # A line longer than aiohttp buffers.
         raise BackendError(f"{url}: an event of the stream is too long: {error}") from error
 
 

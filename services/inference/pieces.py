@@ -51,7 +51,8 @@ class KafkaPieces:
         self._streamed = Streamed()
         self._waiting: list[str] = []
         self._acks: list[Awaitable[Sent]] = []
-        self._sent_at = clock.monotonic()
+        # The first words go out at once.
+        self._sent_at = clock.monotonic() - MAX_WAIT_S
         self._ended = False
 
     @property
