@@ -56,10 +56,14 @@ soak: $(VENV)/.development ## The same at a steady rate for fifteen minutes, to 
 
 .PHONY: lock
 lock: $(VENV)/.built ## Pin requirements/*.in again, within what they allow; newer with UPGRADE=1
-	@for name in uv main stack dev embedder ner; do \
-	  echo "pinning $(REQUIREMENTS)/$$name.txt"; no_deps=; case "$$name" in embedder|ner) no_deps=--no-deps;; esac; \
+	@for name in uv main stack dev embedder ner llm-guard; do \
+	  echo "pinning $(REQUIREMENTS)/$$name.txt"; options=; \
+	  case "$$name" in \
+	    embedder|ner) options=--no-deps;; \
+	    llm-guard) options="--override $(REQUIREMENTS)/llm-guard.overrides";; \
+	  esac; \
 	  $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header \
-	    --python-version 3.11 $$no_deps $(if $(UPGRADE),--upgrade) \
+	    --python-version 3.11 $$options $(if $(UPGRADE),--upgrade) \
 	    $(REQUIREMENTS)/$$name.in --output-file $(REQUIREMENTS)/$$name.txt; \
 	done
 
