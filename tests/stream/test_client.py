@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
+import msgspec
 import pytest
 from penstock import Client
 from penstock.bus import MemoryBus
@@ -13,7 +15,7 @@ from penstock.client import RequestNotSent
 from penstock.clock import ManualClock
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.envelope import event_id
-from penstock.contracts.records import Context, Document, Feedback, LlmRequest, LlmResult
+from penstock.contracts.records import Context, Document, Feedback, LlmRequest, LlmResult, ResultChunk
 
 CLOCK = ManualClock()
 
@@ -110,3 +112,63 @@ async def test_no_team_and_a_log_that_is_away_are_told(bus: MemoryBus) -> None:
         bus.fail_sends = 1
         with pytest.raises(RequestNotSent, match="broker is away"):
             await client.submit("hello", tenant="support")
+
+
+def a_piece(request_id: str, sequence: int, content: str, finish_reason: str | None = None) -> ResultChunk:
+    return ResultChunk(
+        event_id=event_id(request_id, "piece", sequence),
+        request_id=request_id,
+        tenant_id="support",
+        occurred_at=CLOCK.now(),
+        causation_id="",
+        context=Context(requested_at=CLOCK.now()),
+        sequence=sequence,
+        content=content,
+        finish_reason=finish_reason,
+    )
+
+
+async def read(client: Client, **options: Any) -> list[str]:
+    """What a stream gives, in short."""
+    return [
+        event.content if isinstance(event, LlmResult) else f"{event.content}|{event.finish_reason or ''}"
+        async for event in client.stream("hello", request_id="r", **options)
+    ]
+
+
+async def test_pieces_come_in_order_and_once_and_the_result_last(bus: MemoryBus) -> None:
+    async with connected(bus) as client:
+        reading = asyncio.create_task(read(client, timeout_s=5))
+        (asked,) = await bus.collect("llm-requests", 1)
+        assert asked.record.stream
+        pieces = [a_piece("r", 0, "one "), a_piece("r", 1, "two "), a_piece("r", 2, "three", "stop")]
+        # The result may overtake the pieces, and after a crash pieces stand in the log again.
+        for record in (pieces[0], a_piece("other", 0, "not ours"), pieces[1], pieces[0], pieces[1]):
+            await bus.publish("result-chunks", "r", record)
+        await bus.publish("llm-results", "r", a_result("r"))
+        await bus.publish("result-chunks", "r", pieces[2])
+        assert await reading == ["one |", "two |", "three|stop", "answer to r"]
+
+
+async def test_a_cut_is_told_and_what_would_follow_it_is_not_given(bus: MemoryBus) -> None:
+    async with connected(bus) as client:
+        reading = asyncio.create_task(read(client, timeout_s=5))
+        await bus.collect("llm-requests", 1)
+        for record in (a_piece("r", 0, "one "), a_piece("r", 5, "", "error"), a_piece("r", 6, "more")):
+            await bus.publish("result-chunks", "r", record)
+        await bus.publish("llm-results", "r", a_result("r"))
+        assert await reading == ["one |", "|error", "answer to r"]
+
+
+async def test_a_request_that_is_not_answered_gives_its_result_at_once(bus: MemoryBus) -> None:
+    async with connected(bus) as client:
+        reading = asyncio.create_task(read(client, timeout_s=5))
+        await bus.collect("llm-requests", 1)
+        await bus.publish("llm-results", "r", msgspec.structs.replace(a_result("r"), status="blocked", content=""))
+        assert await asyncio.wait_for(reading, 1) == [""]
+
+
+async def test_a_stream_that_does_not_come_is_named(bus: MemoryBus) -> None:
+    async with connected(bus) as client:
+        with pytest.raises(TimeoutError, match="request r"):
+            await read(client, timeout_s=0.05)

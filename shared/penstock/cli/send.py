@@ -16,7 +16,7 @@ from rich.markup import escape
 from penstock.cli.cluster import cluster_settings
 from penstock.cli.connection import run_command
 from penstock.client import Client
-from penstock.contracts.records import LlmResult
+from penstock.contracts.records import LlmResult, ResultChunk
 
 __all__ = ["send"]
 
@@ -34,12 +34,13 @@ _FIELDS = ("route", "conversation_id", "user_id", "prompt", "request_id", "varia
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help='JSON lines: {"question": ...} or {"messages": [...]}, with route, user_id, ... where wanted.',
 )
+@click.option("--stream", is_flag=True, help="Print the answer while it comes, as far as it is released.")
 @click.option("--no-wait", is_flag=True, help="Print the request ids and do not wait for the results.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for each result.")
 @click.option("--json", "as_json", is_flag=True, help="Print each result as one line of JSON.")
 def send(
     question: str | None, team: str, route: str, conversation: str | None, file: Path | None,
-    no_wait: bool, timeout: float, as_json: bool,
+    stream: bool, no_wait: bool, timeout: float, as_json: bool,
 ) -> None:  # fmt: skip
     """Send QUESTION (or the requests of --file) and print the answers with their sources.
 
@@ -47,8 +48,13 @@ def send(
     """
     if (question is None) == (file is None):
         raise click.UsageError("give a QUESTION or --file, one of the two")
-    requests = _read(file) if file else [{"question": question}]
     defaults = {"route": route, "conversation_id": conversation}
+    if stream:
+        if question is None or no_wait:
+            raise click.UsageError("--stream prints one answer while it comes: give a QUESTION, and no --no-wait")
+        run_command(_stream(question, team, defaults, timeout, as_json))
+        return
+    requests = _read(file) if file else [{"question": question}]
     run_command(_send(requests, team, defaults, None if no_wait else timeout, as_json))
 
 
@@ -81,9 +87,38 @@ async def _send(
         sys.exit(1)
 
 
-def _print(console: Console, result: LlmResult) -> None:
+async def _stream(question: str, team: str, options: dict[str, Any], timeout_s: float, as_json: bool) -> None:
+    """Print the pieces as they come, then what the result adds to them."""
+    shown, finish = "", None
+    async with Client(cluster_settings(), tenant=team) as client:
+        try:
+            async for event in client.stream(question, timeout_s=timeout_s, **options):
+                if as_json:
+                    click.echo(msgspec.json.encode(event).decode())
+                elif isinstance(event, ResultChunk):
+                    click.echo(event.content, nl=False)
+                if isinstance(event, ResultChunk):
+                    shown, finish = shown + event.content, event.finish_reason
+                else:
+                    result = event
+        except TimeoutError as error:
+            raise click.ClickException(str(error)) from None
+    if not as_json:
+        console = Console(highlight=False)
+        if shown:
+            click.echo()
+        whole = shown == result.content
+        if shown and not whole:
+            console.print(f"[yellow]{finish or 'incomplete'}[/yellow] the pieces end here; the result is")
+        _print(console, result, with_content=not whole)
+    if result.status != "completed":
+        sys.exit(1)
+
+
+def _print(console: Console, result: LlmResult, *, with_content: bool = True) -> None:
     if result.status == "completed":
-        console.print(escape(result.content))
+        if with_content:
+            console.print(escape(result.content))
         for passage in result.citations:
             console.print(f"  [dim]{passage.score:.2f}  {escape(passage.title)}  {escape(passage.source)}[/dim]")
     else:

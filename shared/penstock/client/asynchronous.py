@@ -20,20 +20,24 @@ from opentelemetry import propagate
 from penstock.bus import KafkaBus, Partition, Producer, Transport
 from penstock.bus.offsets import OffsetTracker
 from penstock.bus.types import RawConsumer, RawReader
+from penstock.client.reading import REMEMBERED, Unread, pieces_then_result
 from penstock.clock import Clock, SystemClock
 from penstock.contracts.catalogue import Catalogue
-from penstock.contracts.codec import Codec, Invalid, Undecodable
+from penstock.contracts.codec import Codec, Invalid
 from penstock.contracts.envelope import event_id, new_id
-from penstock.contracts.records import Document, Feedback, LlmRequest, LlmResult, Message, Record, Sampling
+from penstock.contracts.records import (
+    Document,
+    Feedback,
+    LlmRequest,
+    LlmResult,
+    Message,
+    Record,
+    ResultChunk,
+    Sampling,
+)
 from penstock.settings import KafkaSettings, load_settings
-from penstock.telemetry import get_logger
 
 __all__ = ["Client", "RequestNotSent"]
-
-log = get_logger(__name__)
-
-# Results that came before anybody asked for them by id, and identities already given out.
-_REMEMBERED = 10_000
 
 Question = str | Sequence[Message] | Sequence[Mapping[str, str]]
 
@@ -65,9 +69,10 @@ class Client:
         self._clock = clock or SystemClock()
         self._own_bus: KafkaBus | None = None
         self._producer: Producer | None = None
-        self._follower: asyncio.Task[None] | None = None
+        self._followers: dict[str, asyncio.Task[None]] = {}
         self._results: OrderedDict[str, LlmResult] = OrderedDict()
         self._waiters: dict[str, list[asyncio.Future[LlmResult]]] = {}
+        self._streams: dict[str, asyncio.Queue[ResultChunk | LlmResult]] = {}
         self._reading: set[RawConsumer] = set()
 
     async def __aenter__(self) -> Client:
@@ -84,15 +89,13 @@ class Client:
             await self._own_bus.start()
             self._transport = self._own_bus
         self._producer = Producer(self._transport.producer(), self._codec, "client", self._clock)
-        # From where the results end now: whatever is submitted through this client comes after.
-        reader = await self._transport.read(["llm-results"], from_end=True)
-        self._follower = asyncio.create_task(self._follow(reader))
+        await self._follow("llm-results")
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        if self._follower is not None:
-            self._follower.cancel()
-            await asyncio.gather(self._follower, return_exceptions=True)
+        for follower in self._followers.values():
+            follower.cancel()
+        await asyncio.gather(*self._followers.values(), return_exceptions=True)
         # An iteration that was left by `break` is closed when Python gets to it, which may be after the loop has ended.
         while self._reading:
             await self._reading.pop().close()
@@ -114,13 +117,14 @@ class Client:
         prompt_label: str = "production",
         variables: Mapping[str, str] | None = None,
         sampling: Sampling | None = None,
+        stream: bool = False,
         deadline_s: float | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> str:
         """Publish a request and return its request_id once the log has it.
 
         ``question`` is a text, or the messages of a conversation, oldest first. The same ``request_id`` sent again with
-        the same content is answered once.
+        the same content is answered once. ``stream`` asks for pieces of the answer on result-chunks: see :meth:`stream`.
 
         Raises:
             RequestNotSent: the log did not take it, or it does not fit its schema.
@@ -141,6 +145,7 @@ class Client:
             prompt_variables=dict(variables or {}),
             messages=_messages(question),
             sampling=sampling or Sampling(),
+            stream=stream,
             deadline_at=None if deadline_s is None else now + timedelta(seconds=deadline_s),
             tags=dict(tags or {}),
         )
@@ -244,6 +249,28 @@ class Client:
         """Submit and wait for the result: :meth:`submit` and :meth:`result` in one."""
         return await self.result(await self.submit(question, **submit), timeout_s)
 
+    async def stream(
+        self, question: Question, *, timeout_s: float = 60.0, request_id: str | None = None, **submit: Any
+    ) -> AsyncGenerator[ResultChunk | LlmResult, None]:
+        """Submit, yield the released pieces of the answer as they come, and the result last.
+
+        The last piece has a finish_reason; one that is neither stop nor length says that the pieces are not the whole
+        answer: ``content_filter`` where a rule cut them, ``error`` where they could not go on. What counts is the result.
+
+        Raises:
+            RequestNotSent: the log did not take it.
+            TimeoutError: neither a piece nor the result came within ``timeout_s``.
+        """
+        await self._follow("result-chunks")
+        request_id = request_id or new_id()
+        events = self._streams[request_id] = asyncio.Queue()
+        try:
+            await self.submit(question, request_id=request_id, stream=True, **submit)
+            async for event in pieces_then_result(request_id, events, timeout_s):
+                yield event
+        finally:
+            self._streams.pop(request_id, None)
+
     async def results(self, group: str, *, tenant: str | None = None) -> AsyncGenerator[LlmResult, None]:
         """Yield results as a member of the consumer group ``group``, each once, those of a conversation in order.
 
@@ -259,21 +286,15 @@ class Client:
 
         consumer = await transport.subscribe(group, ["llm-results"], revoked, lambda: None)
         self._reading.add(consumer)
-        seen: OrderedDict[str, None] = OrderedDict()
+        unread = Unread(codec)
         try:
             while True:
                 for message in await consumer.poll(0.5, 500):
                     place = Partition(message.topic, message.partition)
                     tracker.taken(place, message.offset)
-                    try:
-                        result = codec.decode(message.topic, message.value)
-                    except Undecodable as error:
-                        log.warning("skipped a result", offset=message.offset, reason=error.reason)
-                    else:
-                        # After a crash upstream the same event may stand in the log twice.
-                        wanted = tenant is None or result.tenant_id == tenant
-                        if wanted and isinstance(result, LlmResult) and _first_time(seen, result.event_id):
-                            yield result
+                    result = unread.take(message)
+                    if isinstance(result, LlmResult) and tenant in (None, result.tenant_id):
+                        yield result
                     tracker.finished(place, message.offset)
                 if offsets := tracker.committable():
                     await consumer.commit(offsets)
@@ -284,25 +305,32 @@ class Client:
                 await consumer.commit(tracker.committable())
                 await consumer.close()
 
-    async def _follow(self, reader: RawReader) -> None:
-        _, codec = self._connected()
-        seen: OrderedDict[str, None] = OrderedDict()
+    async def _follow(self, topic: str) -> None:
+        """Read ``topic`` from where it ends now: whatever is submitted through this client comes after."""
+        transport, codec = self._connected()
+        if topic not in self._followers:
+            reader = await transport.read([topic], from_end=True)
+            # Another call may have been first while this one waited.
+            if topic in self._followers:
+                await reader.close()
+            else:
+                self._followers[topic] = asyncio.create_task(self._read(reader, Unread(codec)))
+
+    async def _read(self, reader: RawReader, unread: Unread) -> None:
         try:
             while True:
                 for message in await reader.poll(0.5):
-                    try:
-                        result = codec.decode(message.topic, message.value)
-                    except Undecodable as error:
-                        log.warning("skipped a result", offset=message.offset, reason=error.reason)
-                        continue
-                    if isinstance(result, LlmResult) and _first_time(seen, result.event_id):
-                        self._deliver(result)
+                    record = unread.take(message)
+                    if isinstance(record, LlmResult | ResultChunk) and record.request_id in self._streams:
+                        self._streams[record.request_id].put_nowait(record)
+                    if isinstance(record, LlmResult):
+                        self._deliver(record)
         finally:
             await reader.close()
 
     def _deliver(self, result: LlmResult) -> None:
         self._results[result.request_id] = result
-        while len(self._results) > _REMEMBERED:
+        while len(self._results) > REMEMBERED:
             self._results.popitem(last=False)
         for waiter in self._waiters.pop(result.request_id, []):
             if not waiter.done():
@@ -335,12 +363,3 @@ def _messages(question: Question) -> list[Message]:
     if isinstance(question, str):
         return [Message(role="user", content=question)] if question else []
     return [m if isinstance(m, Message) else Message(**m) for m in question]
-
-
-def _first_time(seen: OrderedDict[str, None], identity: str) -> bool:
-    if identity in seen:
-        return False
-    seen[identity] = None
-    if len(seen) > _REMEMBERED:
-        seen.popitem(last=False)
-    return True

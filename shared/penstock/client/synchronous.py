@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from penstock.client.asynchronous import Client, Question
-from penstock.contracts.records import LlmResult
+from penstock.contracts.records import LlmResult, ResultChunk
 from penstock.settings import KafkaSettings
 
 __all__ = ["SyncClient"]
@@ -61,9 +61,15 @@ class SyncClient:
         """As :meth:`Client.document`."""
         return self._wait(self._client.document(document_id, content, **options))
 
+    def stream(self, question: Question, **options: Any) -> Iterator[ResultChunk | LlmResult]:
+        """As :meth:`Client.stream`."""
+        return self._iterate(self._client.stream(question, **options))
+
     def results(self, group: str, *, tenant: str | None = None) -> Iterator[LlmResult]:
         """As :meth:`Client.results`."""
-        stream = self._client.results(group, tenant=tenant)
+        return self._iterate(self._client.results(group, tenant=tenant))
+
+    def _iterate(self, stream: AsyncGenerator[T, None]) -> Iterator[T]:
         try:
             while True:
                 try:
