@@ -1,121 +1,146 @@
-"""Keys and credentials: formats that their issuers document, and assignments of a high-entropy value to a telling name."""
+"""Keys and credentials: formats that their issuers document, and assignments of a value that looks random to a telling
+name.
+"""
 
+import base64
+import binascii
 import math
+import re
 from collections import Counter
 
 from services.guardrails.findings import Reference, Rule, Span
 from services.guardrails.scanners.patterns import PatternSet, without_overlaps
+from services.guardrails.scanners.secret_formats import ASSIGNMENT, FLAG, GENERIC, ISSUED, NAMED_ISSUERS
 
 MIN_ENTROPY = 3.0
 """Bits per character from which the value of an assignment counts as random (Shannon); English words stay below at such
 lengths.
 """
+MIN_ISSUED_ENTROPY = 2.2
+"""Bits per character that the body of an issued key has; repeated letters and runs of zeros stay below."""
+PLACEHOLDER_SCORE = 0.3
+CHECKPOINT_EVERY = 64
 
-FORMATS: tuple[tuple[str, float, str], ...] = (
-    ("AWS_ACCESS_KEY", 1.0, r"\b((?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16})\b"),
-    (
-        "AWS_SECRET_KEY",
-        1.0,
-        r"(?i)aws[\w .-]{0,20}(?:secret|key)[\w .-]{0,20}[\"']?\s*[:=]\s*[\"']?([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+]|$)",
-    ),
-    ("GITHUB_TOKEN", 1.0, r"\b(gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59})\b"),
-    ("GITLAB_TOKEN", 1.0, r"\b(gl(?:pat|ptt|dt|rt|cbt|oas)-[A-Za-z0-9_-]{20,})"),
-    ("ANTHROPIC_API_KEY", 1.0, r"\b(sk-ant-[A-Za-z0-9_-]{20,})"),
-    ("OPENAI_API_KEY", 1.0, r"\b(sk-(?:proj-|svcacct-|admin-|None-)?[A-Za-z0-9_-]{20,})"),
-    ("SLACK_TOKEN", 1.0, r"\b(xox[abeoprs]-[A-Za-z0-9-]{10,}|xapp-\d-[A-Za-z0-9-]{10,})"),
-    ("SLACK_WEBHOOK", 1.0, r"(hooks\.slack\.com/(?:services|workflows|triggers)/[A-Za-z0-9/_+-]{20,})"),
-    ("GOOGLE_API_KEY", 1.0, r"\b(AIza[A-Za-z0-9_-]{35})"),
-    ("GOOGLE_OAUTH_TOKEN", 1.0, r"\b(ya29\.[A-Za-z0-9_-]{20,}|GOCSPX-[A-Za-z0-9_-]{28})"),
-    ("STRIPE_KEY", 1.0, r"\b([rs]k_(?:live|test)_[A-Za-z0-9]{16,}|whsec_[A-Za-z0-9+/=]{24,})"),
-    ("TWILIO_KEY", 0.9, r"\b(SK[0-9a-f]{32})\b"),
-    ("SENDGRID_KEY", 1.0, r"\b(SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43})"),
-    ("MAILGUN_KEY", 0.9, r"\b(key-[0-9a-f]{32})\b"),
-    ("NPM_TOKEN", 1.0, r"\b(npm_[A-Za-z0-9]{36})\b"),
-    ("PYPI_TOKEN", 1.0, r"\b(pypi-AgEIcHlwaS5vcmc[A-Za-z0-9_-]{50,})"),
-    ("HUGGINGFACE_TOKEN", 1.0, r"\b(hf_[A-Za-z0-9]{30,})\b"),
-    ("DOCKER_TOKEN", 1.0, r"\b(dckr_(?:pat|oat)_[A-Za-z0-9_-]{20,})"),
-    ("TELEGRAM_TOKEN", 1.0, r"\b(\d{8,10}:AA[A-Za-z0-9_-]{33})\b"),
-    ("DISCORD_TOKEN", 0.9, r"\b([MNO][A-Za-z0-9_-]{23,25}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,38})\b"),
-    ("AZURE_STORAGE_KEY", 1.0, r"(?i)AccountKey=([A-Za-z0-9+/]{86}==)"),
-    ("DIGITALOCEAN_TOKEN", 1.0, r"\b(do[opr]_v1_[0-9a-f]{64})\b"),
-    ("DATABRICKS_TOKEN", 1.0, r"\b(dapi[0-9a-f]{32})\b"),
-    ("SHOPIFY_TOKEN", 1.0, r"\b(shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32})\b"),
-    ("SQUARE_TOKEN", 1.0, r"\b(sq0(?:atp|csp|idp)-[A-Za-z0-9_-]{22,})"),
-    ("VAULT_TOKEN", 1.0, r"\b(hv[sbr]\.[A-Za-z0-9_-]{24,})"),
-    ("GRAFANA_TOKEN", 1.0, r"\b(gl(?:c|sa)_[A-Za-z0-9_+/=]{32,})"),
-    ("LINEAR_API_KEY", 1.0, r"\b(lin_api_[A-Za-z0-9]{40})\b"),
-    ("PRIVATE_KEY", 1.0, r"(-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----[A-Za-z0-9+/=\s\\:,.()-]*)"),
-    ("JWT", 0.95, r"\b(eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,})"),
-    ("BEARER_TOKEN", 0.85, r"(?i)\bbearer\s+([A-Za-z0-9._~+/-]{20,}=*)"),
-    ("BASIC_AUTH", 0.9, r"(?i)authorization[\"']?\s*[:=]\s*[\"']?basic\s+([A-Za-z0-9+/]{12,}=*)"),
-    (
-        "URL_CREDENTIALS",
-        0.9,
-        r"[a-zA-Z][a-zA-Z0-9+.-]{1,20}://[^\s:/@\"'<>{}$]{1,100}:([^\s/@\"'<>{}$]{3,100})@[A-Za-z0-9\[]",
-    ),
+_PLACEHOLDER = re.compile(
+    r"(?i)example|your|xxxx|\*\*\*|changeme|change[-_]me|placeholder|dummy|redacted|insert|replace|sample|notreal|not[-_]?a[-_]?real|fake|todo"
+    r"|\.\.\.|…|<[a-z_ -]+>|(.)\1{7}"
 )
-"""(kind, score, RE2 expression): the first group is the secret."""
+_REFERENCE = re.compile(
+    r"(?i)\$\{|\$\(|\{\{|%\(|environ|getenv|process\.env|config\.|settings\.|self\.|secrets?\.|vault:|os\.|\bargs\.|params\.|null$|none$|undefined$|true$|false$"
+    r"|^[a-z_]+\.[a-z_.]+$|^[a-z_]\w*\[|^\$\w+$|^%\w+%$|^@\w+$"
+)
+_UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+_WORDY = re.compile(r"[a-z]+(?:[-_.][a-z]+)*\d{0,2}", re.IGNORECASE)
+_WORDS = ("pass", "secret", "key", "token", "pw", "user", "changeit")
 
-ASSIGNMENT = (
-    r"(?i)(?:pass(?:word|wd|phrase)?|pwd|secret|token|api[ _-]?key|access[ _-]?key|private[ _-]?key"
-    r"|client[ _-]?secret|credential)s?[\w-]{0,20}"
-    r"[\"'`]?\s{0,3}(?::|=>|:=|==?|\bis\b)\s{0,3}[\"'`]?([^\s\"'`,;<>(){}\[\]]{8,128})"
-)
-_PLACEHOLDERS = (
-    "example",
-    "your",
-    "xxxx",
-    "****",
-    "changeme",
-    "placeholder",
-    "dummy",
-    "${",
-    "environ",
-    "getenv",
-    "config.",
-    "settings.",
-    "self.",
-    "...",
-)
+_ISSUED_END = len(ISSUED)
+_GENERIC_END = _ISSUED_END + len(GENERIC)
 
 
 class SecretsScanner:
-    """Finds credentials. The generic assignment counts only where the value mixes letters and digits and looks random."""
+    """Finds credentials. The generic assignment counts only where the value looks random, or like a password."""
 
     name = "secrets"
-    version = "1"
+    version = "2"
     default_threshold = 0.5
 
     def __init__(self) -> None:
-        self._patterns = PatternSet([expression for _, _, expression in FORMATS] + [ASSIGNMENT], first_group=True)
+        self._kinds = [(kind, score) for kind, score, _ in (*ISSUED, *GENERIC)]
+        # Two sets: the loose shapes would multiply the states of the exact ones.
+        self._issued = PatternSet((expression for _, _, expression in ISSUED), first_group=True)
+        self._loose = PatternSet(
+            [*(expression for _, _, expression in GENERIC), NAMED_ISSUERS, FLAG, ASSIGNMENT], first_group=True
+        )
 
     def scan(self, text: str, rule: Rule, reference: Reference) -> list[Span]:
         found = []
-        for index, start, end in self._patterns.matches(text):
-            if index < len(FORMATS):
-                kind, score, _ = FORMATS[index]
-                found.append(Span(kind, start, end, 0.3 if _is_placeholder(kind, text[start:end]) else score))
-            elif (score := _assigned_score(text[start:end])) > 0:
-                found.append(Span("CREDENTIAL", start, end, score))
+        matches = [*self._issued.matches(text)]
+        matches += [(_ISSUED_END + index, start, end) for index, start, end in self._loose.matches(text)]
+        for seen, (index, start, end) in enumerate(matches, start=1):
+            if not seen % CHECKPOINT_EVERY:
+                reference.checkpoint()
+            value = text[start:end]
+            kind, score = self._kinds[index] if index < _GENERIC_END else ("CREDENTIAL", 0.0)
+            if index < _ISSUED_END:
+                score = PLACEHOLDER_SCORE if is_placeholder(kind, value) else score
+            elif index < _GENERIC_END:
+                score *= generic_share(kind, value)
+            elif index == _GENERIC_END:
+                score = 0.75 if looks_random(value) else 0.0
+            else:
+                end, score = assigned(text, start, end)
+            if score > 0:
+                found.append(Span(kind, start, end, score))
         return without_overlaps(found)
 
 
-def _is_placeholder(kind: str, value: str) -> bool:
-    """Whether a value has the shape of a secret, but is a word: `sk-learn-...`, `user:password@host`."""
-    if kind not in ("OPENAI_API_KEY", "URL_CREDENTIALS") or any(map(str.isdigit, value)):
+def is_placeholder(kind: str, value: str) -> bool:
+    """Whether a value of an issued shape is an example, or words: `AKIA...EXAMPLE`, `sk-learn-...`."""
+    if _PLACEHOLDER.search(value) or entropy(value) < MIN_ISSUED_ENTROPY:
+        return True
+    return kind == "OPENAI_API_KEY" and not any(map(str.isdigit, value))
+
+
+def generic_share(kind: str, value: str) -> float:
+    """What is left of the score of a loose shape: 0 where it is no credential, less where it is an example."""
+    if kind == "PRIVATE_KEY":
+        return 1.0
+    if kind == "BASIC_AUTH":
+        if ":" in value:
+            return PLACEHOLDER_SCORE if _PLACEHOLDER.search(value) or _REFERENCE.search(value) else 1.0
+        return 1.0 if _is_basic(value) else 0.0
+    if _PLACEHOLDER.search(value) or _REFERENCE.search(value):
+        return PLACEHOLDER_SCORE
+    if kind == "URL_CREDENTIALS":
+        wordy = not any(map(str.isdigit, value)) and any(word in value.lower() for word in _WORDS)
+        if len(value) >= 20 and value.isalpha() and value.islower():
+            wordy = True
+        return PLACEHOLDER_SCORE if wordy else 1.0
+    if kind == "BEARER_TOKEN":
+        return 1.0 if looks_random(value) else 0.0
+    return 1.0
+
+
+def _is_basic(value: str) -> bool:
+    """Whether base64 gives `user:password` in plain characters (RFC 7617)."""
+    try:
+        decoded = base64.b64decode(value + "=" * (-len(value) % 4), validate=True).decode("utf-8")
+    except (binascii.Error, ValueError):
         return False
-    return kind == "OPENAI_API_KEY" or any(word in value.lower() for word in ("pass", "secret", "key", "token", "pw"))
+    return ":" in decoded and decoded.isprintable()
 
 
-def _assigned_score(value: str) -> float:
-    lowered = value.lower()
-    if any(part in lowered for part in _PLACEHOLDERS):
-        return 0.0
-    mixed = any(map(str.isdigit, value)) and any(map(str.isalpha, value))
-    if not mixed:
-        return 0.0
+def looks_random(value: str) -> bool:
+    """Letters and digits mixed, with high entropy, and neither a placeholder nor a reference to a value elsewhere."""
+    if _PLACEHOLDER.search(value) or _REFERENCE.search(value) or _UUID.fullmatch(value):
+        return False
+    return any(map(str.isdigit, value)) and any(map(str.isalpha, value)) and entropy(value) >= MIN_ENTROPY
+
+
+def assigned(text: str, start: int, end: int) -> tuple[int, float]:
+    """(end, score) of a value that is assigned to a telling name: without the punctuation of the sentence around it."""
+    while end > start and text[end - 1] in ".!?:*":
+        end -= 1
+    value = text[start:end]
+    if len(value) < 6 or _PLACEHOLDER.search(value) or _REFERENCE.search(value) or text[end : end + 1] in ("(", "["):
+        return end, 0.0
+    digits = any(map(str.isdigit, value))
+    letters = any(map(str.isalpha, value))
+    symbols = any(not char.isalnum() and char not in "-_./" for char in value)
+    cases = any(map(str.islower, value)) and any(map(str.isupper, value))
+    if not letters or _WORDY.fullmatch(value) or value.startswith(("/", "http", "./", "~")):
+        return end, 0.55 if digits and letters and len(value) >= 8 and cases and _long_tail(value) else 0.0
+    if not digits:
+        return end, 0.55 if symbols and cases and len(value) >= 8 else 0.0
     bits = entropy(value)
-    return 0.75 if bits >= MIN_ENTROPY else 0.55 if bits >= MIN_ENTROPY - 0.5 else 0.0
+    if len(value) < 8:
+        return end, 0.55 if symbols or cases else 0.0
+    return end, 0.75 if bits >= MIN_ENTROPY else 0.55 if bits >= MIN_ENTROPY - 0.5 else 0.0
+
+
+def _long_tail(value: str) -> bool:
+    """Whether the digits are more than a version or a counter: `Winter2024`, not `TokenType2`."""
+    return len(value) - len(value.rstrip("0123456789")) >= 2
 
 
 def entropy(value: str) -> float:

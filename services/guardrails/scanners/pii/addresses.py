@@ -23,8 +23,7 @@ _PREFIX_TYPE = (
     r"(?:Rua|Rue|rue|Via|via|Viale|Piazza|Piazzale|Calle|calle|C/|Avenida|avenida|Av\.|Avda\.?|Plaza|Paseo|Travessa|Praça|Largo|Corso"
     r"|Vicolo|Strada|Str\.|Chemin|chemin|Allée|allée|Avenue|avenue|Boulevard|boulevard|Bd|Place|place|Impasse|impasse|Quai|quai|Route"
     r"|route|Cours|Passage|Faubourg|ul\.|Ul\.|ulica|ulice|al\.|os\.|nám\.|náměstí|Carrer|Ronda|Camino|Estrada|Rúa|Cesta|Trg|Bulevardul"
-    r"|Jalan|Jl\.|Calea|Rruga|Contrada|Località|Urbanización|Carretera|Ctra\.|Alameda|Rambla|Beco|Rodovia|Am|An der|Auf der|Im|Zum|Zur"
-    r"|Unter den|Λεωφόρος|Οδός|улица|ул\.|проспект|пр\.)"
+    r"|Jalan|Jl\.|Calea|Rruga|Contrada|Località|Urbanización|Carretera|Ctra\.|Alameda|Rambla|Beco|Rodovia|Λεωφόρος|Οδός|улица|ул\.|проспект|пр\.)"
 )
 _LINKS = r"(?:(?:de|da|do|dos|das|di|del|della|delle|dei|la|le|les|el|los|las|du|des|von|van|der|den|het|de la|d['’]|l['’]|e|y|i|and|São|St\.)\s?)"
 _SUFFIX_TYPE = (
@@ -36,14 +35,15 @@ _SEPARATE_SUFFIX = r"(?:u\.|út|utca|tér|krt\.|körút|köz|sétány|ul\.|ulica
 _UNIT = r"(?:Suite|Ste\.?|Apartment|Apt\.?|Unit|Flat|Floor|Room|Rm\.?|Building|Bldg\.?|Lot)"
 
 _SHAPES = (
-    ("street", rf"{_NUMBER},?\s+(?:{_WORD_OR_ORDINAL}[ ]){{1,5}}{_STREET_TYPE}\b\.?"),
+    ("street", rf"{_NUMBER}\s+(?:{_WORD_OR_ORDINAL}[ ]){{1,5}}{_STREET_TYPE}\b\.?"),
     ("street_of", rf"(?:{_NUMBER}\s+)?{_PREFIX_TYPE}\s?{_LINKS}{{0,3}}{NAME_WORD}(?:[ -]{_LINKS}{{0,2}}{NAME_WORD}){{0,4}},?\s+(?:n[.º°]{{1,2}}\s?)?\d{{1,5}}[A-Za-z]?\b"),
     ("numbered_street_of", r"\d{1,4}(?: ?bis| ?ter)?,? (?:rue|avenue|boulevard|place|chemin|allée|impasse|quai|route|cours|passage|square|Rue|Avenue|Boulevard|Place|Chemin|Allée|Impasse|Quai|Route|Via|Rua|Calle)"
         rf" {_LINKS}{{0,3}}{NAME_WORD}(?:[ -]{_LINKS}{{0,2}}{NAME_WORD}){{0,4}}"),
-    ("compound_street", rf"\p{{Lu}}[\pL-]*(?: \p{{Lu}}[\pL-]*){{0,2}}{_SUFFIX_TYPE} ?\d{{1,4}} ?(?:[a-zA-Z]\b)?(?:[-/]\d{{1,4}})?"),
-    ("capital_type_street", r"(?:\p{Lu}[\pL.-]*[ -]){1,3}(?:Straße|Strasse|Str\.|Allee|Platz|Weg|Ring|Damm|Ufer|Gasse) \d{1,4} ?(?:[a-zA-Z]\b)?"),
+    ("compound_street", rf"\p{{Lu}}[\pL-]*(?: \p{{Lu}}[\pL-]*){{0,2}}{_SUFFIX_TYPE} ?\d{{1,4}}(?: ?[a-zA-Z]\b)?(?:[-/]\d{{1,4}})?"),
+    ("capital_type_street", r"(?:\p{Lu}[\pL.-]*[ -]){1,3}(?:Straße|Strasse|Str\.|Allee|Platz|Weg|Ring|Damm|Ufer|Gasse) \d{1,4}(?: ?[a-zA-Z]\b)?"),
+    ("article_street", rf"(?:Am|Im|Zum|Zur|An der|An den|Auf der|Auf dem|Unter den|In der) {NAME_WORD}(?: {NAME_WORD})? \d{{1,4}}[a-z]?"),
     ("suffix_street", rf"\p{{Lu}}[\pL-]*(?: (?:and |\p{{Lu}}[\pL-]*)){{0,3}} {_SEPARATE_SUFFIX},? \d{{1,4}}(?:/\d{{1,4}})?\.?"),
-    ("po_box", r"(?i:p\.? ?o\.? ?box|postfach|post office box|apartado(?: de correos)?|casilla|bo[iî]te postale|bp) \d{1,6}"),
+    ("po_box", r"(?i:p\.? ?o\.? ?box|postfach|post office box|apartado(?: de correos)?|casilla|bo[iî]te postale|bp) \d{1,6}|(?i:rr) \d{1,3},? (?i:box) \d{1,5}"),
     ("military", r"(?i:(?:psc|cmr|unit|box) \d{1,5},? box \d{1,5},?\s+[adf]po,? a[aep],? \d{5}(?:-\d{4})?|(?:uss|usns|usnv|usnv|usss|uscgc) \pL+\s+[fad]po,? a[aep],? \d{5})"),
     ("unit", rf"(?i:{_UNIT}) ?#?\d{{1,5}}[A-Za-z]?\b"),
 )  # fmt: skip
@@ -62,7 +62,7 @@ _TRIGGER = (
     r"|address(?:es)?(?: is|:| line 1:)|addressed to|(?:office|store|shop|restaurant|clinic|school|branch|house|home|flat|headquarters|hq|place|property|party|venue|store|hotel)s?"
     r" (?:is|are|was|were)(?: located| situated)? (?:at|on|in)|located (?:at|on|in)|situated at|meet(?:ing)? (?:me|you|us|him|her|them|up)?\s?(?:at|on)|see you at"
     r"|deliver(?:ed|y)?(?: it| this| them)? to|sen[dt](?: \pL+){1,4} to|ship(?:ped)?(?: it| this| them)? to|arrived? at|mail(?:ed)? to|moved to|moving to"
-    r"|drop (?:\pL+ )?off at|pick (?:\pL+ )?up (?:at|from)|come to|stop at|residence at|(?:it's|it is) (?:in|at|on)|this be sent to\? user:|corner of|visit us at|based at|headquartered at"
+    r"|(?:office|home|house|place|shop|store|flat|apartment|warehouse) (?:at|on)|drop (?:\pL+ )?off at|pick (?:\pL+ )?up (?:at|from)|come to|stop at|residence at|(?:it's|it is) (?:in|at|on)|this be sent to\? user:|corner of|visit us at|based at|headquartered at"
     r"|(?:street|station|bus|entrance) is (?:on|in|at)|enter on|refers to)\s*[:\"'“]?\s*"
 )
 # What such a trigger is followed by when it is an address: words with capitals and a house number before or after them.
@@ -71,15 +71,14 @@ _CHUNK = re.compile(
     rf"(?:the corner of )?((?:#?\d{{1,6}}[\w/-]{{0,5}},?\s+)?(?:(?:de|da|do|di|la|le|du|des|van|von|der|den|and|of|the)\s+|{_PLACE_WORD},?\s+){{0,5}}?"
     rf"{_PLACE_WORD},?\s+\d{{1,5}}[a-zA-Z]?(?:/\d{{1,4}})?\b\.?|\d{{1,6}}[\w/-]{{0,5}}\s+{_PLACE_WORD}(?:[ -]{_PLACE_WORD}){{0,4}})"
 )
+_CITY = r"[^\W\d_a-z][\w'’.-]*(?:[ -][^\W\d_a-z][\w'’.-]*){0,2}"
+_POST_CODE = r"(?:[A-Z]{1,2}\d[A-Z\d]? ?\d[A-Z]{2}|[A-Z]\d[A-Z] ?\d[A-Z]\d|(?:[A-Z]{1,2}[- ])?\d{4,5}(?:-\d{3,4})?|\d{4} [A-Z]{2}|\d{2}-\d{3}|\d{3} \d{2})\b"
 _TAIL = re.compile(
-    rf"(?:,\s*|\s*\n\s*|\s+)(?:(?i:{_UNIT})\s?#?\s?\w{{1,6}}"
-    r"|[A-Z]{1,2}\d[A-Z\d]? ?\d[A-Z]{2}\b|(?:[A-Z]{2},?\s+)?\d{5}(?:-\d{4})?\b(?!\s*(?:[a-z]|\d))|[A-Z]{2}\s+\d{5}(?:-\d{4})?\b"
-    r"|\d{4,5}\s+[^\W\d_a-z][\w-]+\b)"
+    rf"/\d{{1,4}}\b|(?:,\s*|\s*\n\s*|\s+)(?:(?i:{_UNIT})\s?#?\s?\w{{1,6}}|\d{{1,2}}[ºª°](?: ?[A-Z]\b)?"
+    rf"|{_CITY},?\s+{_POST_CODE}(?!\s*\d)|{_POST_CODE}(?:\s+{_CITY})?(?!\s*\d))"
 )
-_CITY_TAIL = re.compile(
-    r"(?:,\s*|\s*\n\s*)(?:[^\W\d_a-z][\w'’.-]*(?:[ -][^\W\d_a-z][\w'’.-]*){0,2}|[^\W\d_a-z]+)(?=\s*(?:,|\n|\s\d{4,6}\b|\s[A-Z]{2}\s\d{5}))"
-    r"|,\s*[A-Z]{2}\s+\d{5}(?:-\d{4})?\b"
-)
+_CITY_TAIL = re.compile(rf"(?:,\s*|\s*\n\s*){_CITY}(?=,\s*(?:[A-Z]{{2}}\s+)?\d{{4,5}}\b|\s*\n\s*{_CITY}\s+{_POST_CODE})")
+_LEADING_NUMBER = re.compile(r"(?<![\w.,-])\d{1,6} +$")
 _ZIP_LABEL = (
     rf"(?i){WORD_START}(?:zip(?:[ -]?code)?|post(?:al)?[ -]?code|plz|postleitzahl|code postal|código postal|codigo postal|cep|cap|pin ?code|psč|postnummer|postcode)"
     r"(?:\s+(?:is|number|was|would be|will be|no\.?))?\s*[:=#]?\s*((?:[A-Z]{1,2}-?)?\d[A-Z\d]{0,5}(?:[ -](?:\d{2,4}[A-Z]{0,2}|[A-Z]{2}))?|[A-Z]{1,2}\d[A-Z\d]? ?\d[A-Z]{2}|[A-Z]\d[A-Z] ?\d[A-Z]\d)(?:[^\pL\pN]|$)"
@@ -125,6 +124,8 @@ def _extended(text: str, end: int) -> int:
 
 
 def _street(text: str, start: int, end: int) -> Iterator[Span]:
+    if leading := _LEADING_NUMBER.search(before(text, start, 9)):
+        start -= len(leading[0])  # a house number or post code in front
     score = NAMED_STREET_SCORE if _ADDRESS_WORDS.search(around(text, start, end)) else STREET_SCORE
     yield Span("STREET_ADDRESS", start, _extended(text, end), score)
 
@@ -153,7 +154,10 @@ def _named(text: str, start: int, end: int) -> Iterator[Span]:
     value = match[1]
     words = re.findall(r"[^\W\d_][\w'’.-]*", value)
     capitals = sum(word[0].isupper() for word in words)
-    lowered = window == window.lower()
+    lowered = window.islower() and text[max(0, start - 200) : start].islower()
+    following = text[end + match.end(1) : end + match.end(1) + 2]
+    if following[:1] in ("%", "°") or (following[:1] in (",", ".") and following[1:].isdigit()):
+        return
     if not words or not (capitals * 2 >= len(words) or lowered) or words[0].lower() in _NO_STREET_NAME:
         return
     if lowered and any(word in _NO_STREET_NAME for word in words):
@@ -167,4 +171,5 @@ def _zip(text: str, start: int, end: int) -> Iterator[Span]:
 
 
 def _code(text: str, start: int, end: int) -> Iterator[Span]:
-    yield Span("ZIP_CODE", start, end, 0.5)
+    if not re.match(r"\s\d", text[end : end + 2]):
+        yield Span("ZIP_CODE", start, end, 0.5)

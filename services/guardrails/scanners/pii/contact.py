@@ -24,6 +24,7 @@ _PROFILE = re.compile(
     r"(?i)(?:https?://)?(?:[a-z]{2,3}\.)?(?:linkedin\.com/in/|(?:facebook|instagram|tiktok|threads|x|twitter|vk)\.(?:com|net)/@?"
     r"[\w.-]{3,}/?$|t\.me/|wa\.me/\d)"
 )
+_VERSION = re.compile(r"(?i)(?<![^\W\d_])(?:versions?|releases?|firmware|build|section|upgrade[sd]?)(?![^\W\d_])[^.!?\n]*$|(?:\bv\.?|§)\s*$")
 # Country domains that are commoner as the ending of a file or of a name in code.
 _FILE_ENDINGS = frozenset(
     "py rs sh md pl so cc ps pm mm as ai io ml mk tf st ms sc la ag vi is in it am at be do id me my no so to us hr app dev zip "
@@ -102,9 +103,7 @@ def _ip(text: str, start: int, end: int) -> Iterator[Span]:
         return
     if address.version == 6 and not re.search(r"[0-9a-fA-F]", value):
         return
-    if _VERSION.search(before(text, start, 16)):
+    if _VERSION.search(before(text, start)):
         return
-    yield Span("IP_ADDRESS", start, end, 0.4 if address.is_unspecified or address.is_loopback else 0.8)
-
-
-_VERSION = re.compile(r"(?i)(?:version|release|v\.?|build|section|§)\s*$")
+    shared = address.is_unspecified or address.is_loopback or "/" in value
+    yield Span("IP_ADDRESS", start, end, 0.3 if shared else 0.8)

@@ -68,14 +68,19 @@ PERSONAL_BEFORE = frozenset(
 """Said before people and hardly anything else."""
 
 PERSONAL_AFTER = frozenset(
-    "said says asked asks replied replies answered told tells added thinks thought wants wanted knows knew lives lived works worked wrote writes "
-    "writing born married died loves loved hates likes liked moved speaks spoke talks talked speaking plays played sang sings sing feels felt "
-    "believes believed calls called emailed texted phoned went goes came comes ran walked walks smiled laughed cried nodded shouted whispered "
-    "studied studies graduated joined teaches taught retired drives drove visited visits owes explained speak began lost "
-    "gave took bought sold sent received ate drank slept woke remembers forgot agreed refused complained apologized apologised signed "
-    "himself herself was's has's grew attended earns".split()
+    "asks replied replies answered tells thinks thought knows knew lives lived works worked wrote writes writing "
+    "born married died loves loved hates likes liked moved speaks spoke talks talked speaking sang sings sing feels "
+    "felt believed emailed texted phoned ran walked walks smiled laughed cried nodded shouted whispered studied "
+    "studies graduated taught retired drives drove visited owes speak ate drank slept woke remembers forgot "
+    "complained apologized apologised himself herself grew attended earns".split()
 )  # fmt: skip
 """Said after people and hardly anything else."""
+
+CORPORATE_AFTER = frozenset(
+    "said says asked told adds added announced wants wanted believes explained joined bought sold calls called plays played began lost "
+    "agreed refused gave took sent received teaches visits signed came went comes goes".split()
+)  # fmt: skip
+"""Said after people, and after companies and teams."""
 
 KINSHIP_AFTER = frozenset(
     "daughter son wife husband mother father brother sister friend boss partner girlfriend boyfriend uncle aunt cousin parents family birthday phone "
@@ -94,3 +99,15 @@ NOT_NAMES = frozenset(
     "error info id dob cv pc tv gps vip diy ai ml nlp gpu cpu ram usb wifi bluetooth subject re fwd cc bcc dr mr mrs ms sir madam".split()
 )  # fmt: skip
 """Capitalised words that are no part of a person's name unless a given name stands beside them."""
+
+STREET_TYPES = frozenset(
+    "street st avenue ave road rd boulevard blvd lane ln drive dr court ct square sq terrace way parkway highway crescent close place grove gardens mews row "
+    "trail plaza alley walk hill quay loop str strasse straße house flat bridge river lake mountain mountains island park airport station".split()
+)  # fmt: skip
+
+ORGANISATION_WORDS = frozenset(
+    "inc ltd llc corp corporation company gmbh group bank university college school hospital institute association foundation council "
+    "committee department ministry force airlines airways times news press records studios motors systems technologies solutions services "
+    "software industries holdings partners international club fc united museum church hotel restaurant street avenue road square lines "
+    "society union league party court agency bureau office center centre store stores market team".split()
+)  # fmt: skip

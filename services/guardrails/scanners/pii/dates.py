@@ -32,17 +32,21 @@ _YEAR = r"(?i)\b(?:born|birth|geboren|né|née|nacid[oa]|nat[oa]|nascid[oa])\b[^
 _AGE = (
     r"(?i)\b(?:(\d{1,3})[ -]?(?:years?|yrs?)[ -](?:old|of age)|(\d{1,3})[ -]?(?:y/o|y\.o\.|yo)\b"
     r"|(?:(?:just|recently|has|have|i|he|she|i'll|he'll|she'll|soon) turn(?:ed|s|ing)?|i'll turn|turning|age of|aged?:?|is aged"
-    r"|i am|i'm|he is|she is|he's|she's|was) (\d{1,3})\b(?:[.,;!?)]|$| and\b| years old| but\b|\n))"
+    r"|i am|i'm|he is|she is|he's|she's|was) (\d{1,3})\b(?:[.,;!?)]|$| and\b| years old| but\b| now\b|\n)"
+    r"|\b[A-Z](?:\pL|['’-])+ [A-Z](?:\pL|['’-])+, (\d{2}),)"
 )
-_AGED = re.compile(_AGE)
+_AGED = re.compile(_AGE.replace(r"\pL", r"[^\W\d_]"))
 _OF_THINGS = re.compile(r"(?i)\b(?:building|house|car|wine|whisky|bottle|tree|company|software|code|bug|system|laptop|version)\b")
+_STREETS = frozenset("Street St Road Rd Avenue Ave Lane Drive Square Court Place January February March April May June July August".split())
+NAMED_AGE = 4
+"""Group of "Ann Smith, 45," in the expression of ages."""
 
 
 def anchors() -> tuple[Anchor, ...]:
     return (
         Anchor("date", DATE, _date),
         Anchor("birth_year", _YEAR, _birth_year, context=words("born", "birth", "geboren", "né", "née", "nacid*", "nat*", "nascid*")),
-        Anchor("age", _AGE.replace(r"(\d{1,3})", r"\d{1,3}"), _age),
+        Anchor("age", _AGE.replace(r"(\d", r"(?:\d"), _age),
     )  # fmt: skip
 
 
@@ -61,8 +65,12 @@ def _birth_year(text: str, start: int, end: int) -> Iterator[Span]:
 def _age(text: str, start: int, end: int) -> Iterator[Span]:
     """The number alone: a whole phrase with it gone would no longer read."""
     match = _AGED.match(text, start, end)
-    group = next((number for number in (1, 2, 3) if match and match[number]), 0)
+    group = next((number for number in (1, 2, 3, 4) if match and match[number]), 0)
+    if text[end - 1] in ".," and text[end : end + 1].isdigit():
+        return  # a decimal number
     if not match or not group or not 0 < int(match[group]) < 120:
+        return
+    if group == NAMED_AGE and (int(match[group]) < 14 or text[start : end].split(",")[0].split()[-1] in _STREETS):
         return
     thing = _OF_THINGS.search(text[end : end + 24])
     yield Span("AGE", *match.span(group), 0.3 if thing else AGE_SCORE)

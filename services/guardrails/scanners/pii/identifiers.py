@@ -55,6 +55,7 @@ NUMBER_FORMATS: tuple[NumberFormat, ...] = (
     NumberFormat("CU_NI", "cu.ni", r"\d{11}", ("carnet de identidad", "número de identidad")),
     NumberFormat("CZ_SK_BIRTH_NUMBER", "cz.rc", r"\d{6}/\d{3,4}", ("rodné číslo", "rodné čísla", "birth number", "rč", "rc"), 0.6),
     NumberFormat("CZ_SK_BIRTH_NUMBER", "cz.rc", r"\d{9,10}", ("rodné číslo", "birth number", "rč")),
+    NumberFormat("DE_TAX_ID", "de.idnr", r"\d{2} ?\d{3} ?\d{3} ?\d{3}", ("steuer*", "idnr", "tin", "tax id*", "identifikationsnummer")),
     NumberFormat("DK_CPR", "dk.cpr", r"\d{6}-?\d{4}", ("cpr*", "personnummer", "cpr-nr")),
     NumberFormat("DO_CEDULA", "do.cedula", r"\d{3}-?\d{7}-?\d", ("cédula", "cedula")),
     NumberFormat("EC_CI", "ec.ci", r"\d{9}-?\d", ("cédula", "cedula", "ci")),
@@ -126,6 +127,8 @@ PRESIDIO: tuple[Recognizers, ...] = (
     Recognizers("us_mbi", r"\b[1-9][A-Y][A-Y0-9]\d-?[A-Y][A-Y0-9]\d-?[A-Y]{2}\d{2}\b", ("UsMbiRecognizer",)),
     Recognizers("us_npi", r"\b[12]\d{3}[ -]?\d{3}[ -]?\d{3}\b", ("UsNpiRecognizer",), ("npi", "national provider")),
     Recognizers("aba_routing", r"\b[0-3678]\d{3}-?\d{4}-?\d\b", ("AbaRoutingRecognizer",), ("aba", "routing", "bankrouting")),
+    Recognizers("us_driver_license", r"(?i)\b[A-Z]{1,2}\d{5,14}\b|\b\d{7,9}\b", ("UsLicenseRecognizer",), (
+        "driver license*", "driver's license*", "drivers license*", "driving licen*", "driver's licence", "driver licence", "dl")),
     Recognizers("uk_nhs", r"\b\d{3}[ -]?\d{3}[ -]?\d{4}\b", ("NhsRecognizer",), ("nhs*", "national health service", "health authority")),
     Recognizers("uk_nino", r"(?i)\b[A-Z]{2} ?\d{2} ?\d{2} ?\d{2} ?[A-D]\b", ("UkNinoRecognizer",)),
     Recognizers("uk_driving_licence", r"\b[A-Z9]{5}\d{6}[A-Z9]{2}[A-Z0-9][A-Z]{2}\b", ("UkDrivingLicenceRecognizer",)),

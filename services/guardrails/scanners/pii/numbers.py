@@ -18,6 +18,8 @@ from services.guardrails.scanners.pii.anchors import (
 
 PHONE_REGIONS = ("US", "GB", "DE", "FR", "IN", "CA", "BR", "IT", "ES", "CH")
 """Numbering plans tried for a number without a country code."""
+PLAIN_DIGITS_REACH = 40
+"""Characters over which a word still names a number that is written without any grouping."""
 
 _CARD_WORDS = context_words(
     "card*", "credit", "debit", "visa", "mastercard", "amex", "american express", "maestro", "discover", "cc", "cvv",
@@ -28,7 +30,7 @@ _NOT_CARD_WORDS = context_words(
     "invoice", "timestamp", "epoch", "ticket", "transaction id", "case", "sku", "part", "checksum",
 )  # fmt: skip
 _PHONE_WORDS = context_words(
-    "phone*", "call*", "tel", "telephone*", "telefon*", "téléphone", "teléfono", "mobile*", "cell*", "fax*",
+    "phone*", "call", "calls", "called", "calling", "tel", "telephone*", "telefon*", "téléphone", "teléfono", "mobile*", "cell*", "fax*",
     "contact*", "whatsapp", "dial*", "ring", "rang", "sms", "text me", "texted", "text", "reach*", "answer*", "handy",
     "voicemail", "hotline", "helpline", "landline", "extension", "ext", "desk", "office", "direct line", "home",
     "rufnummer", "mobil*", "my number", "your number", "his number", "her number", "their number", "our number",
@@ -41,12 +43,12 @@ _NOT_PHONE_WORDS = context_words(
     "ticket", "isbn", "issn", "ean", "upc", "gtin", "account*", "tracking", "reference", "case", "model", "version", "tax",
     "nhs", "insurance", "medicare", "part", "sku", "id", "imei", "vin", "iban", "routing", "claim", "policy", "batch",
     "lot", "booking", "confirmation", "coordinates", "latitude", "longitude", "population", "checksum", "hash", "port",
-    "build", "release", "bytes", "pixels", "rfc", "cve", "doi", "patent", "pesel", "bsn", "siren", "siret",
+    "po", "purchase order", "call stack", "has", "counted", "build", "release", "bytes", "pixels", "rfc", "cve", "doi", "patent", "pesel", "bsn", "siren", "siret",
     "timestamp", "epoch", "row*", "primes", "digits", "sum", "sequence", "score*", "odds", "equals",
 )  # fmt: skip
 _NOT_PHONE = re.compile(
     r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}|\d+\.\d+|(?:\d{1,3}\.){3}\d{1,3}|\d{1,2}/\d{1,2}/\d{2}"
-    r"|(?:1[5-9]|20)\d\d ?[-–/] ?(?:1[5-9]|20)\d\d|\d{1,3}(?:[ .]000)+|97[89][- ]?(?:\d[- ]?){9}\d"
+    r"|\d{4}-\d{3}|(?:1[5-9]|20)\d\d ?[-–/] ?(?:1[5-9]|20)\d\d|\d{1,3}(?:[ .]000)+|97[89][- ]?(?:\d[- ]?){9}\d"
 )
 _SSN_SHAPE = re.compile(r"\d{3}([-. ])\d{2}\1\d{4}")
 _GROUPS = re.compile(r"\d+")
@@ -91,16 +93,31 @@ def _phone(text: str, start: int, end: int) -> Iterator[Span]:
         start, value = start + 1, value[1:]
     if _NOT_PHONE.fullmatch(value) or _DATE_LEAD.match(value) or _SSN_SHAPE.fullmatch(value) or _UNIT.match(text, end):
         return
+    if _is_listed(text, start, value):
+        return
     lead = _clause(before(text, start))
     dialled, other = _last(_PHONE_WORDS, lead), _last(_NOT_PHONE_WORDS, lead)
     if other > dialled:
         return  # the nearer word names the number
+    if dialled >= 0 and value.isdigit() and len(lead) - dialled > PLAIN_DIGITS_REACH:
+        dialled = -1
     digits = "".join(char for char in value.split("x")[0].split("e")[0] if char.isdecimal())
     score = phone_score(value, digits)
     if score and (dialled >= 0 or _PHONE_WORDS.search(text[end : end + CONTEXT_AFTER])):
         score = min(1.0, score + CONTEXT_BOOST)
     if score:
         yield Span("PHONE_NUMBER", start, end, score)
+
+
+def _is_listed(text: str, start: int, value: str) -> bool:
+    """Whether it is part of a list of numbers, or a round one."""
+    if value.isdigit() and value.endswith("00000"):
+        return True
+    if value[0] not in "+(" and text[max(0, start - 2) : start - 1].isdigit() and text[start - 1 : start] == " ":
+        return True
+    groups = _GROUPS.findall(value)
+    pairs = len(groups) > 2 and max(map(len, groups)) <= 2 and value[0] not in "+("
+    return pairs and not (len(groups) == 4 or (len(groups) == 5 and value[0] == "0"))  # DK, NO; FR
 
 
 def _last(pattern: re.Pattern[str], lead: str) -> int:

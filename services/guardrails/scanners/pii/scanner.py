@@ -65,7 +65,7 @@ class PiiScanner:
         entities = None
         if rule.ner is not None:
             entities = self._entities.find(rule.ner, recased(text, words), reference.checkpoint)
-        found.extend(find_names(text, entities, found, words, reference.checkpoint))
+        found.extend(find_names(text, words, entities, found, reference.checkpoint))
         kinds = rule.kinds
         return surest(span for span in found if kinds is None or span.kind in kinds)
 

@@ -30,10 +30,12 @@ class Word:
     family: bool
     place: bool
     common: bool
+    caseless: bool
+    """Whether capitals say nothing in this text."""
 
     @property
     def initial(self) -> bool:
-        return self.end - self.start == 1 and self.text.isupper() and self.text != "I"
+        return self.end - self.start == 1 and self.capital and self.text not in ("I", "i", "a")
 
     @property
     def unknown(self) -> bool:
@@ -61,20 +63,23 @@ def split_words(text: str, lexicon: Lexicon) -> list[Word]:
             value, end = value[:-2], end - 2
         folded = fold(value)
         parts = folded.replace("’", "'").split("-") if "-" in folded else (folded,)
-        given = any(part in lexicon.given for part in parts)
+        given = all(part in lexicon.given for part in parts)
         family = any(part.removeprefix("o'").removeprefix("d'") in lexicon.family for part in parts)
         common = folded in lexicon.common or (folded.endswith("s") and folded[:-1] in lexicon.common and not family)
         between = text[previous_end:start]
         opening = not words or (len(between) > 1 and _SENTENCE_END.search(between) is not None) or between[:1] in '"“('
-        if caseless:
-            capital = not common and (given or family or folded not in lexicon.places)
-        else:
-            capital = value[0].isupper()
+        place = folded in lexicon.places
+        capital = _would_be_capital(value, given or family, place, common) if caseless else value[0].isupper()
         words.append(
-            Word(value, folded, start, end, possessive, capital, opening, given, family, folded in lexicon.places, common)
+            Word(value, folded, start, end, possessive, capital, opening, given, family, place, common, caseless)
         )
         previous_end = match.end()
     return words
+
+
+def _would_be_capital(value: str, named: bool, place: bool, common: bool) -> bool:
+    """Whether a word of a caseless text may be one that is written with a capital."""
+    return (not common and (named or not place)) or (len(value) == 1 and value not in "aiAI")
 
 
 def is_caseless(text: str) -> bool:
@@ -96,6 +101,7 @@ def recased(text: str, words: list[Word]) -> str:
         value = text[word.start : word.end].lower()
         named = word.capital and (word.given or word.family or word.place or word.unknown)
         shown = value[:1].upper() + value[1:] if named or word.opening or value == "i" else value
-        pieces += [text[position : word.start], shown if len(shown) == word.end - word.start else text[word.start : word.end]]
+        same_length = len(shown) == word.end - word.start
+        pieces += [text[position : word.start], shown if same_length else text[word.start : word.end]]
         position = word.end
     return "".join([*pieces, text[position:]])
