@@ -14,6 +14,7 @@ from services.guardrails.scanners.injection import InjectionScanner
 from services.guardrails.scanners.language import LanguageScanner
 from services.guardrails.scanners.leakage import ExfiltrationScanner, SystemPromptLeakScanner
 from services.guardrails.scanners.pii import PiiScanner
+from services.guardrails.scanners.refusal import RefusalScanner
 from services.guardrails.scanners.secrets import SecretsScanner
 from services.guardrails.scanners.text_rules import (
     BannedWordsScanner,
@@ -52,6 +53,7 @@ def shipped_scanners() -> Mapping[str, Mapping[str, AnyScanner]]:
         "output": [
             CanaryScanner(),
             FormatScanner(),
+            RefusalScanner(),
             SystemPromptLeakScanner(),
             GroundednessScanner(),
             *common,
