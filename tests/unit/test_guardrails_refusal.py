@@ -47,7 +47,7 @@ Het spijt me, maar daar kan ik je niet mee helpen.
 Üzgünüm, bu konuda yardımcı olamam.
 I refuse to participate in this.
 I can't help you with hacking into someone's account. If you've lost access to your own, contact support.
-I can't give you personalised medical advice, but here is some general information about dosages and how they are decided, which your doctor may adapt: usually a low dose is tried first, then raised every two weeks until it works.
+I can't give you personalised medical advice, but here is some general information about dosages and who decides them.
 Helping with that would violate my safety guidelines.
 I need to stop here. I'm not going to produce that material.
 Hmm, that one's off-limits for me.
@@ -154,13 +154,16 @@ def test_what_stands_in_a_code_block_is_not_said() -> None:
     assert score('Use this:\n```\nprint("Sorry")\n# I cannot help with that request.\n```\n') < 0.5
 
 
+PARTS = ["I can't ", "help", "sorry, ", '"', "\n", "but here is ", "```", "我无法"]
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(
-        st.one_of(st.text(max_size=20), st.sampled_from(["I can't ", "help", "sorry, ", '"', "\n", "but here is ", "```", "我无法"])),
+        st.one_of(st.text(max_size=20), st.sampled_from(PARTS)),
         max_size=20,
     ).map("".join)
-)  # fmt: skip
+)
 def test_any_text_is_judged_within_bounds(text: str) -> None:
     spans = SCANNER.scan(text, RULE, Reference())
     assert spans == SCANNER.scan(text, RULE, Reference())

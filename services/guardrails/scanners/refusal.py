@@ -16,11 +16,12 @@ SHORT, SHORT_LEAD = 280, 120
 """Characters of an answer, and of what comes before, for which any "I can't ..." that opens it is a decline."""
 OF_COMPANY = 0.6
 """What "we" leaves of a score: a drafted text speaks for a company more often than an assistant does."""
-_APOSTROPHES = str.maketrans("’‘ʼ`´\u00a0\u202f", "'''''  ")
+_APOSTROPHES = str.maketrans("’‘ʼ´\u00a0\u202f", "''''  ")
 _SENTENCE_END = re.compile(r"[.!?。！？؟।\n]")
 _FENCED = re.compile(r"```.*?(?:```|\Z)", re.S)
 _CONDITION = re.compile(
-    r"(?:\b(?:if|when|whenever|where|what|why|how|whether|unless|because|things|who|until|once)|[\"“«„‹「『])\s*$", re.I
+    r"(?:\b(?:if|when|whenever|where|what|why|how|whether|unless|because|things|who|until|once)|[\"“«„‹「『])\s*$",
+    re.I,
 )
 _IDIOM = re.compile(
     r"\W*(?:but (?:notice|wonder|think|feel|smile|laugh|admire|be )|(?:it|him|her|them|this) enough|enough\b|feeling|thinking"
