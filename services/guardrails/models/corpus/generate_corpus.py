@@ -120,7 +120,7 @@ def _row(
     }
     injected = writer.bound.get("injected1")
     if injected is not None:
-        row["injected"] = injected
+        row["injected"] = _tidy(injected)
     return row
 
 
