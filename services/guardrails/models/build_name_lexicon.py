@@ -55,9 +55,8 @@ def latin_words(values: Iterable[str]) -> set[str]:
 
 def places() -> set[str]:
     """Folded names of countries, capitals, and cities, of up to three words."""
-    from faker.providers.date_time import Provider as Countries
-
-    names = {name for country in Countries.countries for name in (country.name, country.capital)}
+    countries = importlib.import_module("faker.providers.date_time").Provider.countries
+    names = {name for country in countries for name in (country.name, country.capital)}
     names.update(faker_values("address", ("countries", "cities", "city_names", "states", "provinces", "regions")))
     folded = {" ".join(re.split(r"[\s-]+", fold(name))) for name in names}
     return {name for name in folded if re.fullmatch(r"[a-z]{3,}(?: [a-z]+){0,2}", name)}
@@ -81,7 +80,11 @@ def common_words(data: Path, names: set[str]) -> set[str]:
                 word = match[0]
                 if word.islower():
                     lower[fold(word)] += not (careless and fold(word) in names)
-                elif not careless and word.istitle() and text[max(0, match.start() - 2) : match.start()].strip(' "(').isalnum():
+                elif (
+                    not careless
+                    and word.istitle()
+                    and text[max(0, match.start() - 2) : match.start()].strip(' "(').isalnum()
+                ):
                     upper[fold(word)] += 1
     return {word for word, count in lower.items() if count >= MIN_LOWER and count > upper[word] and word.isascii()}
 

@@ -6,13 +6,16 @@ _UUID = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
 
 CLOUD: tuple[tuple[str, float, str], ...] = (
     ("AWS_ACCESS_KEY", 1.0, r"\b((?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16})\b"),
-    ("AWS_SECRET_KEY", 1.0, r"(?i)aws[\w .-]{0,20}(?:secret|key)[\w .-]{0,20}[\"']?\s*[:=]\s*[\"']?([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+]|$)"),
+    ("AWS_SECRET_KEY", 1.0,
+        r"(?i)aws[\w .-]{0,20}(?:secret|key)[\w .-]{0,20}[\"']?\s*[:=]\s*[\"']?([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+]"
+        r"|$)"),
     ("AWS_BEDROCK_KEY", 1.0, r"\b(ABSK[A-Za-z0-9+/]{100,}={0,2}|bedrock-api-key-[A-Za-z0-9+/=]{20,})"),
     ("GOOGLE_API_KEY", 1.0, r"\b(AIza[A-Za-z0-9_-]{35})"),
     ("GOOGLE_OAUTH_TOKEN", 1.0, r"\b(ya29\.[A-Za-z0-9_-]{20,}|GOCSPX-[A-Za-z0-9_-]{28}|1//0[A-Za-z0-9_-]{40,})"),
     ("AZURE_STORAGE_KEY", 1.0, r"(?i)(?:AccountKey|SharedAccessKey)=([A-Za-z0-9+/]{42,86}={1,2})"),
     ("AZURE_SAS_SIGNATURE", 0.95, r"[?&]sig=([A-Za-z0-9%+/]{40,90}(?:%3D|=))"),
-    ("AZURE_CLIENT_SECRET", 0.95, r"(?:^|[^A-Za-z0-9_~.-])([A-Za-z0-9_~.-]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34})(?:[^A-Za-z0-9_~.-]|$)"),
+    ("AZURE_CLIENT_SECRET", 0.95,
+        r"(?:^|[^A-Za-z0-9_~.-])([A-Za-z0-9_~.-]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34})(?:[^A-Za-z0-9_~.-]|$)"),
     ("DIGITALOCEAN_TOKEN", 1.0, r"\b(do[opr]_v1_[0-9a-f]{64})\b"),
     ("HEROKU_KEY", 1.0, rf"\b(HRKU-(?:{_UUID}|AA[A-Za-z0-9_-]{{56,}}))"),
     ("CLOUDFLARE_KEY", 1.0, r"\b(v1\.0-[0-9a-f]{24}-[0-9a-f]{100,})\b"),
@@ -43,7 +46,8 @@ CODE: tuple[tuple[str, float, str], ...] = (
     ("VAULT_TOKEN", 1.0, r"\b(hv[sbr]\.[A-Za-z0-9_-]{24,})"),
     ("DOPPLER_TOKEN", 1.0, r"\b(dp\.(?:pt|st|ct|sa|scim|audit)\.[A-Za-z0-9_.-]{40,})"),
     ("PULUMI_TOKEN", 1.0, r"\b(pul-[0-9a-f]{40})\b"),
-    ("ONEPASSWORD_TOKEN", 1.0, r"\b(ops_eyJ[A-Za-z0-9+/]{100,}={0,2}|A3-[A-Z0-9]{6}-(?:[A-Z0-9]{11}|[A-Z0-9]{6}-[A-Z0-9]{5})-[A-Z0-9]{5}-[A-Z0-9]{5}-[A-Z0-9]{5})"),
+    ("ONEPASSWORD_TOKEN", 1.0, r"\b(ops_eyJ[A-Za-z0-9+/]{100,}={0,2}|A3-[A-Z0-9]{6}-(?:[A-Z0-9]{11}"
+        r"|[A-Z0-9]{6}-[A-Z0-9]{5})-[A-Z0-9]{5}-[A-Z0-9]{5}-[A-Z0-9]{5})"),
     ("POSTMAN_KEY", 1.0, r"\b(PMAK-[0-9a-f]{24}-[0-9a-f]{34})\b"),
     ("SONAR_TOKEN", 1.0, r"\b(sq[upa]_[0-9a-f]{40})\b"),
     ("BUILDKITE_TOKEN", 1.0, r"\b(bkua_[0-9a-f]{40})\b"),
@@ -114,34 +118,49 @@ TOOLS: tuple[tuple[str, float, str], ...] = (
 )  # fmt: skip
 
 GENERIC: tuple[tuple[str, float, str], ...] = (
-    ("PRIVATE_KEY", 1.0, r"(-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?:[^-]*-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----|(?:\s|\\[nr])*(?:[A-Za-z0-9+/=\\:,. -]{16,}\s*)+))"),
+    ("PRIVATE_KEY", 1.0,
+        r"(-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?:[^-]*-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
+        r"|(?:\s|\\[nr])*(?:[A-Za-z0-9+/=\\:,. -]{16,}\s*)+))"),
     ("PRIVATE_KEY", 1.0, r"(PuTTY-User-Key-File-\d:[^-]{10,}(?s:.{0,1000})Private-(?:Lines|MAC):(?s:.{0,1000}))"),
     ("JWT", 0.95, r"\b(eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,})"),
     ("BEARER_TOKEN", 0.85, r"(?i)\bbearer\s+([A-Za-z0-9._~+/-]{20,}=*)"),
     ("BASIC_AUTH", 0.9, r"(?i)\bbasic\s+([A-Za-z0-9+/]{8,}={0,2})"),
-    ("BASIC_AUTH", 0.85, r"(?:curl|wget|http|httpie)\b[^\n|;]{0,200}?\s(?:-u|--user|-a|--auth)[ =]?[\"']?([\w.@+-]+:[^\s\"'$<>{}]{4,100})"),
-    ("URL_CREDENTIALS", 0.9, r"[a-zA-Z][a-zA-Z0-9+.-]{1,20}://[^\s:/@\"'<>{}$]{0,100}:([^\s/@\"'<>{}$]{3,100})@[A-Za-z0-9\[]"),
+    ("BASIC_AUTH", 0.85, r"(?:curl|wget|http|httpie)\b[^\n|;]{0,200}?\s(?:-u|--user|-a"
+        r"|--auth)[ =]?[\"']?([\w.@+-]+:[^\s\"'$<>{}]{4,100})"),
+    ("URL_CREDENTIALS", 0.9,
+        r"[a-zA-Z][a-zA-Z0-9+.-]{1,20}://[^\s:/@\"'<>{}$]{0,100}:([^\s/@\"'<>{}$]{3,100})@[A-Za-z0-9\[]"),
     ("URL_CREDENTIALS", 0.85, r"https?://([A-Za-z0-9_-]{20,100})@[A-Za-z0-9\[]"),
 )  # fmt: skip
 
 # Issuers whose keys look like any other: their name and the word for a key stand before it.
 NAMED_ISSUERS = (
-    r"(?i)(?:^|[^a-z])(?:twilio|datadog|dd|algolia|okta|auth0|mailchimp|cloudflare|cf|pagerduty|asana|zendesk|intercom|segment|amplitude|mixpanel|rollbar"
-    r"|bugsnag|snyk|codecov|travis|jenkins|azure|openai|cohere|mistral|deepl|elevenlabs|deepgram|assemblyai|wandb|weights|pinecone|weaviate|elastic|snowflake"
-    r"|mongodb|confluent|heroku|vercel|linode|vultr|hetzner|scaleway|fastly|paypal|adyen|coinbase|binance|kraken|plaid|dropbox|box|trello|jira|facebook"
-    r"|instagram|linkedin|twitter|spotify|shodan|virustotal|lastpass|nexmo|vonage|messagebird|postmark|sparkpost|pusher|ably|opsgenie|splunk|logdna|sumologic"
+    r"(?i)(?:^|[^a-z])(?:twilio|datadog|dd|algolia|okta|auth0|mailchimp|cloudflare|cf|pagerduty|asana|zendesk"
+    r"|intercom|segment|amplitude|mixpanel|rollbar"
+    r"|bugsnag|snyk|codecov|travis|jenkins|azure|openai|cohere|mistral|deepl|elevenlabs|deepgram|assemblyai|wandb"
+    r"|weights|pinecone|weaviate|elastic|snowflake"
+    r"|mongodb|confluent|heroku|vercel|linode|vultr|hetzner|scaleway|fastly|paypal|adyen|coinbase|binance|kraken"
+    r"|plaid|dropbox|box|trello|jira|facebook"
+    r"|instagram|linkedin|twitter|spotify|shodan|virustotal|lastpass|nexmo|vonage|messagebird|postmark|sparkpost"
+    r"|pusher|ably|opsgenie|splunk|logdna|sumologic"
     r"|honeycomb|launchdarkly|optimizely|maxmind|mapbox|tomtom|openweather|alchemy|infura|etherscan)[\w .-]{0,24}?"
-    r"(?:token|key|secret|sid|auth|password|pat)[\w .]{0,12}[\"'`]?\s{0,3}(?::|=>|:=|==?|\bis\b|\bwas\b|,)?\s{0,3}[\"'`]?([A-Za-z0-9_./+=-]{20,100})"
+    r"(?:token|key|secret|sid|auth|password|pat)[\w .]{0,12}[\"'`]?\s{0,3}(?::|=>|:=|==?|\bis\b|\bwas\b"
+    r"|,)?\s{0,3}[\"'`]?([A-Za-z0-9_./+=-]{20,100})"
 )
 
 _NAMES = (
-    r"(?:pass(?:word|wd|phrase|code)?|pwd|pw|secret|token|api[ _-]?key|apikey|access[ _-]?key|auth[ _-]?key|private[ _-]?key|signing[ _-]?key|encryption[ _-]?key"
-    r"|master[ _-]?key|license[ _-]?key|client[ _-]?secret|credential|passwort|kennwort|mot de passe|contraseña|contrasena|senha|wachtwoord|parola|hasło|пароль)"
+    r"(?:pass(?:word|wd|phrase|code)?|pwd|pw|secret|token|api[ _-]?key|apikey|access[ _-]?key|auth[ _-]?key"
+    r"|private[ _-]?key|signing[ _-]?key|encryption[ _-]?key"
+    r"|master[ _-]?key|license[ _-]?key|client[ _-]?secret|credential|passwort|kennwort|mot de passe|contraseña"
+    r"|contrasena|senha|wachtwoord|parola|hasło|пароль)"
 )
 ASSIGNMENT = (
     rf"(?i){_NAMES}s?[\w-]{{0,20}}(?:\s?\([^()\n]{{0,40}}\))?"
-    r"[\"'`*]{0,3}\s{0,3}(?::|=>|:=|==?|\b(?:is|was|ist|est|es|è)(?: now| still)?\b(?:\s?:)?|->|→)\s{0,3}[\"'`*]{0,3}([^\s\"'`,;<>(){}\[\]]{6,128})"
+    r"[\"'`*]{0,3}\s{0,3}(?::|=>|:=|==?|\b(?:is|was|ist|est|es|è)(?: now| still)?\b(?:\s?:)?|->"
+    r"|→)\s{0,3}[\"'`*]{0,3}([^\s\"'`,;<>(){}\[\]]{6,128})"
 )
-FLAG = r"(?i)--(?:[\w]{1,20}-)?(?:password|passwd|token|secret|api-key|access-key|auth-token|client-secret)[ =][\"']?([^\s\"'<>(){}$]{6,128})"
+FLAG = (
+    r"(?i)--(?:[\w]{1,20}-)?(?:password|passwd|token|secret|api-key|access-key|auth-token"
+    r"|client-secret)[ =][\"']?([^\s\"'<>(){}$]{6,128})"
+)
 
 ISSUED = (*CLOUD, *CODE, *MODELS, *MESSAGING, *COMMERCE, *TOOLS)

@@ -24,7 +24,8 @@ class Anchor:
     yields spans of `text`.
 
     With `context`, another RE2 expression, only finds near a match of it are looked at: it costs nothing on texts that
-    never mention it. `costly` names the kind of an expensive recognizer, of which only so many run on one text.
+    never mention it. `costly` names the kind of an expensive recognizer, of which only so many run on one text, on
+    finds that are `plausible` at a glance.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Anchor:
     confirm: Callable[[str, int, int], Iterable[Span]]
     context: str | None = None
     costly: str | None = None
+    plausible: Callable[[str, int, int], bool] | None = None
 
 
 class Nearness:

@@ -21,13 +21,18 @@ _OWN_PAGE = context_words(
     "your website", "our website", "my link", "meine website", "mon site", "mi sitio",
 )  # fmt: skip
 _PROFILE = re.compile(
-    r"(?i)(?:https?://)?(?:[a-z]{2,3}\.)?(?:linkedin\.com/in/|(?:facebook|instagram|tiktok|threads|x|twitter|vk)\.(?:com|net)/@?"
+    r"(?i)(?:https?://)?(?:[a-z]{2,3}\.)?(?:linkedin\.com/in/|(?:facebook|instagram|tiktok|threads|x|twitter"
+    r"|vk)\.(?:com|net)/@?"
     r"[\w.-]{3,}/?$|t\.me/|wa\.me/\d)"
 )
-_VERSION = re.compile(r"(?i)(?<![^\W\d_])(?:versions?|releases?|firmware|build|section|upgrade[sd]?)(?![^\W\d_])[^.!?\n]*$|(?:\bv\.?|§)\s*$")
+_VERSION = re.compile(
+    r"(?i)(?<![^\W\d_])(?:versions?|releases?|firmware|build|section|upgrade[sd]?)(?![^\W\d_])[^.!?\n]*$|(?:\bv\.?"
+    r"|§)\s*$"
+)
 # Country domains that are commoner as the ending of a file or of a name in code.
 _FILE_ENDINGS = frozenset(
-    "py rs sh md pl so cc ps pm mm as ai io ml mk tf st ms sc la ag vi is in it am at be do id me my no so to us hr app dev zip "
+    "py rs sh md pl so cc ps pm mm as ai io ml mk tf st ms sc la ag vi is in it am at be do id me my no so to us hr "
+    "app dev zip "
     "mov bat ink br cfd data map page java kt js ts".split()
 )
 
@@ -44,12 +49,15 @@ class NetworkAddresses:
         return (
             Anchor("email", r"[^\s@<>()\[\]\",;:]{1,64}@[^\s@<>()\[\]\",;:]{3,255}", self._email),
             Anchor("url", r"(?i)\b(?:https?://|ftp://|www\.)[^\s<>\"'`)\]}]{3,}", self._url),
-            Anchor("domain", r"\b(?:[A-Za-z0-9][A-Za-z0-9-]{0,62}\.){1,4}[A-Za-z]{2,12}\b(?:/[^\s<>\"'`)\]}]*)?", self._domain),
+            Anchor("domain", r"\b(?:[A-Za-z0-9][A-Za-z0-9-]{0,62}\.){1,4}[A-Za-z]{2,12}\b(?:/[^\s<>\"'`)\]}]*)?", self
+                ._domain),
             Anchor("ipv4", r"(?:\d{1,3}\.){3}\d{1,3}(?:/\d{1,2}\b)?", _ip),
-            Anchor("ipv6", r"[0-9A-Fa-f]{0,4}:(?:[0-9A-Fa-f]{0,4}:){1,6}(?:(?:\d{1,3}\.){3}\d{1,3}|[0-9A-Fa-f]{1,4})", _ip),
+            Anchor("ipv6", r"[0-9A-Fa-f]{0,4}:(?:[0-9A-Fa-f]{0,4}:){1,6}(?:(?:\d{1,3}\.){3}\d{1,3}|[0-9A-Fa-f]{1,4})",
+                _ip),
             Anchor(
                 "mac",
-                r"(?i)\b((?:[0-9A-F]{2}:){5}[0-9A-F]{2}|(?:[0-9A-F]{2}-){5}[0-9A-F]{2}|(?:[0-9A-F]{4}\.){2}[0-9A-F]{4})\b",
+                r"(?i)\b((?:[0-9A-F]{2}:){5}[0-9A-F]{2}|(?:[0-9A-F]{2}-){5}[0-9A-F]{2}"
+                r"|(?:[0-9A-F]{4}\.){2}[0-9A-F]{4})\b",
                 fixed("MAC_ADDRESS", 0.8),
             ),
         )  # fmt: skip

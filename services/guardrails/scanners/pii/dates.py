@@ -11,7 +11,8 @@ DATE_SCORE = 0.3
 AGE_SCORE = 0.5
 
 _MONTH = (
-    r"(?:jan(?:uary|uar|vier)?|feb(?:ruary|ruar)?|février|mar(?:ch|s|zo)?|märz|apr(?:il)?|avril|abril|may|mai|mayo|june?|juin|juni|junio"
+    r"(?:jan(?:uary|uar|vier)?|feb(?:ruary|ruar)?|février|mar(?:ch|s|zo)?|märz|apr(?:il)?|avril|abril|may|mai|mayo"
+    r"|june?|juin|juni|junio"
     r"|july?|juillet|juli|julio|aug(?:ust)?|août|agosto|sept?(?:ember|embre|iembre)?|oct(?:ober|obre|ubre)?|oktober"
     r"|nov(?:ember|embre|iembre)?|dec(?:ember)?|décembre|dezember|diciembre|enero|febrero)\.?"
 )
@@ -31,13 +32,18 @@ _BIRTH = re.compile(
 _YEAR = r"(?i)\b(?:born|birth|geboren|né|née|nacid[oa]|nat[oa]|nascid[oa])\b[^.\n\d]{0,40}?\b((?:19|20)\d\d)\b"
 _AGE = (
     r"(?i)\b(?:(\d{1,3})[ -]?(?:years?|yrs?)[ -](?:old|of age)|(\d{1,3})[ -]?(?:y/o|y\.o\.|yo)\b"
-    r"|(?:(?:just|recently|has|have|i|he|she|i'll|he'll|she'll|soon) turn(?:ed|s|ing)?|i'll turn|turning|age of|aged?:?|is aged"
+    r"|(?:(?:just|recently|has|have|i|he|she|i'll|he'll|she'll|soon) turn(?:ed|s|ing)?|i'll turn|turning|age of"
+    r"|aged?:?|is aged"
     r"|i am|i'm|he is|she is|he's|she's|was) (\d{1,3})\b(?:[.,;!?)]|$| and\b| years old| but\b| now\b|\n)"
     r"|\b[A-Z](?:\pL|['’-])+ [A-Z](?:\pL|['’-])+, (\d{2}),)"
 )
 _AGED = re.compile(_AGE.replace(r"\pL", r"[^\W\d_]"))
-_OF_THINGS = re.compile(r"(?i)\b(?:building|house|car|wine|whisky|bottle|tree|company|software|code|bug|system|laptop|version)\b")
-_STREETS = frozenset("Street St Road Rd Avenue Ave Lane Drive Square Court Place January February March April May June July August".split())
+_OF_THINGS = re.compile(
+    r"(?i)\b(?:building|house|car|wine|whisky|bottle|tree|company|software|code|bug|system|laptop|version)\b"
+)
+_STREETS = frozenset(
+    "Street St Road Rd Avenue Ave Lane Drive Square Court Place January February March April May June July August".split()
+)
 NAMED_AGE = 4
 """Group of "Ann Smith, 45," in the expression of ages."""
 
@@ -45,7 +51,8 @@ NAMED_AGE = 4
 def anchors() -> tuple[Anchor, ...]:
     return (
         Anchor("date", DATE, _date),
-        Anchor("birth_year", _YEAR, _birth_year, context=words("born", "birth", "geboren", "né", "née", "nacid*", "nat*", "nascid*")),
+        Anchor("birth_year", _YEAR, _birth_year, context=words("born", "birth", "geboren", "né", "née", "nacid*",
+            "nat*", "nascid*")),
         Anchor("age", _AGE.replace(r"(\d", r"(?:\d"), _age),
     )  # fmt: skip
 
@@ -70,7 +77,7 @@ def _age(text: str, start: int, end: int) -> Iterator[Span]:
         return  # a decimal number
     if not match or not group or not 0 < int(match[group]) < 120:
         return
-    if group == NAMED_AGE and (int(match[group]) < 14 or text[start : end].split(",")[0].split()[-1] in _STREETS):
+    if group == NAMED_AGE and (int(match[group]) < 14 or text[start:end].split(",")[0].split()[-1] in _STREETS):
         return
     thing = _OF_THINGS.search(text[end : end + 24])
     yield Span("AGE", *match.span(group), 0.3 if thing else AGE_SCORE)

@@ -9,22 +9,51 @@ from services.guardrails.scanners.pii.candidates import Candidate
 from services.guardrails.scanners.pii.words import Word
 
 _LABEL = re.compile(
-    r"(?i)(?<![^\W\d_])(?:contact|attn\.?|attention|name|from|to|cc|author|by|manager|signed|customer|client|patient|guest|passenger"
-    r"|tenant|owner|applicant|employee|witness|recipient|sender|nom|nombre|nome|beneficiary)\s?[:=]\s?$|(?:attn\.?|c/o) ?$"
+    r"(?i)(?<![^\W\d_])(?:contact|attn\.?|attention|name|from|to|cc|author|by|manager|signed|customer|client|patient"
+    r"|guest|passenger"
+    r"|tenant|owner|applicant|employee|witness|recipient|sender|nom|nombre|nome|beneficiary)\s?[:=]\s?$|(?:attn\.?"
+    r"|c/o) ?$"
 )
-_NAME_IN_SENTENCE = re.compile(r"(?i)(?<![^\W\d_])names?(?![^\W\d_])[^.!?\n]{0,40} (?:to|as|is|be|into|under|should read) $")
+_NAME_IN_SENTENCE = re.compile(
+    r"(?i)(?<![^\W\d_])names?(?![^\W\d_])[^.!?\n]{0,40} (?:to|as|is|be|into|under|should read) $"
+)
 _HOUSE_NUMBER = re.compile(r",?[ ]\d{1,5}[a-zA-Z]?(?![\w.-])")
 _MOTION = re.compile(
-    r"(?i)(?<![^\W\d_])(?:(?:mov(?:e|es|ed|ing)|return(?:s|ed|ing)?|go(?:es|ing)?|went|com(?:e|es|ing)|came|travel(?:s|led|ing|ling)?|fl(?:y|ies|ew|ying)"
-    r"|driv(?:e|ing)|drove|trips?|flights?|originally|originates?|visit(?:s|ed|ing)?|live[sd]?|living|capital|city|town|village|country|university|port|north|south|east|west"
-    r"|is|was|am|are|'m|’m)(?: here| back| over)?,? (?:to|from|of|in)|home city|city of|town of|visit(?:ed|ing)?|grew up in|born in)(?: the)? $"
+    r"(?i)(?<![^\W\d_])(?:(?:mov(?:e|es|ed|ing)|return(?:s|ed|ing)?|go(?:es|ing)?|went|com(?:e|es|ing)|came"
+    r"|travel(?:s|led|ing|ling)?|fl(?:y|ies|ew|ying)"
+    r"|driv(?:e|ing)|drove|trips?|flights?|originally|originates?|visit(?:s|ed|ing)?|live[sd]?|living|capital|city"
+    r"|town|village|country|university|port|north|south|east|west"
+    r"|is|was|am|are|'m|’m)(?: here| back| over)?,? (?:to|from|of|in)|home city|city of|town of|visit(?:ed|ing)?"
+    r"|grew up in|born in)(?: the)? $"
 )
-_IN_PLACE = frozenset({"company", "firm", "brand", "band", "in", "at", "near", "into", "within", "across", "throughout", "inside", "outside", "around"})
+_IN_PLACE = frozenset(
+    {
+        "company",
+        "firm",
+        "brand",
+        "band",
+        "in",
+        "at",
+        "near",
+        "into",
+        "within",
+        "across",
+        "throughout",
+        "inside",
+        "outside",
+        "around",
+    }
+)
 _ADDRESSED = frozenset("can could would will please i you are what how do did have thanks where when why is".split())
-_INTRODUCING = frozenset({("i", "am"), ("this", "is"), ("it", "is"), ("am", "called"), ("is", "called"), ("was", "called"), ("named", "him"),
-                          ("named", "her"), ("me", "as"), ("it's", "me")})  # fmt: skip
-_AFTER_PAIRS = frozenset({("is", "from"), ("had", "given"), ("has", "given"), ("will", "be"), ("was", "born"), ("is", "a"), ("was", "a"),
-                          ("has", "been"), ("can", "be"), ("is", "my"), ("was", "my"), ("and", "i"), ("moved", "here")})  # fmt: skip
+_INTRODUCING = frozenset({
+    ("i", "am"), ("this", "is"), ("it", "is"), ("am", "called"), ("is", "called"), ("was", "called"), ("named", "him"),
+    ("named", "her"), ("me", "as"), ("it's", "me"),
+})  # fmt: skip
+_AFTER_PAIRS = frozenset({
+    ("is", "from"), ("had", "given"), ("has", "given"), ("will", "be"), ("was", "born"), ("is", "a"), ("was", "a"),
+    ("has", "been"), ("can", "be"), ("is", "my"), ("was", "my"), ("and", "i"), ("moved", "here"),
+})  # fmt: skip
+_HUMAN_PAIRS = frozenset({("is", "from"), ("had", "given"), ("has", "given"), ("was", "born")})
 _ENROL = frozenset("add adding invite inviting register nominate appoint hire remove list".split())
 _FIRM_LINE = re.compile(r"[\w'’-]+, [\w'’-]+,? (?:and|&) [\w'’-]+")
 
@@ -82,7 +111,7 @@ def in_firm_line(text: str, start: int, end: int) -> bool:
 
 
 def _salutation(text: str, words: Sequence[Word], candidate: Candidate) -> bool:
-    """"Dear Ann", "Good morning Bob": a sentence opens with a greeting, and the name follows."""
+    """ "Dear Ann", "Good morning Bob": a sentence opens with a greeting, and the name follows."""
     at = candidate.first - 1
     while at >= 0 and candidate.first - at < 3 and words[at].folded in cues.TITLES | {"there", "again"}:
         at -= 1
@@ -97,7 +126,7 @@ def _salutation(text: str, words: Sequence[Word], candidate: Candidate) -> bool:
 
 
 def _named(text: str, words: Sequence[Word], candidate: Candidate) -> bool:
-    """"my name is", "contact:", "my wife", "I'm": the one to three words before the name."""
+    """ "my name is", "contact:", "my wife", "I'm": the one to three words before the name."""
     first = words[candidate.first]
     nameable = first.given or first.family or first.unknown
     if _LABEL.search(text[max(0, first.start - 16) : first.start]):
@@ -145,7 +174,9 @@ def _before(text: str, words: Sequence[Word], candidate: Candidate) -> tuple[boo
     folded = before.folded.replace("’", "'")
     role = folded.rsplit("-", 1)[-1]
     after = words[candidate.last] if candidate.last < len(words) else None
-    enrolled = folded in _ENROL and after is not None and after.folded in ("as", "to") and candidate.last - candidate.first > 1
+    enrolled = (
+        folded in _ENROL and after is not None and after.folded in ("as", "to") and candidate.last - candidate.first > 1
+    )
     return role in cues.PERSONAL_BEFORE or folded.startswith("ex-") or enrolled, role in cues.MEDIUM_BEFORE
 
 
@@ -166,8 +197,17 @@ def _after(text: str, words: Sequence[Word], candidate: Candidate) -> tuple[bool
     if gap != " " or after.capital:
         return False, False, False
     pair = (after.folded, words[candidate.last + 1].folded) if candidate.last + 1 < len(words) else (after.folded, "")
-    personal = after.folded in cues.PERSONAL_AFTER or pair in (("is", "from"), ("had", "given"), ("has", "given"), ("was", "born"))
-    return personal, after.folded in cues.CORPORATE_AFTER, pair in _AFTER_PAIRS or after.folded in ("is", "was", "has", "had", "will", "and")
+    personal = after.folded in cues.PERSONAL_AFTER or pair in (
+        ("is", "from"),
+        ("had", "given"),
+        ("has", "given"),
+        ("was", "born"),
+    )
+    return (
+        personal,
+        after.folded in cues.CORPORATE_AFTER,
+        pair in _AFTER_PAIRS or after.folded in ("is", "was", "has", "had", "will", "and"),
+    )
 
 
 def _elsewhere(text: str, words: Sequence[Word], candidate: Candidate) -> bool:
@@ -182,6 +222,11 @@ def _elsewhere(text: str, words: Sequence[Word], candidate: Candidate) -> bool:
         after = words[candidate.last]
         if text[last.end : after.start] == " " and after.folded in cues.STREET_TYPES:
             return True
-    if candidate.first and words[candidate.first - 1].folded in _IN_PLACE and lead.endswith(" ") and not last.possessive:
+    if (
+        candidate.first
+        and words[candidate.first - 1].folded in _IN_PLACE
+        and lead.endswith(" ")
+        and not last.possessive
+    ):
         return True
     return _MOTION.search(lead) is not None and not last.possessive

@@ -3,6 +3,7 @@ by what it calls them. Places, organisations and groups come from the model alon
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 
 from services.guardrails.findings import Span
 from services.guardrails.scanners.pii import cues
@@ -146,9 +147,8 @@ class _Judge:
     def joined(self, runs: Sequence[Candidate], persons: Sequence[Person]) -> list[Person]:
         """Those that a list joins to a person: "our founders: Kónya, Becker and Vasquez"."""
         scores = {candidate: score for candidate, score in persons if score >= ALONE}
-        added = {}
-        order = [*zip(runs, runs[1:], strict=False), *zip(reversed(runs), list(reversed(runs))[1:], strict=False)]
-        for known, other in order:
+        added: dict[Candidate, float] = {}
+        for known, other in (*pairwise(runs), *pairwise(reversed(runs))):
             score = scores.get(known, 0.0)
             if not score or other in scores or not self._joins(known, other) or not self._joinable(other):
                 continue
@@ -191,13 +191,18 @@ def _has_surname(content: Sequence[Word]) -> bool:
 def _mentioned_again(words: Sequence[Word], persons: Sequence[Person]) -> list[Person]:
     """Every other place where parts of a name that was found stand with a capital."""
     parts: dict[str, float] = {}
-    covered = set()
+    covered: set[int] = set()
     for candidate, score in persons:
         if score < ALONE:
             continue
         covered.update(range(candidate.first, candidate.last))
         for word in words[candidate.first : candidate.last]:
-            if word.end - word.start > 2 and not word.common and not word.place and word.folded not in cues.PARTICLES | cues.SUFFIXES:
+            if (
+                word.end - word.start > 2
+                and not word.common
+                and not word.place
+                and word.folded not in cues.PARTICLES | cues.SUFFIXES
+            ):
                 parts[word.folded] = max(parts.get(word.folded, 0.0), min(score, LIKELY))
     again = []
     at = 0
@@ -217,7 +222,7 @@ def _is_part(word: Word, at: int, parts: dict[str, float], covered: set[int]) ->
 
 def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
     """Without articles, possessives, quotation marks and what stands on another line."""
-    value = text[start:end].partition("\n")[0].rstrip(" ,.;:\"“”()[]")
+    value = text[start:end].partition("\n")[0].rstrip(' ,.;:"“”()[]')
     end = start + len(value.removesuffix("'s").removesuffix("’s").rstrip())
     if value.lower().startswith("the "):
         start += 4

@@ -66,7 +66,7 @@ def _load(package: str, module: str) -> Any:
     try:
         model = spacy.load(module)
     except (OSError, ValueError, ImportError) as error:
-        raise ValueError(f"ner: {package!r} is no spaCy model that spaCy {spacy.__version__} loads: {error}") from error
+        raise ValueError(f"ner: {package!r} is no spaCy model that this spaCy loads: {error}") from error
     if "ner" not in model.pipe_names:
         raise ValueError(f"ner: the spaCy model {package!r} finds no named entities: it has no ner component")
     for name in model.pipe_names:

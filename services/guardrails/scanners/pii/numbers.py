@@ -30,7 +30,8 @@ _NOT_CARD_WORDS = context_words(
     "invoice", "timestamp", "epoch", "ticket", "transaction id", "case", "sku", "part", "checksum",
 )  # fmt: skip
 _PHONE_WORDS = context_words(
-    "phone*", "call", "calls", "called", "calling", "tel", "telephone*", "telefon*", "téléphone", "teléfono", "mobile*", "cell*", "fax*",
+    "phone*", "call", "calls", "called", "calling", "tel", "telephone*", "telefon*", "téléphone", "teléfono",
+    "mobile*", "cell*", "fax*",
     "contact*", "whatsapp", "dial*", "ring", "rang", "sms", "text me", "texted", "text", "reach*", "answer*", "handy",
     "voicemail", "hotline", "helpline", "landline", "extension", "ext", "desk", "office", "direct line", "home",
     "rufnummer", "mobil*", "my number", "your number", "his number", "her number", "their number", "our number",
@@ -39,29 +40,47 @@ _PHONE_WORDS = context_words(
     "at the number", "numéro", "nummer ist", "otp", "phoned", "texting", "switchboard", "tty", "direct dial", "line",
 )  # fmt: skip
 _NOT_PHONE_WORDS = context_words(
-    "licen*", "social security", "ssn", "zip", "zip code", "postal", "postcode", "passport", "order", "invoice*", "serial",
-    "ticket", "isbn", "issn", "ean", "upc", "gtin", "account*", "tracking", "reference", "case", "model", "version", "tax",
+    "licen*", "social security", "ssn", "zip", "zip code", "postal", "postcode", "passport", "order", "invoice*",
+    "serial",
+    "ticket", "isbn", "issn", "ean", "upc", "gtin", "account*", "tracking", "reference", "case", "model", "version",
+    "tax",
     "nhs", "insurance", "medicare", "part", "sku", "id", "imei", "vin", "iban", "routing", "claim", "policy", "batch",
     "lot", "booking", "confirmation", "coordinates", "latitude", "longitude", "population", "checksum", "hash", "port",
-    "po", "purchase order", "call stack", "has", "counted", "build", "release", "bytes", "pixels", "rfc", "cve", "doi", "patent", "pesel", "bsn", "siren", "siret",
+    "po", "purchase order", "call stack", "has", "counted", "build", "release", "bytes", "pixels", "rfc", "cve", "doi",
+    "patent", "pesel", "bsn", "siren", "siret",
     "timestamp", "epoch", "row*", "primes", "digits", "sum", "sequence", "score*", "odds", "equals",
 )  # fmt: skip
 _NOT_PHONE = re.compile(
-    r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}|\d+\.\d+|(?:\d{1,3}\.){3}\d{1,3}|\d{1,2}/\d{1,2}/\d{2}"
-    r"|\d{4}-\d{3}|(?:1[5-9]|20)\d\d ?[-–/] ?(?:1[5-9]|20)\d\d|\d{1,3}(?:[ .]000)+|97[89][- ]?(?:\d[- ]?){9}\d"
+    r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}|\d+\.\d+|(?:\d{1,3}\.){3}\d{1,3}"
+    r"|\d{1,2}/\d{1,2}/\d{2}"
+    r"|\d{4}-\d{3}|(?:\d{1,3}\.){3}\d{1,3}/\d{1,2}|(?:1[5-9]|20)\d\d ?[-–/] ?(?:1[5-9]|20)\d\d|\d{1,3}(?:[ .]000)+"
+    r"|97[89][- ]?(?:\d[- ]?){9}\d"
 )
 _SSN_SHAPE = re.compile(r"\d{3}([-. ])\d{2}\1\d{4}")
+_PHONE = r"\+?\(?\d(?:[ ().\-/]{0,3}\d){6,18}(?:[ ]?(?:x|ext\.?) ?\d{1,5})?"
 _GROUPS = re.compile(r"\d+")
 _DATE_LEAD = re.compile(r"(?:19|20)\d\d[ ./-](?:0[1-9]|1[0-2])[ ./-][0-3]\d\b")
-_GROUPED_LIKE_A_PHONE = re.compile(r"\(\d{2,5}\)[ .-]?\d|\+|0\d|\d{3}[-. ]\d{3}[-. ]\d{4}|1[-. ]\d{3}[-. ]\d{3}[-. ]\d{4}")
-_UNIT = re.compile(r"(?i)\s?(?:%|€|\$|£|usd|eur|gbp|kg|km|cm|mm|ml|mb|gb|kb|bytes|ms|sec|seconds|hz|rows|people|pieces|pcs)\b")
+_GROUPED_LIKE_A_PHONE = re.compile(
+    r"\(\d{2,5}\)[ .-]?\d|\+|0\d|\d{3}[-. ]\d{3}[-. ]\d{4}|1[-. ]\d{3}[-. ]\d{3}[-. ]\d{4}"
+)
+_UNIT = re.compile(
+    r"(?i)\s?(?:%|€|\$|£|usd|eur|gbp|kg|km|cm|mm|ml|mb|gb|kb|bytes|ms|sec|seconds|hz|rows|people|pieces|pcs)\b"
+)
 
 
 def anchors() -> tuple[Anchor, ...]:
+    _load_numbering_plans()
     return (
         Anchor("card", r"\d(?:[ -]?\d){11,18}", _card),
-        Anchor("phone", r"\+?\(?\d(?:[ ().\-/]{0,3}\d){6,18}(?:[ ]?(?:x|ext\.?) ?\d{1,5})?", _phone, costly="PHONE_NUMBER"),
-    )  # fmt: skip
+        Anchor("phone", _PHONE, _phone, costly="PHONE_NUMBER", plausible=_may_be_phone),
+    )
+
+
+def _load_numbering_plans() -> None:
+    """Now (50 ms), not at the first message with a number."""
+    phonenumbers.PhoneMetadata.load_all()
+    for region in PHONE_REGIONS:
+        phonenumbers.is_valid_number(phonenumbers.parse("2025550123", region))
 
 
 def _card(text: str, start: int, end: int) -> Iterator[Span]:
@@ -83,18 +102,12 @@ def _card(text: str, start: int, end: int) -> Iterator[Span]:
 
 def _phone(text: str, start: int, end: int) -> Iterator[Span]:
     """A number whose shape, numbering plan, or the words around it say that it is dialled."""
-    if not _stands_alone(text, start, end, "_.#$€£-=*^"):
-        return
     value = text[start:end]
     if value.count("(") != value.count(")"):
         opening = value.startswith("(") and ")" not in value
         if not opening:
             return
         start, value = start + 1, value[1:]
-    if _NOT_PHONE.fullmatch(value) or _DATE_LEAD.match(value) or _SSN_SHAPE.fullmatch(value) or _UNIT.match(text, end):
-        return
-    if _is_listed(text, start, value):
-        return
     lead = _clause(before(text, start))
     dialled, other = _last(_PHONE_WORDS, lead), _last(_NOT_PHONE_WORDS, lead)
     if other > dialled:
@@ -123,6 +136,17 @@ def _is_listed(text: str, start: int, value: str) -> bool:
 def _last(pattern: re.Pattern[str], lead: str) -> int:
     """Where the last match starts, -1 without any."""
     return max((match.start() for match in pattern.finditer(lead)), default=-1)
+
+
+def _may_be_phone(text: str, start: int, end: int) -> bool:
+    """Whether it stands alone, and is no date, amount, network address or part of a list."""
+    if not _stands_alone(text, start, end, "_.#$€£-=*^"):
+        return False
+    value = text[start:end]
+    other = (
+        _NOT_PHONE.fullmatch(value) or _DATE_LEAD.match(value) or _SSN_SHAPE.fullmatch(value) or _UNIT.match(text, end)
+    )
+    return not other and not _is_listed(text, start, value)
 
 
 def _clause(lead: str) -> str:

@@ -10,12 +10,15 @@ ORGANISATION_SCORE = 0.5
 _NAME = r"(?:\p{Lu}[\pL\pN&'’.-]*|\d{1,3}\pL+)"
 _LINK = r"(?:&|and|und|et|y|e|of|the|de|for|von|van|der)"
 _LEGAL_FORM = (
-    r"(?:Inc|Incorporated|Ltd|Limited|LLC|L\.L\.C|LLP|PLC|plc|Corp|Corporation|Co|GmbH(?: & Co\.? KGa?A?)?|gGmbH|mbH|AG|KG|KGaA|OHG|UG|SE|e\.V"
-    r"|S\.?A\.?R\.?L|SARL|SAS|SASU|S\.?A|S\.?L\.?U?|S\.?p\.?A|S\.?r\.?l|B\.?V|N\.?V|A/S|ApS|AS|ASA|AB|Oy|Oyj|OÜ|SIA|UAB|d\.o\.o|d\.d|s\.r\.o|a\.s"
+    r"(?:Inc|Incorporated|Ltd|Limited|LLC|L\.L\.C|LLP|PLC|plc|Corp|Corporation|Co|GmbH(?: & Co\.? KGa?A?)?|gGmbH|mbH"
+    r"|AG|KG|KGaA|OHG|UG|SE|e\.V"
+    r"|S\.?A\.?R\.?L|SARL|SAS|SASU|S\.?A|S\.?L\.?U?|S\.?p\.?A|S\.?r\.?l|B\.?V|N\.?V|A/S|ApS|AS|ASA|AB|Oy|Oyj|OÜ|SIA"
+    r"|UAB|d\.o\.o|d\.d|s\.r\.o|a\.s"
     r"|Sp\. z o\.o|Kft|Zrt|Nyrt|Lda|Ltda|Pty Ltd|Pvt\.? Ltd|Pte\.? Ltd|Sdn\.? Bhd|K\.K|Co\., Ltd)"
 )
 _KIND_WORD = (
-    r"(?:Corporation|Company|Technologies|Solutions|Industries|Holdings|Associates|Partners|Ventures|Consulting|Logistics|Pharmaceuticals"
+    r"(?:Corporation|Company|Technologies|Solutions|Industries|Holdings|Associates|Partners|Ventures|Consulting"
+    r"|Logistics|Pharmaceuticals"
     r"|Enterprises|Laboratories|Semiconductors|Bancorp|Foundation|Group)"
 )
 
@@ -28,7 +31,8 @@ def anchors() -> tuple[Anchor, ...]:
         # Two names joined by a hyphen or "and" stand for a firm where something is said to come from it.
         Anchor(
             "firm",
-            rf"(?i:works? (?:for|at)|working (?:for|at)|employed (?:by|at)|employee of|(?:is|am|was) from|on behalf of|recorded for)"
+            rf"(?i:works? (?:for|at)|working (?:for|at)|employed (?:by|at)|employee of|(?:is|am|was) from"
+            rf"|on behalf of|recorded for)"
             rf" ({_NAME}, {_NAME} and {_NAME}|{_NAME}-{_NAME})",
             _organisation,
         ),
@@ -36,7 +40,9 @@ def anchors() -> tuple[Anchor, ...]:
 
 
 # Sentences start with a capital too.
-_OPENING = frozenset("The A An My Our Your His Her Their This That At In For From With We I Is Was And But Or If When Dear Hi Hello".split())
+_OPENING = frozenset(
+    "The A An My Our Your His Her Their This That At In For From With We I Is Was And But Or If When Dear Hi Hello".split()
+)
 # Legal forms that are also words or abbreviations: they need to stand after a name, not end a phrase in capitals.
 _AMBIGUOUS_FORMS = frozenset({"AS", "SE", "AG", "AB", "SA", "Co", "SL", "NV", "BV", "KG", "UG"})
 

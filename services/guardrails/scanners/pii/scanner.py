@@ -74,6 +74,8 @@ class PiiScanner:
         for seen, (anchor, start, end) in enumerate(self._candidates(text), start=1):
             if not seen % CHECKPOINT_EVERY:
                 reference.checkpoint()
+            if anchor.plausible is not None and not anchor.plausible(text, start, end):
+                continue
             if anchor.costly is not None:
                 allowed -= 1
                 if allowed < 0:
@@ -109,12 +111,9 @@ def surest(spans: Iterable[Span]) -> list[Span]:
     """The spans in order of place; of those that overlap, the surest stays, then the longest, then the first by place
     and kind.
     """
-    kept: list[Span] = []
     chosen = _Intervals()
-    for span in sorted(set(spans), key=lambda span: (-span.score, span.start - span.end, span.start, span.kind)):
-        if chosen.add(span.start, span.end):
-            kept.append(span)
-    return sorted(kept, key=lambda span: span.start)
+    best_first = sorted(set(spans), key=lambda span: (-span.score, span.start - span.end, span.start, span.kind))
+    return sorted((span for span in best_first if chosen.add(span.start, span.end)), key=lambda span: span.start)
 
 
 class _Intervals:

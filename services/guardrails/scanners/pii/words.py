@@ -1,20 +1,20 @@
 """The words of a text as evidence for names: where they stand, how they are written, which lists hold them."""
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from services.guardrails.scanners.pii import cues
 from services.guardrails.scanners.pii.lexicon import Lexicon, fold
 
 _WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
-_POSSESSIVE = re.compile(r"['’][sS]$")
+_POSSESSIVE = frozenset({"'s", "’s", "'S", "’S"})
+_OPENING_MARKS = ('"', "“", "(")
 _SENTENCE_END = re.compile(r"(?:^|[.!?:;\n•*\"“(\[>|-])[\s\"'“”‘’(\[*]*$")
 MOSTLY = 0.8
 """Share of letters in one case from which the case of a text says nothing about names."""
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(NamedTuple):
     """One word without its possessive ending. `opening` is the first of a sentence, a line or a quotation, where a
     capital says nothing.
     """
@@ -58,23 +58,34 @@ def split_words(text: str, lexicon: Lexicon) -> list[Word]:
     for match in _WORD.finditer(text):
         start, end = match.span()
         value = match[0]
-        possessive = _POSSESSIVE.search(value) is not None
+        possessive = value[-2:] in _POSSESSIVE
         if possessive:
             value, end = value[:-2], end - 2
         folded = fold(value)
-        parts = folded.replace("’", "'").split("-") if "-" in folded else (folded,)
-        given = all(part in lexicon.given for part in parts)
-        family = any(part.removeprefix("o'").removeprefix("d'") in lexicon.family for part in parts)
-        common = folded in lexicon.common or (folded.endswith("s") and folded[:-1] in lexicon.common and not family)
-        between = text[previous_end:start]
-        opening = not words or (len(between) > 1 and _SENTENCE_END.search(between) is not None) or between[:1] in '"“('
+        given, family = _listed(folded, lexicon)
         place = folded in lexicon.places
+        common = folded in lexicon.common or (folded[-1] == "s" and folded[:-1] in lexicon.common and not family)
+        between = text[previous_end:start]
+        opening = between != " " and (
+            not words
+            or (len(between) > 1 and _SENTENCE_END.search(between) is not None)
+            or between[:1] in _OPENING_MARKS
+        )
         capital = _would_be_capital(value, given or family, place, common) if caseless else value[0].isupper()
         words.append(
             Word(value, folded, start, end, possessive, capital, opening, given, family, place, common, caseless)
         )
         previous_end = match.end()
     return words
+
+
+def _listed(folded: str, lexicon: Lexicon) -> tuple[bool, bool]:
+    """Whether it is a given name, a family name: of one joined by hyphens all parts, any part."""
+    if "-" not in folded and "'" not in folded and "’" not in folded:
+        return folded in lexicon.given, folded in lexicon.family
+    parts = folded.replace("’", "'").split("-")
+    given = all(part in lexicon.given for part in parts)
+    return given, any(part.removeprefix("o'").removeprefix("d'") in lexicon.family for part in parts)
 
 
 def _would_be_capital(value: str, named: bool, place: bool, common: bool) -> bool:
