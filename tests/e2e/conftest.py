@@ -34,7 +34,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "intake": ("llm-requests",),
     "guardrails-input": ("requests-admitted",),
     "retrieval-ground": ("requests-screened",),
-    "inference": ("requests-grounded",),
+    "inference": ("requests-grounded", "requests-repeated"),
+    "guardrails-stream": ("completion-chunks",),
     "guardrails-release": ("completions", "refusals"),
 }
 """The consumer groups that a request passes, and what each reads."""

@@ -23,9 +23,11 @@ from penstock.contracts.records import (
     Cost,
     DeadLetter,
     LlmRequest,
+    LlmResult,
     Message,
     Record,
     Refusal,
+    ResultChunk,
     ScreenedRequest,
     TeamSpend,
 )  # fmt: skip
@@ -67,6 +69,39 @@ async def test_money_is_exact_when_evaluation_is_killed_in_mid_stream(flow: Flow
         while (spent := await _spent(flow)) < charged:
             await asyncio.sleep(0.2)
     assert spent == charged
+
+
+async def test_streamed_answers_are_whole_though_guardrails_and_inference_are_killed(flow: Flow) -> None:
+    ended: list[tuple[str, LlmResult]] = []
+
+    async def read(number: int) -> None:
+        pieces, result = "", None
+        async for event in flow.client.stream(f"What is said of town {number}?", tenant=TEAM, timeout_s=150):
+            if isinstance(event, ResultChunk):
+                assert event.finish_reason in (None, "stop")
+                pieces += event.content
+            else:
+                result = event
+        assert result is not None
+        ended.append((pieces, result))
+
+    async def reads(first: int) -> None:
+        for number in range(first, first + 15):
+            await read(number)
+
+    async with asyncio.TaskGroup() as group:
+        for reader in range(4):
+            group.create_task(reads(reader * 15))
+        for service in ("guardrails", "inference"):
+            # Waits for more to end than had at the last kill.
+            before = len(ended)
+            async with asyncio.timeout(150):
+                while len(ended) < before + 5:
+                    await asyncio.sleep(0.05)
+            await flow.supervisor.kill(service, signal.SIGKILL)
+    assert len(ended) == 60
+    assert {result.status for _, result in ended} == {"completed"}
+    assert [pieces for pieces, result in ended if pieces != result.content] == []
 
 
 async def _priced(flow: Flow) -> None:
