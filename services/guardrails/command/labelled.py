@@ -43,7 +43,8 @@ _YES = {"1", "true", "yes", "positive", "attack", "injection", "jailbreak", "mal
 _NO = {"0", "false", "no", "negative", "benign", "ordinary", "legitimate", "safe", "clean", "harmless", "nontoxic",
        "non-toxic", "normal", "grounded"}  # fmt: skip
 _DOCUMENT_WORDS = {"ctx", "context", "contexts", "doc", "docs", "document", "documents", "indirect", "passage",
-                   "passages", "email", "webpage"}  # fmt: skip
+                   "passages", "email", "webpage", "bipia"}  # fmt: skip
+"""Words of a source's name that say that its texts are documents; BIPIA is a collection of instructions in documents."""
 _GROUP_FIELDS = ("source", "family", "category", "type", "attack")
 _OTHER_TEXTS = ("phrase", "comment", "sentence", "utterance", "message", "suffix")
 _PATH_HINTS = (("toxic", "toxicity"), ("hate", "toxicity"), ("suffix", "suffix"), ("gibberish", "suffix"))
