@@ -73,7 +73,7 @@ def _pieces(text: str, rng: random.Random) -> str:
 def _masked(text: str, rng: random.Random) -> str:
     """The longest words lose their inner letters to a filler."""
     filler = rng.choice("*_#-.")
-    longest = sorted(set(re.findall(r"[a-z]{5,}", text)), key=len)[-3:]
+    longest = sorted(set(re.findall(r"[a-z]{5,}", text)), key=lambda word: (len(word), word))[-3:]
     for word in longest:
         text = text.replace(word, word[0] + filler * (len(word) - 2) + word[-1])
     return text
