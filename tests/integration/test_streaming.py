@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -28,6 +29,7 @@ from penstock.contracts.records import (
     CompletionChunk,
     Context,
     GroundedRequest,
+    LlmRequest,
     LlmResult,
     Message,
     ResultChunk,
@@ -39,6 +41,7 @@ from services.guardrails.sealing import Seal
 from services.guardrails.stream_state import RedisStreams
 from services.guardrails.streaming import StreamState
 
+Cli = Callable[..., subprocess.CompletedProcess[str]]
 PROJECT = Path(__file__).parents[2]
 STREAMS = 12
 DEADLINE_S = 120.0
@@ -296,3 +299,44 @@ async def test_guardrails_and_inference_killed_in_mid_stream(
             assert generated.count(0) == 2, "the answer was not generated again"
     for service in services.values():
         assert service.end(signal.SIGTERM) == 0
+
+
+# -- the command -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("finish", "told"),
+    [("stop", "It was a quiet night.\n"), ("content_filter", "It was a quiet \ncontent_filter")],
+)
+async def test_send_prints_what_is_released_while_it_comes(
+    bus: KafkaBus, catalogue: Catalogue, deployed: Mapping[str, str], penstock_cli: Cli, finish: str, told: str
+) -> None:
+    codec = await Codec.resolve(catalogue, deployed["SCHEMA_REGISTRY_URL"])
+    producer, question = Producer(bus.producer(), codec, "tests"), uuid.uuid4().hex
+    reader = await bus.read(["llm-requests"], from_end=True)
+    arguments = ["send", question, "--team", "streaming-test", "--stream", "--timeout", "30"]
+    sent = asyncio.create_task(asyncio.to_thread(penstock_cli, arguments, deployed))
+    request: LlmRequest | None = None
+    async with asyncio.timeout(60):
+        while request is None:
+            records = [codec.decode(message.topic, message.value) for message in await reader.poll(0.5)]
+            asked = (record for record in records if isinstance(record, LlmRequest))
+            request = next((record for record in asked if record.messages[0].content == question), None)
+    await reader.close()
+    assert request.stream
+    common: dict[str, Any] = {
+        "request_id": request.request_id, "tenant_id": request.tenant_id, "occurred_at": datetime.now(UTC),
+        "causation_id": "", "context": Context(requested_at=datetime.now(UTC)),
+    }  # fmt: skip
+    last = ("night.", "stop") if finish == "stop" else ("", finish)
+    for number, (content, ends) in enumerate([("It was ", None), ("a quiet ", None), last]):
+        chunk = ResultChunk(
+            event_id=f"{question}-{number}", sequence=number, content=content, finish_reason=ends, **common
+        )
+        await (await producer.send("result-chunks", request.request_id, chunk))
+    result = LlmResult(event_id=question, status="completed", content="It was a quiet night.", model="m", **common)
+    await (await producer.send("llm-results", request.request_id, result))
+    run = await sent
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith(told)
+    assert run.stdout.count("It was a quiet night.") == 1
