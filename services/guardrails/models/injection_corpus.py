@@ -7,16 +7,25 @@ import json
 import random
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pydoc_data import topics as pydoc_topics
 from typing import Any
 
+from services.guardrails.models import injection_languages as languages
 from services.guardrails.models import injection_phrases as phrases
+from services.guardrails.models.corpus import generate_corpus
+from services.guardrails.models.corpus.grammar import load
 from services.guardrails.scanners.segments import sentences
 
 MAX_CHARS = 4000
 """Characters of a text that the prompt classifier reads, in training as in service."""
+HERE = Path(__file__).parent
+_DOCUMENT_FILES = ("attacks_indirect", "benign_documents")
+_MORE_DRAWS = 2
+"""Rows drawn from a template of the corpus's grammars with the subjects of `injection_domains.txt` added, for each row
+that the corpus has of it.
+"""
 _ALNUM = re.compile(r"[^\W_]+")
 
 
@@ -50,8 +59,8 @@ def _phrases(templates: list[str], label: int, source: str, each: int, seed: int
 
 
 def prompt_rows(data: Path) -> list[Row]:
-    """Whole prompts: attacks against everything that people and programs ask."""
-    rows = []
+    """Whole prompts: attacks against everything that people and programs ask. A text has one label: the first."""
+    rows = own_rows()
     for entry in _read(data / "injection/train.jsonl"):
         label = int(entry["label"])
         # BIPIA's positives hide an ordinary instruction in a document: they teach the document classifier, not this
@@ -74,7 +83,44 @@ def prompt_rows(data: Path) -> list[Row]:
         Row(t["text"][:MAX_CHARS], 0, "rude_comments", _cluster(t["text"]))
         for t in rng.sample(rude, min(1200, len(rude)))
     ]
-    return rows
+    return list({row.text: row for row in reversed(rows)}.values())[::-1]
+
+
+def own_rows() -> list[Row]:
+    """Prompts of the project's own corpus, of its grammars with more subjects, and of other languages."""
+    rows = [Row(text, 0, "own_languages", f"{language}-{text}") for language, text in languages.ordinary()]
+    rows += [
+        Row(text, 1, "own_languages", f"{language}-{index}")
+        for language, index, text in languages.attacks(3, random.Random(14))
+    ]
+    for path in sorted((HERE / "corpus").glob("*.jsonl")):
+        if path.stem not in _DOCUMENT_FILES:
+            rows += [Row(r["text"][:MAX_CHARS], int(r["label"]), path.stem, _cluster(r["text"])) for r in _read(path)]
+    return rows + _more_subjects()
+
+
+def _more_subjects() -> list[Row]:
+    """What the corpus's framings give with the subjects and trigger words of this folder's own grammar files."""
+    grammars = [*sorted((HERE / "corpus" / "grammars").glob("*.txt")), *sorted(HERE.glob("injection_*.txt"))]
+    grammar = load(grammars)
+    own = {template for path in HERE.glob("injection_*.txt") for template in path.read_text("utf-8").split("\n")}
+    sections = []
+    for section in grammar.sections:
+        if "domains" in section.options and "poisoned" not in section.options["domains"]:
+            kinds = (part.split(":") for part in section.options["domains"].split(","))
+            drawn = ",".join(f"{kind}:{int(draws) * _MORE_DRAWS}" for kind, draws in kinds)
+            sections.append(replace(section, options=section.options | {"domains": drawn}))
+        elif section.options.get("domain") == "harm":
+            draws = str(int(section.options.get("draws", "1")) * _MORE_DRAWS)
+            sections.append(replace(section, options=section.options | {"draws": draws}))
+        elif all(template in own for template in section.templates):
+            sections.append(section)
+    drawn_rows = generate_corpus.generate(replace(grammar, sections=sections)).rows
+    return [
+        Row(row["text"], int(row["label"]), name, _cluster(row["text"]))
+        for name, rows in sorted(drawn_rows.items())
+        for row in rows
+    ]
 
 
 def bipia_documents(data: Path) -> tuple[list[str], list[tuple[str, str]]]:
@@ -119,6 +165,16 @@ def document_rows(data: Path) -> list[Row]:
         elif source == "seed_tasks" or (source in ("gpt_roleplay", "gpt_codegen") and hash_share(text) < 0.12):
             first = text.split("\n")[0][:300]
             rows.append(Row(first, 1, source, _cluster(first)))
+    for index, entry in enumerate(_read(HERE / "corpus/attacks_indirect.jsonl")):
+        injected = entry["injected"]
+        rows += [
+            Row(injected[a:b], 1, "own_indirect_corpus", f"indirect-{_cluster(injected)}")
+            for a, b in sentences(injected)
+            if len(_ALNUM.findall(injected[a:b])) >= 3
+        ]
+        rows += _sentences(entry["text"].replace(injected, "\n"), "own_documents_around", f"around-{index}")
+    for index, entry in enumerate(_read(HERE / "corpus/benign_documents.jsonl")):
+        rows += _sentences(entry["text"], "own_documents", f"document-{index}")
     for index, text in enumerate(clean):
         rows += _sentences(text, "bipia_clean", f"bipia-clean-{index}")
     for passage in _read(data / "retrieval/corpus.jsonl"):

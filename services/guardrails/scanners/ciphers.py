@@ -9,7 +9,6 @@ known to the lexicon come out. All linear in the length of the text and capped.
 import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 
 MAX_STRETCH = 4000
 """Characters of an unreadable stretch that are deciphered."""
@@ -38,16 +37,12 @@ _ATBASH = str.maketrans(_ALPHABET, _ALPHABET[::-1])
 
 
 class Lexicon:
-    """Words of a language, one a line in order of frequency, as a word-piece vocabulary lists them; pieces are left out."""
+    """Words of a language, from a word-piece vocabulary; pieces of words are left out."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self._words = frozenset(
             word for word in words if word.isascii() and word.isalpha() and (len(word) > 2 or word in _SHORT)
         )
-
-    @classmethod
-    def load(cls, path: Path) -> "Lexicon":
-        return cls(path.read_text("utf-8").split("\n"))
 
     def __contains__(self, word: str) -> bool:
         return word in self._words

@@ -56,16 +56,3 @@ def strongest_rule(folded: str) -> tuple[str, float]:
     """Kind and score of the surest rule that a canonical text breaks, or ("", 0)."""
     index = max((index for index, _, _ in _PATTERNS.matches(folded)), key=lambda i: RULES[i][1], default=None)
     return ("", 0.0) if index is None else RULES[index][:2]
-
-
-def combine(ruled: float, learned: float) -> float:
-    """One score from a rule's and the classifier's, both with 0.5 as the operating point.
-
-    Their odds multiply as for independent evidence. A classifier that sees nothing takes at most four fifths of a
-    rule's odds away, so that a sure rule stands alone and a weak one needs support; a rule never lowers what the
-    classifier found.
-    """
-    if ruled <= 0.0 or learned <= 0.0:
-        return max(ruled, learned)
-    odds = ruled / (1 - ruled) * max(0.2, learned / max(1e-9, 1 - learned))
-    return max(learned, odds / (1 + odds))

@@ -75,7 +75,7 @@ class LinearNgramModel:
     """Weights of one classifier.
 
     `word` and `char` are the products idf * weight, `word_idf` and `char_idf` the idf alone (needed for the length),
-    each of shape (2^bits,). `threshold` is on the probability. `metadata` is what the training script wrote beside the
+    each of shape (2^bits,). `metadata` is what the training script wrote beside the
     weights.
     """
 
@@ -85,8 +85,6 @@ class LinearNgramModel:
     word_idf: F32
     char_idf: F32
     bias: float
-    threshold: float
-    version: str
     metadata: dict[str, Any]
 
     @classmethod
@@ -107,16 +105,16 @@ class LinearNgramModel:
             )
         return cls(
             bits, word * word_idf, char * char_idf, word_idf, char_idf,
-            float(metadata["bias"]), float(metadata["threshold"]), str(metadata["version"]), metadata,
+            float(metadata["bias"]), metadata,
         )  # fmt: skip
 
-    def score(self, text: str) -> float:
-        """Probability, from 0 to 1, that a canonical text belongs to the positive class; 0 for a text without features."""
-        words, chars = word_slots(text, self.bits), char_slots(text, self.bits)
+    def margin(self, text: str) -> float:
+        """Log odds that a canonical text belongs to the positive class; minus infinity for a text without features."""
+        words = word_slots(text, self.bits)
         if not len(words):
-            return 0.0
-        margin = self.bias + _family(words, self.word, self.word_idf) + _family(chars, self.char, self.char_idf)
-        return 1.0 / (1.0 + math.exp(-margin)) if margin > -60 else 0.0
+            return -math.inf
+        chars = char_slots(text, self.bits)
+        return self.bias + _family(words, self.word, self.word_idf) + _family(chars, self.char, self.char_idf)
 
 
 def _family(slots: U32, weights: F32, idf: F32) -> float:

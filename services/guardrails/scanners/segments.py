@@ -19,6 +19,20 @@ def sentences(text: str, max_chars: int = MAX_SEGMENT) -> Iterator[tuple[int, in
     yield from _pieces(text, start, len(text), max_chars)
 
 
+def windows(text: str, size: int) -> Iterator[tuple[int, int]]:
+    """(start, end) of runs of whole sentences, each as long as it can be without exceeding `size` characters."""
+    begin = stop = -1
+    for start, end in sentences(text, size):
+        if begin < 0:
+            begin = start
+        elif end - begin > size:
+            yield begin, stop
+            begin = start
+        stop = end
+    if begin >= 0:
+        yield begin, stop
+
+
 def unwrapped(text: str) -> str:
     """The text with single line feeds as spaces, so that a phrase is found over the end of a line; paragraphs stay apart."""
     return _WRAP.sub(" ", text) if "\n" in text else text

@@ -50,6 +50,16 @@ class StaticEmbedding:
     def dimension(self) -> int:
         return int(self._table.shape[1])
 
+    @property
+    def pieces(self) -> Sequence[str]:
+        """The word pieces, in the order of the rows."""
+        return list(self._rows)
+
+    @property
+    def table(self) -> F32:
+        """The rows, shape (pieces, dimension): for reading only."""
+        return self._table
+
     def word_rows(self, word: str) -> tuple[int, ...]:
         """Rows of a word's pieces; none where a part of it is not in the vocabulary."""
         rows = self._remembered.get(word)
@@ -62,6 +72,12 @@ class StaticEmbedding:
     def rows(self, words: Iterable[str]) -> list[int]:
         """Rows of all pieces of `words`, in order."""
         return [row for word in words for row in self.word_rows(word)]
+
+    def vectors(self, rows: Sequence[int]) -> F32:
+        """Unit vectors of single pieces, shape (len(rows), dimension)."""
+        found = self._table[np.asarray(rows, dtype=np.int64)]
+        lengths = np.sqrt((found * found).sum(axis=1, keepdims=True))
+        return np.asarray(found / np.maximum(lengths, 1e-9), dtype=np.float32)
 
     def embed_rows(self, rows: Sequence[int]) -> F32:
         """Unit vector of the pieces, shape (dimension,); zeros where there is none."""
