@@ -1,5 +1,6 @@
 """Many regular expressions over one text in linear time (RE2), and what to do with finds that overlap."""
 
+import re
 from collections.abc import Iterable, Iterator
 
 import re2
@@ -13,6 +14,17 @@ rule's `fail` decides.
 
 MAX_MEMORY = 64 << 20
 """Bytes of automaton that RE2 may build for one set; it is slower without, never wrong."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def encodable(text: str) -> str:
+    """The text, of the same length, with U+FFFD for the lone surrogates that UTF-8 cannot hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return _SURROGATE.sub("\ufffd", text)
+    return text
 
 
 class PatternSet:
@@ -48,13 +60,13 @@ class PatternSet:
 
     def occurring(self, text: str) -> frozenset[int]:
         """Indexes of the expressions that match anywhere."""
-        return frozenset(self._set.Match(text) or ()) if self._compiled else frozenset()
+        return frozenset(self._set.Match(encodable(text)) or ()) if self._compiled else frozenset()
 
     def spans(self, index: int, text: str) -> Iterator[tuple[int, int]]:
         """(start, end) of every match of one expression. Raises OverflowError above the most that are taken."""
         compiled = self._compiled[index]
         group = 1 if self._first_group and compiled.groups else 0
-        for count, match in enumerate(compiled.finditer(text)):
+        for count, match in enumerate(compiled.finditer(encodable(text))):
             if self._max_matches is not None and count >= self._max_matches:
                 raise OverflowError(f"more than {self._max_matches} matches of {compiled.pattern!r}: split the text")
             start, end = match.span(group)

@@ -55,6 +55,9 @@ _AFTER_PAIRS = frozenset({
 })  # fmt: skip
 _HUMAN_PAIRS = frozenset({("is", "from"), ("had", "given"), ("has", "given"), ("was", "born")})
 _ENROL = frozenset("add adding invite inviting register nominate appoint hire remove list".split())
+_SPEAKING = frozenset(
+    "speak speaks spoke speaking talk talks talked talking chat chatted chatting meet met meeting write wrote".split()
+)
 _FIRM_LINE = re.compile(r"[\w'’-]+, [\w'’-]+,? (?:and|&) [\w'’-]+")
 
 
@@ -177,7 +180,9 @@ def _before(text: str, words: Sequence[Word], candidate: Candidate) -> tuple[boo
     enrolled = (
         folded in _ENROL and after is not None and after.folded in ("as", "to") and candidate.last - candidate.first > 1
     )
-    return role in cues.PERSONAL_BEFORE or folded.startswith("ex-") or enrolled, role in cues.MEDIUM_BEFORE
+    spoken_to = candidate.first > 1 and folded in ("to", "with") and words[candidate.first - 2].folded in _SPEAKING
+    personal = role in cues.PERSONAL_BEFORE or folded.startswith("ex-") or enrolled or spoken_to
+    return personal, role in cues.MEDIUM_BEFORE
 
 
 def _after(text: str, words: Sequence[Word], candidate: Candidate) -> tuple[bool, bool, bool]:

@@ -100,7 +100,7 @@ NUMBER_FORMATS: tuple[NumberFormat, ...] = (
     NumberFormat("PK_CNIC", "pk.cnic", r"\d{5}-\d{7}-\d", ("cnic", "nadra", "nicop"), 0.75),
     NumberFormat("PT_NIF", "pt.nif", r"(?:PT ?)?[1-9]\d{2} ?\d{3} ?\d{3}", ("nif", "contribuinte",
         "número de identificação fiscal")),
-    NumberFormat("PT_CITIZEN_CARD", "pt.cc", r"\d{8} ?\d ?[A-Z0-9]{2}\d", ("cartão de cidadão", "cartão",
+    NumberFormat("PT_CITIZEN_CARD", "pt.cc", r"\d{8} ?\d ?[A-Z]{2}\d", ("cartão de cidadão", "cartão",
         "citizen card"), 0.5),
     NumberFormat("RO_CNP", "ro.cnp", r"[1-9]\d{12}", ("cnp", "cod numeric personal")),
     NumberFormat("RS_SI_EMSO", "si.emso", r"[0-3]\d[01]\d{10}", ("emšo", "emso", "jmbg", "matična", "enotna matična")),

@@ -33,7 +33,7 @@ LABELS: tuple[Label, ...] = (
           r"[A-Z0-9][A-Z0-9]*(?:[ -][A-Z0-9]{2,}){0,4}", 4, 0.75),
     Label("US_SSN", r"ssns?|social security|social sec(?:urity)?|soc sec", r"\d{3}[-. ]?\d{2}[-. ]?\d{4}", 9, 0.85),
     Label("PASSPORT", r"passport|reisepass|passeport|pasaporte|passaporto",
-        r"[A-Z0-9]{1,3}[ -]?\d{5,9}[A-Z]?|\d{2}[A-Z]{2}\d{5}", 5, 0.75),
+        r"[A-Z0-9]{1,3}[ -]?\d{5,9}[A-Z]?|[A-Z][A-Z0-9]{8}|\d{2}[A-Z]{2}\d{5}", 5, 0.75),
     Label("IBAN_CODE", r"iban", r"[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{2,4}){3,8}", 6, 0.6),
     Label("CREDIT_CARD", r"(?:credit|debit|payment|bank)[ -]?card|card",
         r"\d{4}[ -]?\d{4}[ -]?\d{4}[ -]?\d{1,7}|\d{4}[ -]?\d{6}[ -]?\d{4,5}", 12, 0.5),

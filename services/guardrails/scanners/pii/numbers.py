@@ -8,7 +8,6 @@ import phonenumbers
 from services.guardrails.findings import Span
 from services.guardrails.scanners.checksums import is_payment_card
 from services.guardrails.scanners.pii.anchors import (
-    CONTEXT_AFTER,
     CONTEXT_BOOST,
     Anchor,
     around,
@@ -18,6 +17,10 @@ from services.guardrails.scanners.pii.anchors import (
 
 PHONE_REGIONS = ("US", "GB", "DE", "FR", "IN", "CA", "BR", "IT", "ES", "CH")
 """Numbering plans tried for a number without a country code."""
+PHONE_CONTEXT_AFTER = 24
+WRITTEN_SO = 0.3
+CALLED_A_NUMBER = 0.15
+"""Added where the text says "number" of one that is grouped as phones are."""
 PLAIN_DIGITS_REACH = 40
 """Characters over which a word still names a number that is written without any grouping."""
 
@@ -25,10 +28,11 @@ _CARD_WORDS = context_words(
     "card*", "credit", "debit", "visa", "mastercard", "amex", "american express", "maestro", "discover", "cc", "cvv",
     "cvc", "pan", "karte", "carte", "tarjeta", "kreditkarte",
 )  # fmt: skip
-_NOT_CARD_WORDS = context_words(
-    "imei", "ean", "isbn", "gtin", "upc", "barcode", "tracking", "shipment", "parcel", "serial", "iccid", "order",
-    "invoice", "timestamp", "epoch", "ticket", "transaction id", "case", "sku", "part", "checksum",
-)  # fmt: skip
+_NOT_CARD = re.compile(
+    r"(?i)(?<![^\W\d_])(?:imei|ean|isbn|gtin|upc|barcode|tracking|shipment|parcel|serial|iccid|order|invoice|timestamp|epoch|ticket"
+    r"|transaction|case|sku|part|checksum|article|item|product|reference|batch)(?:\W|number|num|nr|no|id|code|is|was)*$"
+)
+"""Names another kind of number, right before one that is not called a card."""
 _PHONE_WORDS = context_words(
     "phone*", "call", "calls", "called", "calling", "tel", "telephone*", "telefon*", "téléphone", "teléfono",
     "mobile*", "cell*", "fax*",
@@ -63,6 +67,7 @@ _DATE_LEAD = re.compile(r"(?:19|20)\d\d[ ./-](?:0[1-9]|1[0-2])[ ./-][0-3]\d\b")
 _GROUPED_LIKE_A_PHONE = re.compile(
     r"\(\d{2,5}\)[ .-]?\d|\+|0\d|\d{3}[-. ]\d{3}[-. ]\d{4}|1[-. ]\d{3}[-. ]\d{3}[-. ]\d{4}"
 )
+_NUMBER_WORD = context_words("number", "numbers", "no.")
 _UNIT = re.compile(
     r"(?i)\s?(?:%|€|\$|£|usd|eur|gbp|kg|km|cm|mm|ml|mb|gb|kb|bytes|ms|sec|seconds|hz|rows|people|pieces|pcs)\b"
 )
@@ -85,14 +90,14 @@ def _load_numbering_plans() -> None:
 
 def _card(text: str, start: int, end: int) -> Iterator[Span]:
     """ISO/IEC 7812: a network's prefix and length, a right check digit, one way of grouping."""
-    if not _stands_alone(text, start, end, "_.#$€£-+"):
+    if not _stands_alone(text, start, end, "_.$€£-+"):
         return
     value = text[start:end]
     digits = value.replace(" ", "").replace("-", "")
     if ("-" in value and " " in value) or not is_payment_card(digits):
         return
     named = _CARD_WORDS.search(around(text, start, end)) is not None
-    if not named and _NOT_CARD_WORDS.search(before(text, start)):
+    if not named and _NOT_CARD.search(before(text, start, 32)):
         yield Span("CREDIT_CARD", start, end, 0.3)
     elif not named and len(digits) in (12, 13, 14) and value.isdigit():
         yield Span("CREDIT_CARD", start, end, 0.45)  # one in ten product codes and timestamps has such a check digit
@@ -116,8 +121,10 @@ def _phone(text: str, start: int, end: int) -> Iterator[Span]:
         dialled = -1
     digits = "".join(char for char in value.split("x")[0].split("e")[0] if char.isdecimal())
     score = phone_score(value, digits)
-    if score and (dialled >= 0 or _PHONE_WORDS.search(text[end : end + CONTEXT_AFTER])):
+    if score and (dialled >= 0 or _PHONE_WORDS.search(text[end : end + PHONE_CONTEXT_AFTER])):
         score = min(1.0, score + CONTEXT_BOOST)
+    elif score >= WRITTEN_SO and not value.isdigit() and _last(_NUMBER_WORD, lead) >= 0:
+        score += CALLED_A_NUMBER
     if score:
         yield Span("PHONE_NUMBER", start, end, score)
 
@@ -140,7 +147,7 @@ def _last(pattern: re.Pattern[str], lead: str) -> int:
 
 def _may_be_phone(text: str, start: int, end: int) -> bool:
     """Whether it stands alone, and is no date, amount, network address or part of a list."""
-    if not _stands_alone(text, start, end, "_.#$€£-=*^"):
+    if not _stands_alone(text, start, end, "_.#$€£-*^"):
         return False
     value = text[start:end]
     other = (

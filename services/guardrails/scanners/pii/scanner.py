@@ -7,7 +7,7 @@ with what a spaCy model says.
 from collections.abc import Iterable, Iterator, Sequence
 
 from services.guardrails.findings import Reference, Rule, Span
-from services.guardrails.scanners.patterns import PatternSet
+from services.guardrails.scanners.patterns import PatternSet, encodable
 from services.guardrails.scanners.pii import addresses, dates, identifiers, labelled, numbers, organisations
 from services.guardrails.scanners.pii.anchors import Anchor, Nearness
 from services.guardrails.scanners.pii.contact import NetworkAddresses
@@ -60,6 +60,7 @@ class PiiScanner:
             self._entities.check(rule.ner)
 
     def scan(self, text: str, rule: Rule, reference: Reference) -> list[Span]:
+        text = encodable(text)
         found = list(self._confirmed(text, reference))
         words = split_words(text, self._lexicon)
         entities = None
