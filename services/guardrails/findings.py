@@ -29,7 +29,8 @@ class Reference:
     `system_prompt` is what the answer must not repeat; `prompt` is the whole conversation the answer was made for, from
     which data could be carried out, and `question` its last user message; `passages` are the evidence it had; `urls`
     are the addresses that the prompt and the passages already hold: repeating them leaks nothing. `canary` is the
-    marker that was put into the system prompt, empty where there is none.
+    marker that was put into the system prompt, empty where there is none. `persons` were found in front of the text,
+    where it is part of a longer one: an answer that is streamed.
 
     `checkpoint` is to be called now and then by a scanner whose work a text can inflate, at least every few
     milliseconds: it raises TimeoutError once the time budget is spent.
@@ -41,6 +42,7 @@ class Reference:
     passages: tuple[str, ...] = ()
     urls: frozenset[str] = frozenset()
     canary: str = ""
+    persons: tuple[str, ...] = ()
     checkpoint: Callable[[], None] = field(default=_unlimited, compare=False)
 
 

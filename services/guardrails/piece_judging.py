@@ -63,7 +63,8 @@ class StreamState(msgspec.Struct, frozen=True):
 
     ``held`` is not released yet, ``context`` are the last released characters; ``received`` characters came in all,
     with that ``digest``. ``sequence`` numbers the next released piece. ``highest`` and ``names`` are the numbering of
-    the masks. ``fenced``: what follows lies in a fenced block. Once ``ended``, everything that comes is dropped.
+    the masks, ``persons`` who was found so far. ``fenced``: what follows lies in a fenced block. Once ``ended``,
+    everything that comes is dropped.
     """
 
     asked: Asked = Asked()
@@ -74,6 +75,7 @@ class StreamState(msgspec.Struct, frozen=True):
     sequence: int = 0
     highest: dict[str, int] = {}
     names: list[tuple[str, str, str, str]] = []
+    persons: tuple[str, ...] = ()
     fenced: bool = False
     ended: bool = False
 
@@ -247,7 +249,13 @@ def _clusters(findings: Iterable[Finding]) -> list[_Cluster]:
 def _screen(text: str, rules: Rules, state: StreamState, judge: PieceJudge) -> Screening:
     asked = state.asked
     reference = Reference(
-        asked.system_prompt, asked.prompt, asked.question, asked.passages, frozenset(asked.urls), asked.canary
+        asked.system_prompt,
+        asked.prompt,
+        asked.question,
+        asked.passages,
+        frozenset(asked.urls),
+        asked.canary,
+        state.persons,
     )
     return screen([Segment(text, "answer")], rules, reference, judge.limits, judge.monotonic, judge.key)
 

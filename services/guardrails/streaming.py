@@ -101,6 +101,7 @@ def _released(
         return _ended(state, sequence), emits
     done = state.held[: decision.taken]
     numbering = decision.numbering.seen(done)
+    persons = (finding.value for finding in decision.screening.findings if finding.kind == "PERSON")
     return msgspec.structs.replace(
         state,
         context=looking_back(state.context + done),
@@ -108,6 +109,7 @@ def _released(
         sequence=sequence,
         highest=dict(numbering.highest),
         names=[(*value, name) for value, name in numbering.names.items()],
+        persons=tuple(dict.fromkeys([*state.persons, *persons])),
         fenced=state.fenced ^ bool(done.count("```") % 2),
     ), emits
 

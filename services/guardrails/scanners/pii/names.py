@@ -36,9 +36,11 @@ def find_names(
     entities: Sequence[Entity] | None,
     found: Iterable[Span],
     checkpoint: Callable[[], None],
+    before: Sequence[Word] = (),
 ) -> list[Span]:
     """Persons, and with `entities` places, organisations and groups. `found` are surer finds of other kinds: a name does
-    not stand in an address. Raises whatever `checkpoint` raises.
+    not stand in an address. `before` are the words of persons found in front of `text`. Raises whatever `checkpoint`
+    raises.
     """
     judge = _Judge(text, words, entities, found)
     runs = list(candidates(text, words))
@@ -51,7 +53,7 @@ def find_names(
             persons.append((candidate, score))
     if entities is not None:
         persons += judge.joined(runs, persons)
-    persons += _mentioned_again(words, persons)
+    persons += _mentioned_again(words, persons, before)
     spans = [Span("PERSON", words[c.first].start, words[c.last - 1].end, score) for c, score in persons]
     return [*spans, *judge.other_entities(spans)]
 
@@ -188,21 +190,16 @@ def _has_surname(content: Sequence[Word]) -> bool:
     return any(word.family or word.given or word.unknown for word in content[1:])
 
 
-def _mentioned_again(words: Sequence[Word], persons: Sequence[Person]) -> list[Person]:
+def _mentioned_again(words: Sequence[Word], persons: Sequence[Person], before: Sequence[Word]) -> list[Person]:
     """Every other place where parts of a name that was found stand with a capital."""
-    parts: dict[str, float] = {}
+    parts = {word.folded: LIKELY for word in before if _names_alone(word)}
     covered: set[int] = set()
     for candidate, score in persons:
         if score < ALONE:
             continue
         covered.update(range(candidate.first, candidate.last))
         for word in words[candidate.first : candidate.last]:
-            if (
-                word.end - word.start > 2
-                and not word.common
-                and not word.place
-                and word.folded not in cues.PARTICLES | cues.SUFFIXES
-            ):
+            if _names_alone(word):
                 parts[word.folded] = max(parts.get(word.folded, 0.0), min(score, LIKELY))
     again = []
     at = 0
@@ -214,6 +211,16 @@ def _mentioned_again(words: Sequence[Word], persons: Sequence[Person]) -> list[P
             again.append((Candidate(at, last, False), min(parts[word.folded] for word in words[at:last])))
         at = max(last, at + 1)
     return again
+
+
+def _names_alone(word: Word) -> bool:
+    """Whether a part of a name stands for the person where it stands alone."""
+    return (
+        word.end - word.start > 2
+        and not word.common
+        and not word.place
+        and word.folded not in cues.PARTICLES | cues.SUFFIXES
+    )
 
 
 def _is_part(word: Word, at: int, parts: dict[str, float], covered: set[int]) -> bool:
