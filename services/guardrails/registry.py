@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from services.guardrails.findings import AnyScanner, Scanner
 from services.guardrails.scanners.canary import CanaryScanner
 from services.guardrails.scanners.classifier import ClassifierScanner
+from services.guardrails.scanners.code import CodeScanner
 from services.guardrails.scanners.format import FormatScanner
 from services.guardrails.scanners.groundedness import GroundednessScanner
 from services.guardrails.scanners.indirect_injection import IndirectInjectionScanner
@@ -23,6 +24,7 @@ from services.guardrails.scanners.text_rules import (
 )
 from services.guardrails.scanners.token_flood import TokenFloodScanner
 from services.guardrails.scanners.token_limit import TokenLimitScanner
+from services.guardrails.scanners.unsafe_code import UnsafeCodeScanner
 from services.guardrails.scanners.urls import UrlScanner
 
 __all__ = ["shipped_scanners"]
@@ -44,12 +46,14 @@ def shipped_scanners() -> Mapping[str, Mapping[str, AnyScanner]]:
         SecretsScanner(),
         UrlScanner(),
         ExfiltrationScanner(),
+        CodeScanner(),
         PiiScanner(),
     ]
     prompts = InjectionScanner.for_prompts()
     classifier = ClassifierScanner()
+    unsafe_code = UnsafeCodeScanner()
     stages: dict[str, list[AnyScanner]] = {
-        "input": [*common, IndirectInjectionScanner.for_documents(), prompts, classifier],
+        "input": [*common, unsafe_code, IndirectInjectionScanner.for_documents(), prompts, classifier],
         "output": [
             CanaryScanner(),
             FormatScanner(),
@@ -57,6 +61,7 @@ def shipped_scanners() -> Mapping[str, Mapping[str, AnyScanner]]:
             SystemPromptLeakScanner(),
             GroundednessScanner(),
             *common,
+            unsafe_code,
             prompts,
             classifier,
         ],

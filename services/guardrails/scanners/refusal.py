@@ -24,13 +24,14 @@ _CONDITION = re.compile(
     re.I,
 )
 _IDIOM = re.compile(
-    r"\W*(?:but (?:notice|wonder|think|feel|smile|laugh|admire|be )|(?:it|him|her|them|this) enough|enough\b|feeling|thinking"
-    r"|noticing|wondering|falling|the fact|if\b|whether)|.{0,40}\benough\b",
+    r"\W*(?:but (?:notice|wonder|think|feel|smile|laugh|admire|be )|(?:it|him|her|them|this) enough|enough\b|feeling"
+    r"|thinking|noticing|wondering|falling|the fact|if\b|whether)|.{0,40}\benough\b",
     re.I,
 )  # fmt: skip
 _NOT_DECLINED = re.compile(NOT_DECLINED, re.I)
 _LETTER = re.compile(
-    r"(?im)^\W{0,4}(?:subject:|dear\b|hi \w+,|hello \w+,)|\b(?:best|kind|warm)? ?regards\b|\bsincerely\b|\byours (?:truly|faithfully)"
+    r"(?im)^\W{0,4}(?:subject:|dear\b|hi \w+,|hello \w+,)|\b(?:best|kind|warm)? ?regards\b|\bsincerely\b"
+    r"|\byours (?:truly|faithfully)"
 )
 _STEPS = re.compile(r"(?m)^\s*(?:\d+[.)]|[-*•]|#+)\s+\S|```")
 

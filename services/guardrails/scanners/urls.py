@@ -38,6 +38,8 @@ _PROGRAMS = "exe|scr|bat|cmd|com|pif|vbs|vbe|js|jse|wsf|hta|ps1|msi|lnk|jar|apk|
 _DOUBLE_EXTENSION = re.compile(rf"\.(?:{_DOCUMENTS})(?:%20|[\s_.-])*\.(?:{_PROGRAMS})$", re.I)
 _SCRIPT_FILE = re.compile(r"\.(?:scr|pif|vbs|vbe|jse|wsf|hta|lnk)$", re.I)
 _METADATA = frozenset({"169.254.169.254", "fd00:ec2::254", "100.100.100.200"})
+LOCAL = 0.4
+"""Score of an address of the reader's own machine or network: ordinary in instructions, of use to attackers."""
 MANY_LABELS = 5
 """Labels before the registered name from which a host looks made to be cut off on the screen."""
 
@@ -157,6 +159,9 @@ def _of_host(parts: SplitResult, rule: Rule) -> Iterator[tuple[str, float]]:
         return
     if template:
         return
+    if host == "localhost" or host.endswith(".localhost"):
+        yield "IP_ADDRESS", LOCAL
+        return
     if not _is_well_formed(host):
         yield ("SUSPICIOUS", 0.8) if "%" in host else ("MALFORMED", 0.6)
         return
@@ -192,7 +197,7 @@ def _of_address(
         yield "IP_ADDRESS", 0.9
         return
     local = address.is_loopback or address.is_unspecified or _is_private(address)
-    yield "IP_ADDRESS", 0.2 if local else 0.6
+    yield "IP_ADDRESS", LOCAL if local else 0.6
     if not local:
         yield from _of_path(parts, lure=False)
 
