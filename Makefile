@@ -47,6 +47,7 @@ lint: $(VENV)/.development ## Check style and types
 bench: $(VENV)/.development ## Measure latency, throughput and memory beside a raw relay
 	$(BIN)/python -m tests.bench.bench_pipeline $(BENCH_ARGS)
 	$(BIN)/python -m tests.bench.bench_guardrails
+	$(BIN)/python -m tests.bench.bench_streaming
 	$(BIN)/python -m tests.bench.bench_embedding
 	$(BIN)/python -m tests.bench.bench_retrieval
 
