@@ -177,7 +177,8 @@ class _Judge:
             if kind is None or start >= end or people.touches(start, end) or self._taken.touches(start, end):
                 continue
             value = self._text[start:end]
-            if value.lower() in cues.NOT_NAMES or (kind == "ORGANIZATION" and (len(value) < 3 or value.islower())):
+            no_firm = value.lower() in cues.NOT_NAMES or len(value) < 3 or value.islower()
+            if kind == "ORGANIZATION" and no_firm:
                 continue
             yield Span(kind, start, end, MODEL if kind != "ORGANIZATION" else LIKELY)
 

@@ -10,7 +10,6 @@ from typing import Any
 
 CHUNK_CHARS = 2_000
 """Characters that the model sees at once: 50 ms of work, after which the time budget is asked."""
-_NEEDED = frozenset({"tok2vec", "transformer", "ner"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +27,7 @@ class NamedEntities:
     def __init__(self) -> None:
         self._models: dict[str, Any] = {}
         self._loading = threading.Lock()
+        self._using = threading.Lock()
 
     def check(self, package: str) -> None:
         """Load the model. Raises ValueError naming what is missing and the remedy."""
@@ -39,10 +39,12 @@ class NamedEntities:
         found = []
         for start, end in _chunks(text):
             checkpoint()
-            found += [
-                Entity(entity.label_, start + entity.start_char, start + entity.end_char)
-                for entity in model(text[start:end]).ents
-            ]
+            # The model's vocabulary would otherwise keep every new word that it is shown; a zone is no thread's own.
+            with self._using, model.memory_zone():
+                found += [
+                    Entity(entity.label_, start + entity.start_char, start + entity.end_char)
+                    for entity in model(text[start:end]).ents
+                ]
         return found
 
     def _model(self, package: str) -> Any:
@@ -69,23 +71,21 @@ def _load(package: str, module: str) -> Any:
         raise ValueError(f"ner: {package!r} is no spaCy model that this spaCy loads: {error}") from error
     if "ner" not in model.pipe_names:
         raise ValueError(f"ner: the spaCy model {package!r} finds no named entities: it has no ner component")
-    for name in model.pipe_names:
-        if name not in _NEEDED:
+    for name, pipe in list(model.pipeline):
+        # What embeds the words for ner is needed; a model whose ner has its own embedding does not need the shared one.
+        if name != "ner" and "ner" not in getattr(pipe, "listening_components", ()):
             model.remove_pipe(name)
     return model
 
 
 def _chunks(text: str) -> Iterator[tuple[int, int]]:
-    """Stretches of at most CHUNK_CHARS, ended after a line, a sentence or a word where one ends in the last half."""
+    """Parts of at most CHUNK_CHARS, ended after a line, a sentence or a word where one ends in the second half."""
     start = 0
     while start < len(text):
         end = min(len(text), start + CHUNK_CHARS)
         if end < len(text):
             middle = start + CHUNK_CHARS // 2
-            for mark in ("\n", ". ", " "):
-                at = text.rfind(mark, middle, end)
-                if at > 0:
-                    end = at + len(mark)
-                    break
+            ends = (text.rfind(mark, middle, end) + len(mark) for mark in ("\n", ". ", " "))
+            end = next((place for place in ends if place > middle), end)
         yield start, end
         start = end

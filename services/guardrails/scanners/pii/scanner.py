@@ -14,7 +14,7 @@ from services.guardrails.scanners.pii.contact import NetworkAddresses
 from services.guardrails.scanners.pii.lexicon import load_lexicon
 from services.guardrails.scanners.pii.names import find_names
 from services.guardrails.scanners.pii.ner import NamedEntities
-from services.guardrails.scanners.pii.words import naming_stretches, recased, split_words
+from services.guardrails.scanners.pii.words import may_name, recased, split_words
 
 MAX_CONFIRMATIONS = 1_000
 """Costly recognizers run on one text, and one more for every CHARS_PER_CONFIRMATION characters."""
@@ -65,8 +65,8 @@ class PiiScanner:
         words = split_words(text, self._lexicon)
         entities = None
         if rule.ner is not None:
-            shown = recased(text, words)
-            entities = self._entities.find(rule.ner, shown, naming_stretches(text, words), reference.checkpoint)
+            named = may_name(words)
+            entities = self._entities.find(rule.ner, recased(text, words), reference.checkpoint) if named else []
         before = [word for person in reference.persons for word in split_words(person, self._lexicon)]
         found.extend(find_names(text, words, entities, found, reference.checkpoint, before))
         kinds = rule.kinds

@@ -1,6 +1,7 @@
 """The words of a text as evidence for names: where they stand, how they are written, which lists hold them."""
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from services.guardrails.scanners.pii import cues
@@ -116,3 +117,8 @@ def recased(text: str, words: list[Word]) -> str:
         pieces += [text[position : word.start], shown if same_length else text[word.start : word.end]]
         position = word.end
     return "".join([*pieces, text[position:]])
+
+
+def may_name(words: Iterable[Word]) -> bool:
+    """Whether any capital is not only the sentence's own: without one a model has nothing to look for."""
+    return any(word.capital and not (word.opening and word.common) for word in words)
