@@ -120,7 +120,7 @@ TOOLS: tuple[tuple[str, float, str], ...] = (
 GENERIC: tuple[tuple[str, float, str], ...] = (
     ("PRIVATE_KEY", 1.0,
         r"(-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?:[^-]*-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
-        r"|(?:\s|\\[nr])*(?:[A-Za-z0-9+/=\\:,. -]{16,}\s*)+))"),
+        r"|(?:\s|\\[nr])*(?:[A-Za-z0-9+/=\\]{24,}\s*)+))"),
     ("PRIVATE_KEY", 1.0, r"(PuTTY-User-Key-File-\d:[^-]{10,}(?s:.{0,1000})Private-(?:Lines|MAC):(?s:.{0,1000}))"),
     ("JWT", 0.95, r"\b(eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,})"),
     ("BEARER_TOKEN", 0.85, r"(?i)\bbearer\s+([A-Za-z0-9._~+/-]{20,}=*)"),
@@ -143,7 +143,7 @@ NAMED_ISSUERS = (
     r"|instagram|linkedin|twitter|spotify|shodan|virustotal|lastpass|nexmo|vonage|messagebird|postmark|sparkpost"
     r"|pusher|ably|opsgenie|splunk|logdna|sumologic"
     r"|honeycomb|launchdarkly|optimizely|maxmind|mapbox|tomtom|openweather|alchemy|infura|etherscan)[\w .-]{0,24}?"
-    r"(?:token|key|secret|sid|auth|password|pat)[\w .]{0,12}[\"'`]?\s{0,3}(?::|=>|:=|==?|\bis\b|\bwas\b"
+    r"(?:token|key|secret|sid|auth|password|pat)(?:[ _](?:value|string|id))?[\"'`]?\s{0,3}(?::|=>|:=|==?|\bis\b|\bwas\b"
     r"|,)?\s{0,3}[\"'`]?([A-Za-z0-9_./+=-]{20,100})"
 )
 
@@ -162,5 +162,11 @@ FLAG = (
     r"(?i)--(?:[\w]{1,20}-)?(?:password|passwd|token|secret|api-key|access-key|auth-token"
     r"|client-secret)[ =][\"']?([^\s\"'<>(){}$]{6,128})"
 )
+
+SPACED = (
+    r"(?i)\b(?:token|api[ _-]?key|secret(?:[ _-]?key)?|access[ _-]?key|auth[ _-]?key"
+    r"|password)\s{1,3}([A-Za-z0-9_./+=-]{20,128})"
+)
+"""A long value right after its name."""
 
 ISSUED = (*CLOUD, *CODE, *MODELS, *MESSAGING, *COMMERCE, *TOOLS)

@@ -10,7 +10,7 @@ from collections import Counter
 
 from services.guardrails.findings import Reference, Rule, Span
 from services.guardrails.scanners.patterns import PatternSet, without_overlaps
-from services.guardrails.scanners.secret_formats import ASSIGNMENT, FLAG, GENERIC, ISSUED, NAMED_ISSUERS
+from services.guardrails.scanners.secret_formats import ASSIGNMENT, FLAG, GENERIC, ISSUED, NAMED_ISSUERS, SPACED
 
 MIN_ENTROPY = 3.0
 """Bits per character from which the value of an assignment counts as random (Shannon); English words stay below at such
@@ -30,11 +30,13 @@ _REFERENCE = re.compile(
     r"|^[a-z_]+\.[a-z_.]+$|^[a-z_]\w*\[|^\$\w+$|^%\w+%$|^@\w+$"
 )
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+_IDENTIFIER = re.compile(r"(?i)id\W*$")
 _WORDY = re.compile(r"[a-z]+(?:[-_.][a-z]+)*\d{0,2}", re.IGNORECASE)
 _WORDS = ("pass", "secret", "key", "token", "pw", "user", "changeit")
 
 _ISSUED_END = len(ISSUED)
 _GENERIC_END = _ISSUED_END + len(GENERIC)
+_SPACED = _GENERIC_END + 1
 
 
 class SecretsScanner:
@@ -49,7 +51,7 @@ class SecretsScanner:
         # Two sets: the loose shapes would multiply the states of the exact ones.
         self._issued = PatternSet((expression for _, _, expression in ISSUED), first_group=True)
         self._loose = PatternSet(
-            [*(expression for _, _, expression in GENERIC), NAMED_ISSUERS, FLAG, ASSIGNMENT], first_group=True
+            [*(expression for _, _, expression in GENERIC), NAMED_ISSUERS, SPACED, FLAG, ASSIGNMENT], first_group=True
         )
 
     def scan(self, text: str, rule: Rule, reference: Reference) -> list[Span]:
@@ -65,7 +67,7 @@ class SecretsScanner:
                 score = PLACEHOLDER_SCORE if is_placeholder(kind, value) else score
             elif index < _GENERIC_END:
                 score *= generic_share(kind, value)
-            elif index == _GENERIC_END:
+            elif index <= _SPACED:
                 score = 0.75 if looks_random(value) else 0.0
             else:
                 end, score = assigned(text, start, end)
@@ -124,6 +126,8 @@ def assigned(text: str, start: int, end: int) -> tuple[int, float]:
     value = text[start:end]
     if len(value) < 6 or _PLACEHOLDER.search(value) or _REFERENCE.search(value) or text[end : end + 1] in ("(", "["):
         return end, 0.0
+    if _UUID.fullmatch(value):
+        return end, 0.0 if _IDENTIFIER.search(text, max(0, start - 16), start) else 0.55
     digits = any(map(str.isdigit, value))
     letters = any(map(str.isalpha, value))
     symbols = any(not char.isalnum() and char not in "-_./" for char in value)
