@@ -1,9 +1,9 @@
 """What screening costs: `python -m tests.bench.bench_guardrails`.
 
-One process, one core; times are CPU time of the process, all its threads, so that what else runs on the machine does not count. Prints, on
-texts of 1,000 characters: each scanner of the default policy, all of them together with and without the spaCy model,
-beside Presidio's analyzer and (--with-llm-guard) llm-guard's scanners in the same run; then messages per second of the
-pure steps of a request and of an answer, and memory.
+One process, one core; times are CPU time of the process with all its threads, so that what else runs on the machine
+does not count. Prints, on texts of 1,000 characters: each scanner of the default policy, all of them together with and
+without the spaCy model, beside Presidio's analyzer and (--with-llm-guard) llm-guard's scanners in the same run; then
+messages per second of the pure steps of a request and of an answer, and memory.
 """
 
 from __future__ import annotations

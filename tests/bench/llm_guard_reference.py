@@ -2,9 +2,9 @@
 
     python tests/bench/llm_guard_reference.py < texts.json
 
-reads a JSON list of texts and prints {scanner: [p50, p95]} in milliseconds of CPU time of the process, all its threads. What it has beyond
-these (prompt injection, toxicity, gibberish, language, anonymize, token limit) loads a model or a vocabulary by name
-from a hub and is not measured.
+reads a JSON list of texts and prints {scanner: [p50, p95]} in milliseconds of CPU time of the process with all its
+threads. What it has beyond these (prompt injection, toxicity, gibberish, language, anonymize, token limit) loads a model
+or a vocabulary by name from a hub and is not measured.
 """
 
 from __future__ import annotations
