@@ -13,8 +13,9 @@ from services.guardrails.scanners.groundedness import GroundednessScanner
 from services.guardrails.scanners.indirect_injection import IndirectInjectionScanner
 from services.guardrails.scanners.injection import InjectionScanner
 from services.guardrails.scanners.language import LanguageScanner
-from services.guardrails.scanners.leakage import ExfiltrationScanner, SystemPromptLeakScanner
+from services.guardrails.scanners.leakage import ExfiltrationScanner
 from services.guardrails.scanners.pii import PiiScanner
+from services.guardrails.scanners.prompt_leak import SystemPromptLeakScanner
 from services.guardrails.scanners.refusal import RefusalScanner
 from services.guardrails.scanners.secrets import SecretsScanner
 from services.guardrails.scanners.text_rules import (

