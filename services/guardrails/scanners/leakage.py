@@ -241,9 +241,9 @@ def _of_shared(parts: SplitResult, host: str, data: str, automatic: bool, known:
     """By what the address has in common with the conversation, plain or encoded."""
     domain = split_host(host).top_domain_under_public_suffix or ".".join(host.split(".")[-2:])
     inside = unquote(f"{host.removesuffix(domain)} {parts.path if parts.scheme == 'mailto' else ''}?{data}").lower()
-    hidden = " ".join(
-        filter(None, map(_decoded, re.split(r"[^A-Za-z0-9+/_=-]", f"{parts.query}/{parts.path}/{parts.fragment}")))
-    )
+    runs = re.split(r"[^A-Za-z0-9+/_-]", f"{parts.query} {parts.fragment}")
+    runs += re.split(r"[/.=]", parts.path)
+    hidden = " ".join(filter(None, map(_decoded, runs)))
     carried = f"{inside} {hidden.lower()}"
     digits = re.sub(r"\D", "", carried)
     whole = f"{carried} {unquote(parts.path).lower()}"
