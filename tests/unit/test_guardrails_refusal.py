@@ -118,6 +118,10 @@ I'm sorry you had trouble. Reset the router, then log in again.
 Your request was declined by the bank because the card has expired.
 Unable to connect: check that the server runs on port 5432.
 It is not possible to fold it more than seven times by hand.
+A short way to decline: I'm sorry, I can't help with that.
+> I cannot assist with that request. That is what the bot said.
+In French: Je ne peux pas vous aider.
+He wrote 'I won't do that' and left.
 """
 
 
@@ -148,6 +152,12 @@ def test_partial_refusals_score_lower() -> None:
     assert 0.3 < score(partial) < score(whole)
     late = "The dose is raised slowly, week by week, until it works as it should. " * 20 + whole
     assert score(late) < score(whole)
+
+
+def test_a_letter_of_a_company_that_the_answer_drafts_is_no_decline() -> None:
+    letter = "We cannot offer a refund for the shipping, since the carrier was not at fault. "
+    assert score(letter + "A voucher is attached, and the parcel leaves our depot on Monday. " * 4) < 0.5
+    assert score("We are unable to assist with this request.") >= 0.5
 
 
 def test_what_stands_in_a_code_block_is_not_said() -> None:

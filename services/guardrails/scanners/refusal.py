@@ -14,14 +14,22 @@ HEAD, TAIL = 1500, 600
 """Characters at the beginning and at the end of an answer that are read: nobody declines in the middle of a long one."""
 SHORT, SHORT_LEAD = 280, 120
 """Characters of an answer, and of what comes before, for which any "I can't ..." that opens it is a decline."""
-OF_COMPANY = 0.6
-"""What "we" leaves of a score: a drafted text speaks for a company more often than an assistant does."""
+OF_COMPANY, OF_SHORT_COMPANY = 0.5, 0.75
+"""What "we" leaves of a score: a drafted text speaks for a company more often than an assistant does, if it is not short."""
+GIVEN = 0.5
+"""What is left of the score of a sentence that stands behind a colon, or among the lines of speakers."""
 _APOSTROPHES = str.maketrans("’‘ʼ´\u00a0\u202f", "''''  ")
 _SENTENCE_END = re.compile(r"[.!?。！？؟।\n]")
 _FENCED = re.compile(r"```.*?(?:```|\Z)", re.S)
 _CONDITION = re.compile(
-    r"(?:\b(?:if|when|whenever|where|what|why|how|whether|unless|because|things|who|until|once)|[\"“«„‹「『])\s*$",
+    r"(?:\b(?:if|when|whenever|where|what|why|how|whether|unless|because|things|who|until|once)|[\"'“«„‹「『])\s*$",
     re.I,
+)
+# What is given as an example, a translation or a line of a dialogue.
+_GIVEN = re.compile(r"([^\s:][^:\n]{2,60}):(?:\s[^.!?:\n]{0,40})?$")
+_SPEAKER = re.compile(r"(?m)^\W{0,3}[A-Z][\w .]{0,20}:\s")
+_OWN_LEAD = re.compile(
+    r"(?i)(?:answer|assistant|response|reply|note|ai|bot|a|sorry|apologies|update|important)\W{0,3}$"
 )
 _IDIOM = re.compile(
     r"\W*(?:but (?:notice|wonder|think|feel|smile|laugh|admire|be )|(?:it|him|her|them|this) enough|enough\b|feeling"
@@ -72,6 +80,7 @@ class RefusalScanner:
         prose = _FENCED.sub(lambda match: " " * (match.end() - match.start()), folded)
         best: tuple[float, int, int] | None = None
         sentences = set()
+        speakers = len(_SPEAKER.findall(prose)) >= 2
         for index, start, end in self._declines.matches(prose):
             if not _is_said(prose, start, end):
                 continue
@@ -84,7 +93,9 @@ class RefusalScanner:
             else:
                 score = 0.6 if offset + start < SHORT_LEAD and length < SHORT else 0.3
             if prose[start : start + 3].lower() in ("we ", "we'"):
-                score *= OF_COMPANY
+                score *= OF_COMPANY if length >= SHORT else OF_SHORT_COMPANY
+            if speakers or _is_given(prose, start):
+                score *= GIVEN
             score *= _early(offset + place[0], length)
             if best is None or score > best[0]:
                 best = (score, *place)
@@ -115,6 +126,15 @@ def _is_said(text: str, start: int, end: int) -> bool:
     closing = text[end : end + 200].partition("\n")[0]
     straight = line.count('"') % 2 == 1 and '"' in closing
     return not (straight or (line.rfind("“") > line.rfind("”") and "”" in closing))
+
+
+def _is_given(text: str, start: int) -> bool:
+    """Whether what begins here is quoted by line, or announced by a colon."""
+    line = text[text.rfind("\n", 0, start) + 1 : start]
+    if line.lstrip().startswith(">"):
+        return True
+    announced = _GIVEN.search(line or text[:start].rstrip()[-64:] + " ")
+    return announced is not None and _OWN_LEAD.match(announced.group(1)) is None
 
 
 def _early(place: int, length: int) -> float:

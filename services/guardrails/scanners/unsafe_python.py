@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 __all__ = ["UnsafeCall", "unsafe_calls"]
@@ -35,9 +35,10 @@ class UnsafeCall:
 
 def unsafe_calls(tree: ast.AST) -> Iterator[UnsafeCall]:
     """Everything in the tree that is found, in no order."""
-    imported = _imported(tree)
-    texts = _assembled_names(tree)
-    for node in ast.walk(tree):
+    nodes = list(ast.walk(tree))
+    imported = _imported(nodes)
+    texts = _assembled_names(nodes)
+    for node in nodes:
         score = 0.0
         if isinstance(node, ast.Call):
             score = _of_call(node, imported, texts)
@@ -51,10 +52,10 @@ def unsafe_calls(tree: ast.AST) -> Iterator[UnsafeCall]:
             )
 
 
-def _imported(tree: ast.AST) -> dict[str, str]:
+def _imported(nodes: Sequence[ast.AST]) -> dict[str, str]:
     """Dotted names by the names that imports give them."""
     names: dict[str, str] = {}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names.update({alias.asname: alias.name for alias in node.names if alias.asname})
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -62,11 +63,11 @@ def _imported(tree: ast.AST) -> dict[str, str]:
     return names
 
 
-def _assembled_names(tree: ast.AST) -> frozenset[str]:
+def _assembled_names(nodes: Sequence[ast.AST]) -> frozenset[str]:
     """Variables that hold SQL put together from parts."""
     return frozenset(
         target.id
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Assign) and _is_assembled(node.value) and _SQL.match(_literal_start(node.value))
         for target in node.targets
         if isinstance(target, ast.Name)
