@@ -120,7 +120,7 @@ TOOLS: tuple[tuple[str, float, str], ...] = (
 GENERIC: tuple[tuple[str, float, str], ...] = (
     ("PRIVATE_KEY", 1.0,
         r"(-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?:[^-]*-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
-        r"|(?:\s|\\[nr])*(?:[A-Za-z0-9+/=\\]{24,}\s*)+))"),
+        r"|(?:\s|\\[nr])*(?:(?:[A-Za-z0-9+/=\\]{16,}\s*)+|[A-Za-z0-9+/=\\]*\s*$)))"),
     ("PRIVATE_KEY", 1.0, r"(PuTTY-User-Key-File-\d:[^-]{10,}(?s:.{0,1000})Private-(?:Lines|MAC):(?s:.{0,1000}))"),
     ("JWT", 0.95, r"\b(eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,})"),
     ("BEARER_TOKEN", 0.85, r"(?i)\bbearer\s+([A-Za-z0-9._~+/-]{20,}=*)"),
