@@ -78,6 +78,12 @@ def test_ordinary_addresses_are_clean(text: str) -> None:
         ("http://a..example.com", "http://a..example.com", "MALFORMED"),
         ("http://example.com:99999/", "http://example.com:99999/", "MALFORMED"),
         ("http://[::1/", "http://[::1/", "MALFORMED"),
+        ("htps://example.com/a", "htps://example.com/a", "MALFORMED"),
+        ("https;//example.com/a", "https;//example.com/a", "MALFORMED"),
+        ("http://300.1.2.3/", "http://300.1.2.3/", "MALFORMED"),
+        ("gopher://host.example:70/x", "gopher://host.example:70/x", "DANGEROUS_SCHEME"),
+        ("${jndi:ldap://host.example/a}", "jndi:ldap://host.example/a", "DANGEROUS_SCHEME"),
+        ("\\\\files.example.net\\share\\a.docx", "\\\\files.example.net\\share\\a.docx", "SUSPICIOUS"),
     ],
 )
 def test_addresses_that_deceive_or_do_harm(text: str, place: str, kind: str) -> None:

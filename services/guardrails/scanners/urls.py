@@ -24,6 +24,9 @@ _LABEL = re.compile(r"[^\W_](?:[\w-]{0,61}[^\W_])?|_[\w-]{1,62}")
 
 _WEB = frozenset({"http", "https", "ftp", "ws", "wss"})
 _LAUNCHERS = re.compile(r"ms-(?!(?:appx|settings|windows-store)\b)[a-z]+|search-ms|shell|jar|mhtml|mk")
+# What servers and libraries take, and nobody is sent to: ways into an inner network or a file.
+_INNER_SCHEMES = frozenset("gopher dict ldap ldaps jndi php phar expect netdoc smb tftp telnet".split())
+_MISSPELT = re.compile(r"h{0,2}t{0,3}p{0,3}s{0,2}|hhtps?|htpts?|hptts?")
 _LURES = frozenset(
     """account accounts alert auth authenticate bank billing bonus claim confirm confirmation gift giveaway help invoice
     login logon online payment pay prize recover recovery refund reset restore reward secure security service signin
@@ -91,15 +94,24 @@ def _judge(url: str, rule: Rule) -> Iterator[tuple[str, float]]:
     if _LAUNCHERS.fullmatch(scheme):
         yield "DANGEROUS_SCHEME", 0.9
         return
+    if scheme in _INNER_SCHEMES and "//" in lowered:
+        yield "DANGEROUS_SCHEME", 0.9 if "jndi" in scheme or scheme.startswith(("php", "expect", "phar")) else 0.7
+        return
+    if _MISSPELT.fullmatch(scheme) and scheme not in ("http", "https") and "//" in lowered:
+        yield "MALFORMED", 0.6
+        return
     if scheme == "file":
         if lowered.startswith("file:/"):
             yield "DANGEROUS_SCHEME", 0.7
         return
     if (scheme in ("http", "https") and not lowered.startswith(f"{scheme}://")) or lowered.startswith(
-        ("http//", "https//")
+        ("http//", "https//", "http;//", "https;//")
     ):
         if _bare(lowered):
             yield "MALFORMED", 0.7
+        return
+    if lowered.startswith("\\\\"):
+        yield "SUSPICIOUS", 0.6  # a share of another machine: opening it sends the reader's credentials
         return
     if not lowered.startswith(f"{scheme}://") or not scheme:
         if "\\" in lowered[: len(scheme) + 3]:
@@ -120,7 +132,7 @@ def _judge(url: str, rule: Rule) -> Iterator[tuple[str, float]]:
 
 def _bare(address: str) -> bool:
     """Whether what follows a scheme without its `://` names a host."""
-    return re.match(r"https?[:/\\]*(?:www\.|[\w-]+\.)[a-z]{2,}", address) is not None
+    return re.match(r"https?[:;\s/\\]*(?:www\.|[\w-]+\.)[a-z]{2,}", address) is not None
 
 
 def _authority(url: str) -> str:
@@ -164,6 +176,9 @@ def _of_host(parts: SplitResult, rule: Rule) -> Iterator[tuple[str, float]]:
         return
     if host == "localhost" or host.endswith(".localhost"):
         yield "IP_ADDRESS", LOCAL
+        return
+    if _NUMERIC_HOST.fullmatch(host):
+        yield "MALFORMED", 0.7  # no IP address, and no name either
         return
     if not _is_well_formed(host):
         yield ("SUSPICIOUS", 0.8) if "%" in host else ("MALFORMED", 0.6)
