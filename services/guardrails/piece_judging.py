@@ -17,7 +17,14 @@ from penstock.config.policies import ACTIONS, SCANNERS
 from services.guardrails.findings import AnyScanner, Reference, Rule
 from services.guardrails.masking import Numbering, mask_texts
 from services.guardrails.policy import CompiledPolicy
-from services.guardrails.release_points import last_boundary, last_sentence_end, next_boundary, open_construct
+from services.guardrails.release_points import (
+    image_uses,
+    last_boundary,
+    last_sentence_end,
+    left_open,
+    next_boundary,
+    open_construct,
+)
 from services.guardrails.screening import Finding, Limits, Screening, Segment, screen, stretch_of
 
 __all__ = [
@@ -63,8 +70,7 @@ class StreamState(msgspec.Struct, frozen=True):
 
     ``held`` is not released yet, ``context`` are the last released characters; ``received`` characters came in all,
     with that ``digest``. ``sequence`` numbers the next released piece. ``highest`` and ``names`` are the numbering of
-    the masks, ``persons`` who was found so far. ``fenced``: what follows lies in a fenced block. Once ``ended``,
-    everything that comes is dropped.
+    the masks, ``persons`` who was found so far. Once ``ended``, everything that comes is dropped.
     """
 
     asked: Asked = Asked()
@@ -76,7 +82,6 @@ class StreamState(msgspec.Struct, frozen=True):
     highest: dict[str, int] = {}
     names: list[tuple[str, str, str, str]] = []
     persons: tuple[str, ...] = ()
-    fenced: bool = False
     ended: bool = False
 
 
@@ -144,10 +149,13 @@ def decide(state: StreamState, judge: PieceJudge, policy: CompiledPolicy, *, las
 
 
 def looking_back(released: str) -> str:
-    """The end of ``released`` that is screened again in front of what follows; it begins with a token."""
+    """The end of ``released`` that is screened again in front of what follows. It begins with a token, and with what
+    opens the code that it lies in.
+    """
     if len(released) <= LOOK_BACK:
         return released
-    return released[next_boundary(released, len(released) - LOOK_BACK) :]
+    start = next_boundary(released, len(released) - LOOK_BACK)
+    return left_open(released[:start]) + released[start:]
 
 
 def _decide_whole(state: StreamState, rules: _PieceRules, judge: PieceJudge, *, last: bool) -> Decision | str | None:
@@ -162,9 +170,12 @@ def _decide_whole(state: StreamState, rules: _PieceRules, judge: PieceJudge, *, 
 
 def _decide_part(state: StreamState, rules: _PieceRules, judge: PieceJudge, *, last: bool) -> Decision | str | None:
     """As much as is safe; None where that is nothing yet, a text where it never will be."""
-    window, base = state.context + state.held, len(state.context)
+    context = state.context
+    if any(scanner.name == "exfiltration" for scanner, _ in rules.local):
+        context = image_uses(state.context + state.held) + context
+    window, base = context + state.held, len(context)
     full = len(state.held) > MAX_HELD
-    end = len(window) if last else _candidate(window, base, rules, state.fenced, full=full)
+    end = len(window) if last else _candidate(window, base, rules, full=full)
     if not last and end - base < (1 if full else MIN_PIECE):
         return f"no place to release it was found in {MAX_HELD} characters: read the result instead" if full else None
     screening = _screen(window, rules.local, state, judge)
@@ -210,10 +221,10 @@ def _decide_part(state: StreamState, rules: _PieceRules, judge: PieceJudge, *, l
     return Decision(masked.texts[0], end - base, told, masked.numbering, stop)
 
 
-def _candidate(window: str, base: int, rules: _PieceRules, fenced: bool, *, full: bool) -> int:
+def _candidate(window: str, base: int, rules: _PieceRules, *, full: bool) -> int:
     """The last place at which the text may be cut, finds aside; ``base`` where there is none."""
     end = last_boundary(window, base, len(window) - rules.margin)
-    opened = open_construct(window, base, fences=rules.fences, inside_fence=fenced)
+    opened = open_construct(window, base, fences=rules.fences)
     whole = end if opened is None else min(end, last_boundary(window, base, opened))
     if rules.passage:
         sentence = last_sentence_end(window, base, whole)

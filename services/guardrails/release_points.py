@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["last_boundary", "last_sentence_end", "next_boundary", "open_construct"]
+__all__ = ["image_uses", "last_boundary", "last_sentence_end", "left_open", "next_boundary", "open_construct"]
 
 _SENTENCE_END = re.compile(r"[.!?\u2026][\"')\]\u201d\u2019]*\s|[\u3002\uff01\uff1f]|\n")
 _OPEN_TAG = re.compile(r"(?i)<(?:img|a|iframe|script|link|source|video|audio|object|embed|form|style|svg)\b")
 _LINK_TEXT = 300
 """Longest text of a link that the scanners read."""
+_DEFINITION = re.compile(r"(?m)^\s{0,3}(\[[^\]\n]{1,100}\]):")
 _KEY_BEGINS, _KEY_ENDS = "-----BEGIN", "-----END"
 _FENCE = "```"
 
@@ -56,11 +57,11 @@ def last_sentence_end(text: str, lowest: int, highest: int) -> int:
     return end
 
 
-def open_construct(text: str, lowest: int, *, fences: bool, inside_fence: bool) -> int | None:
+def open_construct(text: str, lowest: int, *, fences: bool) -> int | None:
     """Return where the first construct from ``lowest`` on begins that the text's end leaves open, or None.
 
     A link or an image in Markdown, an HTML tag that loads something, a private key, and where ``fences`` count a fenced
-    block of code. ``inside_fence`` says that ``lowest`` lies in such a block already.
+    block of code that does not begin in front of ``lowest`` already.
     """
     starts = []
     if (link := _open_link(text, max(text.rfind("\n") + 1, lowest))) >= 0:
@@ -70,9 +71,28 @@ def open_construct(text: str, lowest: int, *, fences: bool, inside_fence: bool) 
     key = text.find(_KEY_BEGINS, max(text.rfind(_KEY_ENDS), lowest))
     if key >= 0:
         starts.append(key)
-    if fences and (count := text.count(_FENCE, lowest)) and (count + inside_fence) % 2:
+    if fences and text.find(_FENCE, lowest) >= 0 and text.count(_FENCE) % 2:
         starts.append(text.rfind(_FENCE))
     return min(starts, default=None)
+
+
+def left_open(before: str) -> str:
+    """Return what must stand in front of a text for it to be read as it is behind ``before``: the first line of the
+    fenced block that it lies in, or the mark of the code that it goes on with.
+    """
+    fence = before.rfind(_FENCE)
+    if before.count(_FENCE) % 2:
+        return before[fence:].partition("\n")[0][:40] + "\n"
+    line = before[max(before.rfind("\n") + 1, fence + len(_FENCE) if fence >= 0 else 0) :]
+    return "`" if line.count("`") % 2 else ""
+
+
+def image_uses(text: str) -> str:
+    """Return a line in which every address that ``text`` gives a name to is an image's, which is fetched without a click:
+    the image may stand anywhere in the answer, and what is released cannot be taken back.
+    """
+    names = dict.fromkeys(_DEFINITION.findall(text)) if "]:" in text else ()
+    return " ".join(f"!{name}" for name in names) + "\n" if names else ""
 
 
 def _open_link(text: str, lowest: int) -> int:

@@ -110,7 +110,6 @@ def _released(
         highest=dict(numbering.highest),
         names=[(*value, name) for value, name in numbering.names.items()],
         persons=tuple(dict.fromkeys([*state.persons, *persons])),
-        fenced=state.fenced ^ bool(done.count("```") % 2),
     ), emits
 
 

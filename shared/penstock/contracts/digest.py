@@ -9,9 +9,8 @@ from penstock.contracts.records import LlmResult, ResultChunk
 
 __all__ = ["extended_digest", "released_digest", "released_texts"]
 
-# A Mersenne prime: remainders of 32 hex digits. The base is any number beyond the code points.
-_PRIME = 2**127 - 1
-_BASE = 0x9E3779B97F4A7C15F39CC0605CEDC835
+# The largest prime of 128 bits: remainders of 32 hex digits.
+_PRIME = 2**128 - 159
 
 
 def released_texts(released: LlmResult | ResultChunk) -> list[str]:
@@ -36,10 +35,8 @@ def released_digest(request_id: str, texts: Iterable[str]) -> str:
 def extended_digest(digest: str, text: str) -> str:
     """Return the digest of a text that is known by ``digest``, empty for the empty one, with ``text`` added to it.
 
-    A Karp-Rabin fingerprint (1987): that of any prefix can be continued character by character, wherever the text was
-    cut. It tells whether an answer that is generated again has the same words; it guards against nobody.
+    A Karp-Rabin fingerprint (1987) to the base 2^32: that of any prefix can be continued, wherever the text was cut. It
+    tells whether an answer that is generated again has the same words; it guards against nobody.
     """
-    value = int(digest or "0", 16)
-    for char in text:
-        value = (value * _BASE + ord(char) + 1) % _PRIME
-    return f"{value:032x}"
+    value = int(digest or "1", 16) << 32 * len(text)
+    return f"{(value + int.from_bytes(text.encode('utf-32-be', 'surrogatepass'))) % _PRIME:032x}"
