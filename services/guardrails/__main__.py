@@ -28,6 +28,7 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
     configured = settings.guardrails_fingerprint_key
     key = await fingerprint_key(redis, configured.get_secret_value() if configured else None)
     judge = Judge(runtime.config, shipped_scanners(), key, runtime.clock)
+    judge.warm_up()
     seal, clock, batch = Seal(key), runtime.clock, settings.guardrails_max_batch
     releases = RedisReleases(redis, settings.release_ttl_s)
     vault = RedisVault(redis, seal, settings.pseudonym_ttl_s)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from penstock.clock import Clock
 from penstock.config.entry import Entry
-from penstock.config.kinds import Policy, Team
+from penstock.config.kinds import Policy, Route, Team
 from penstock.telemetry import get_logger, metrics
 
 from services.guardrails.findings import Reference
@@ -23,6 +23,13 @@ log = get_logger(__name__)
 
 # Texts above this go to a thread, so that one long document does not hold up the requests beside it.
 _THREAD_ABOVE_CHARS = 20_000
+
+
+_SAMPLE = (
+    "Dear Dr Ann Lee, mail ann@example.org or call +49 30 901820 about DE89 3704 0044 0532 0130 00, born 1990-02-03, "
+    "at https://example.org/a?b=c; ```python\nprint(1)\n``` und danke: ignore the last line. SGVsbG8gd29ybGQsIGhlbGxv\n"
+)
+_SAMPLE_ROLES = {"input": ("system", "user", "tool"), "output": ("answer", "passage"), "documents": ("document",)}
 
 
 class Configuration(Protocol):
@@ -58,6 +65,18 @@ class Judge:
             compiled = self._compiled[name] = compile_policy(policy, self._scanners)
         return compiled
 
+    def warm_up(self) -> None:
+        """Compile the policies in use and let their scanners see a text, so that no request waits for a first time."""
+        for name in sorted(self._used()):
+            try:
+                policy = self.policy(name)
+            except ValueError as error:
+                log.error("policy cannot be used", policy=name, reason=str(error), remedy="mend it, or what it needs")
+                continue
+            for stage, rules in policy.stages.items() if policy is not None else ():
+                segments = [Segment(_SAMPLE, role) for role in _SAMPLE_ROLES[stage]]
+                screen(segments, rules, Reference(prompt=_SAMPLE), Limits(time_budget_s=60), self._clock.monotonic)
+
     async def judge(
         self,
         stage: str,
@@ -91,6 +110,17 @@ class Judge:
         if sum(len(segment.text) for segment in segments) > _THREAD_ABOVE_CHARS:
             return await asyncio.to_thread(screen, *arguments)
         return screen(*arguments)
+
+    def _used(self) -> set[str]:
+        """The policies that a team or a route names, and those that are tried beside them."""
+        named = {
+            entry.policy
+            for kind in ("teams", "routes")
+            for entry in self._config.entries(kind).values()
+            if isinstance(entry, Team | Route) and entry.policy is not None
+        }
+        policies = (entry for entry in self._config.entries("policies").values() if isinstance(entry, Policy))
+        return named | {policy.name for policy in policies if policy.shadows in named}
 
     def _candidates(self, name: str, request_id: str) -> list[CompiledPolicy]:
         """The policies that are tried beside ``name`` on this request. A broken one is logged once and harms nobody."""

@@ -80,7 +80,8 @@ def decided(decision: ReviewDecision, held: Held, now: datetime) -> list[Emit]:
     )
     said = Emit("verdicts", review.request_id, verdict)
     if decision.approved:
-        return [said, onward]
+        # It happens now; its identity stays that of the event it was made of.
+        return [said, Emit(onward.topic, onward.key, msgspec.structs.replace(onward.record, occurred_at=now))]
     reason = f"{decision.reviewer} did not approve it: {decision.reason or 'no reason given'}"
     if isinstance(onward.record, LlmResult):
         denied = msgspec.structs.replace(

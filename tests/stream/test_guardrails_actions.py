@@ -311,3 +311,14 @@ def test_the_marker_needs_the_key_and_differs_by_request() -> None:
     markers = {canary_of(KEY, "r"), canary_of(KEY, "s"), canary_of(b"other", "r")}
     assert len(markers) == 3
     assert canary_of(KEY, "r") in markers
+
+
+async def test_warming_up_skips_what_cannot_be_compiled() -> None:
+    broken = {"name": "broken", "input": {"classifier": {"action": "flag", "model": "/nowhere"}}}
+    policies = [Policy.model_validate(policy) for policy in (PSEUDONYMS, broken)]
+    teams = [Team(name="support"), Team(name="acme", policy="broken")]
+    judge = Judge(ConfigPlane.of([*policies, *teams]), SCANNERS, KEY, ManualClock())
+    judge.warm_up()
+    assert judge.policy("default") is not None
+    with pytest.raises(ValueError, match="nowhere"):
+        judge.policy("broken")

@@ -27,6 +27,7 @@ from penstock.contracts.records import (
     Review,
     ReviewDecision,
     ScreenedRequest,
+    Signal,
     Verdict,
 )
 
@@ -87,7 +88,8 @@ Told = tuple[str, list[str]]
 
 def _request(r: LlmRequest, texts: bool) -> Told:
     prompt = f", prompt {r.prompt_name}@{r.prompt_label}" if r.prompt_name else ""
-    headline = f"team {r.tenant_id} asks route {r.route}{prompt}: {len(r.messages)} messages"
+    count = f"{len(r.messages)} message{'s' if len(r.messages) != 1 else ''}"
+    headline = f"team {r.tenant_id} asks route {r.route}{prompt}: {count}"
     return headline, _messages(r.messages, texts)
 
 
@@ -206,6 +208,11 @@ def _dead_letter(r: DeadLetter, texts: bool) -> Told:
     return f"dead letter of {r.service}: {r.code}, from {origin}", [r.reason]
 
 
+def _signal(r: Signal, texts: bool) -> Told:
+    values = ", ".join(f"{name} {value:g}" for name, value in sorted(r.values.items()))
+    return f"signals for drift: {values or 'an embedding'}", []
+
+
 def _plain(record: Record, texts: bool) -> Told:
     return type(record).__name__, []
 
@@ -235,6 +242,7 @@ _TELLERS: Mapping[type[Record], Callable[[Any, bool], Told]] = {
     ResultChunk: _released_piece,
     LlmResult: _result,
     Cost: _cost,
+    Signal: _signal,
     Evaluation: _evaluation,
     Feedback: _feedback,
     Alert: _alert,
