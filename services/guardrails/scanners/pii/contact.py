@@ -26,7 +26,7 @@ _PROFILE = re.compile(
     r"[\w.-]{3,}/?$|t\.me/|wa\.me/\d)"
 )
 _VERSION = re.compile(
-    r"(?i)(?<![^\W\d_])(?:versions?|releases?|firmware|build|section|upgrade[sd]?)(?![^\W\d_])[^.!?\n]*$|(?:\bv\.?"
+    r"(?i)(?<![^\W\d_])(?:versions?|releases?|firmware|build|section|upgrade[sd]?)(?![^\W\d_])[^!?\n]*$|(?:\bv\.?"
     r"|§)\s*$"
 )
 # Country domains that are commoner as the ending of a file or of a name in code.

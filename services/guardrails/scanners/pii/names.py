@@ -15,6 +15,8 @@ from services.guardrails.scanners.pii.words import Word
 STRONG = 0.85
 """A title, a salutation, "my name is": whatever stands there is a name."""
 MODEL = 0.85
+MODEL_ORGANISATION = 0.35
+"""Below the default threshold: more than half of what small models call organisations are none."""
 LIKELY = 0.6
 """Two kinds of evidence."""
 ALONE = 0.5
@@ -23,6 +25,11 @@ LISTED = 0.35
 """A given and a family name that nothing else speaks of, without a model: below the default threshold, since questions
 name people of history and fiction all the time.
 """
+IN_COMPANY = 0.45
+"""The same in a text that holds other personal data: it speaks of private people."""
+_IMPERSONAL = frozenset(
+    {"URL", "IP_ADDRESS", "MAC_ADDRESS", "ORGANIZATION", "DATE_TIME", "AGE", "CRYPTO", "EU_VAT_NUMBER", "SWIFT_BIC"}
+)
 CHECKPOINT_EVERY = 256
 _ENTITY_KINDS = {"GPE": "LOCATION", "LOC": "LOCATION", "FAC": "LOCATION", "ORG": "ORGANIZATION", "NORP": "NRP"}
 _JOINTS = frozenset({", ", " and ", ", and ", " & "})
@@ -69,6 +76,8 @@ class _Judge:
         self._entities = entities
         sure = [span for span in found if span.score >= ALONE]
         self._taken = _Cover((span.start, span.end) for span in sure)
+        personal = any(span.score >= LIKELY and span.kind not in _IMPERSONAL for span in sure)
+        self._listed = IN_COMPANY if personal else LISTED
         self._labels = {
             position: entity.label for entity in entities or () for position in range(entity.start, entity.end)
         }
@@ -90,13 +99,13 @@ class _Judge:
         if evidence.personal and named and (known or (not common and any(word.unknown for word in content))):
             if self._entities is not None or (content[0].sure_given and not common):
                 return LIKELY
-            return LISTED
+            return self._listed
         if self._entities is not None:
             return self._with_model(candidate, content, evidence)
         listed = content[0].sure_given and _has_surname(content)
         if listed and self._is_line(candidate) and not common:
             return LIKELY
-        return LISTED if listed else 0.0
+        return self._listed if listed else 0.0
 
     def _with_model(self, candidate: Candidate, content: Sequence[Word], evidence: Evidence) -> float:
         label = self._label(candidate)
@@ -180,7 +189,7 @@ class _Judge:
             no_firm = value.lower() in cues.NOT_NAMES or len(value) < 3 or value.islower()
             if kind == "ORGANIZATION" and no_firm:
                 continue
-            yield Span(kind, start, end, MODEL if kind != "ORGANIZATION" else LIKELY)
+            yield Span(kind, start, end, MODEL_ORGANISATION if kind == "ORGANIZATION" else LIKELY)
 
 
 def _is_place(content: Sequence[Word]) -> bool:
