@@ -4,13 +4,16 @@ handed.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 
 from penstock.config.policies import ACTIONS, MASKING
 
-from services.guardrails.findings import AnyScanner, ConversationScanner, Reference, Repairs, Rule, Span
+from services.guardrails.findings import AnyScanner, ConversationScanner, Reference, Repairs, Rule, Scanner, Span
 from services.guardrails.masking import Stretch, mask_texts
+from services.guardrails.scanners.normalise import strip_invisible
 
 __all__ = ["Finding", "Limits", "Screening", "Segment", "screen", "stretch_of"]
 
@@ -21,6 +24,11 @@ _NOT_ON_TRUSTED = frozenset(
 )
 # What an answer must be; the passages it quotes need not.
 _ANSWER_ONLY = frozenset({"format", "refusal", "groundedness"})
+_NOT_ON_PASSAGES = frozenset({"language"})
+# An answer without a character may still be the wrong one.
+_ON_EMPTY_ANSWERS = frozenset({"format"})
+# Characters that nobody sees, set in the middle, would hide from these what a reader or a model still reads.
+_DATA = frozenset({"pii", "secrets", "regex", "urls", "exfiltration", "system_prompt_leak"})
 _TOOL_ONLY = frozenset({"indirect_injection"})
 # What masking takes out: there was nothing to read in its place.
 _DELETED_BY_MASKING = frozenset({"invisible_text"})
@@ -106,16 +114,20 @@ def screen(
     A scanner that raises, or that the time budget leaves no time for, counts by its rule's ``fail``: closed means as if
     it had found something (and blocks where it would have masked, since what to mask is unknown), open means as if it
     had found nothing. Texts longer than ``limits.max_chars`` are an error of every scanner, since none looks at the
-    rest.
+    rest. Data is sought in the texts as they are, and as they read without their invisible characters.
     """
     started = monotonic()
-    segments, findings, errors = _repaired(segments, rules, reference)
+    too_long = sum(len(segment.text) + 1 for segment in segments) - 1 > limits.max_chars
+    findings: list[Finding] = []
+    errors: dict[str, str] = {}
+    if not too_long:
+        unhurried = replace(reference, checkpoint=_deadline(started, None, limits, monotonic))
+        segments, findings, errors = _repaired(segments, rules, unhurried)
     offsets, position = [], 0
     for segment in segments:
         offsets.append(position)
         position += len(segment.text) + 1
     scores: dict[str, float] = {}
-    too_long = position - 1 > limits.max_chars
     for scanner, rule in rules:
         name = rule.name or scanner.name
         try:
@@ -123,7 +135,7 @@ def screen(
                 raise OverflowError(
                     f"{position - 1} characters exceed the {limits.max_chars} that are scanned: send less, or split the text"
                 )
-            timed = replace(reference, checkpoint=_deadline(started, rule, limits, monotonic))
+            timed = replace(reference, checkpoint=_deadline(started, rule.time_budget_s, limits, monotonic))
             for index, span in _finds(scanner, rule, segments, timed):
                 scores[name] = max(scores.get(name, 0.0), span.score)
                 text = segments[index].text
@@ -145,13 +157,17 @@ def screen(
                         )
                     )
         except Exception as error:  # A scanner that fails is a verdict of its own, never the end of the stage.
-            errors[name] = f"{type(error).__name__}: {error}"
+            errors[name] = _why(error)
             if rule.fail_closed:
                 action = rule.action if rule.action in ("flag", "review") else "block"
                 findings.append(Finding(name, scanner.name, "SCANNER_FAILED", 0, 0, 0, 1.0, action, rule.enforced, ""))
     masked = mask_texts(
         [segment.text for segment in segments],
-        [stretch for finding in findings if (stretch := stretch_of(finding, offsets[finding.segment]))],
+        [
+            stretch
+            for finding in findings
+            if finding.start != finding.end and (stretch := stretch_of(finding, offsets[finding.segment]))
+        ],
         reference.prompt,
         key,
     )
@@ -168,10 +184,24 @@ def screen(
     )
 
 
-def _deadline(started: float, rule: Rule, limits: Limits, monotonic: Callable[[], float]) -> Callable[[], None]:
+def _why(error: Exception) -> str:
+    """Why a scanner failed, as verdicts, logs and refusals may tell it.
+
+    Messages of exceptions quote what they choked on, so only those are told that this service words itself; of the
+    others the type, and the place that raised it.
+    """
+    if isinstance(error, (TimeoutError, OverflowError)):
+        return f"{type(error).__name__}: {error}"
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__} at {PurePath(frames[-1].filename).name}:{frames[-1].lineno}"
+
+
+def _deadline(
+    started: float, rule_budget_s: float | None, limits: Limits, monotonic: Callable[[], float]
+) -> Callable[[], None]:
     """What raises TimeoutError once the event's budget, or the rule's own from now on, is spent."""
     event_ends = started + limits.time_budget_s
-    rule_ends = event_ends if rule.time_budget_s is None else monotonic() + rule.time_budget_s
+    rule_ends = event_ends if rule_budget_s is None else monotonic() + rule_budget_s
 
     def check() -> None:
         now = monotonic()
@@ -180,7 +210,7 @@ def _deadline(started: float, rule: Rule, limits: Limits, monotonic: Callable[[]
                 f"the time budget of {limits.time_budget_s:g} s was used up before this scanner was done"
             )
         if now > rule_ends:
-            raise TimeoutError(f"the rule's time budget of {rule.time_budget_s:g} s was used up")
+            raise TimeoutError(f"the rule's time budget of {rule_budget_s:g} s was used up")
 
     return check
 
@@ -196,13 +226,34 @@ def _finds(
         return [(turns[turn], span) for turn, span in found]
     finds = []
     for index, segment in enumerate(segments):
-        if segment.text and _applies(scanner.name, segment.role):
+        is_judged = segment.text or (scanner.name in _ON_EMPTY_ANSWERS and segment.role == "answer")
+        if is_judged and _applies(scanner.name, segment.role):
             reference.checkpoint()
-            finds += [(index, span) for span in scanner.scan(segment.text, rule, reference)]
+            spans = list(scanner.scan(segment.text, rule, reference))
+            if scanner.name in _DATA:
+                spans += _hidden(scanner, segment.text, rule, reference, frozenset(spans))
+            finds += [(index, span) for span in spans]
     return finds
 
 
+def _hidden(scanner: Scanner, text: str, rule: Rule, reference: Reference, known: frozenset[Span]) -> Iterable[Span]:
+    """What ``scanner`` finds beside ``known`` once invisible characters are left out, by its places in ``text``."""
+    visible = strip_invisible(text)
+    if len(visible) == len(text):
+        return
+    reference.checkpoint()
+    signs = {char for char in set(text) if strip_invisible(char)}
+    origin = [index for index, char in enumerate(text) if char in signs]
+    for span in scanner.scan(visible, rule, reference):
+        if span.start < span.end:
+            found = replace(span, start=origin[span.start], end=origin[span.end - 1] + 1)
+            if found not in known:
+                yield found
+
+
 def _applies(scanner: str, role: str) -> bool:
+    if role == "passage" and scanner in _NOT_ON_PASSAGES:
+        return False
     if role == "system" and scanner in _NOT_ON_TRUSTED:
         return False
     if scanner in _TOOL_ONLY:
@@ -225,7 +276,7 @@ def _repaired(
                 broken = any(_counts(span, segment.text, rule) for span in scanner.scan(segment.text, rule, reference))
                 text = scanner.repair(segment.text, rule) if broken else None
             except Exception as error:  # The scan proper follows and decides.
-                errors[rule.name] = f"{type(error).__name__}: {error}"
+                errors[rule.name] = _why(error)
                 continue
             if text is not None:
                 mended[index] = replace(segment, text=text)

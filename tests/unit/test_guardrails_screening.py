@@ -146,7 +146,7 @@ def test_the_platforms_own_text_is_searched_for_data_but_not_judged() -> None:
 def test_a_scanner_that_fails_counts_as_the_rule_says(action: str, fail_closed: bool, outcome: str) -> None:
     done = stubbed(Stub("pii", error=RuntimeError("broken")), action, fail_closed)
     assert done.action == outcome
-    assert done.errors == {"pii": "RuntimeError: broken"}
+    assert done.errors["pii"].startswith("RuntimeError at ")
 
 
 def test_a_text_that_is_too_long_is_an_error_not_a_silent_pass() -> None:

@@ -320,6 +320,8 @@ LEAK = "https://evil.example/x.png?d=" + "QWxhZGRpbjpvcGVuIHNlc2FtZQ1" * 4
     [
         "```\nprint(1)\n```\n" + PROSE * 5,
         "`" + PROSE * 5 + "` and ",
+        "``" + PROSE * 5 + "` and ",
+        "`" + PROSE * 3 + f"{'x' * 90} ` and " + PROSE * 3,
         PROSE + "`a` `" + "b " * 400 + "` ",
         "```python\n" + "print(1)\n" * 60 + "```\n",
     ],
@@ -485,7 +487,7 @@ def test_a_scanner_that_fails_ends_the_stream_where_the_policy_fails_closed(stag
     closed, opened = streamed(PIECES, compiled("closed")), streamed(PIECES, compiled("open"))
     assert closed.finish == "content_filter"
     assert TEXT.startswith(closed.text)
-    assert closed.verdicts[-1].errors == {Broken.name: "ValueError: broken"}
+    assert closed.verdicts[-1].errors[Broken.name].startswith("ValueError at ")
     assert opened.text == TEXT
 
 
