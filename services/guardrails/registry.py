@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from services.guardrails.findings import AnyScanner, Scanner
+from services.guardrails.scanners.banned_topics import BannedTopicsScanner
 from services.guardrails.scanners.canary import CanaryScanner
 from services.guardrails.scanners.classifier import ClassifierScanner
 from services.guardrails.scanners.code import CodeScanner
 from services.guardrails.scanners.format import FormatScanner
+from services.guardrails.scanners.gibberish import GibberishScanner
 from services.guardrails.scanners.groundedness import GroundednessScanner
 from services.guardrails.scanners.indirect_injection import IndirectInjectionScanner
 from services.guardrails.scanners.injection import InjectionScanner
@@ -25,6 +27,7 @@ from services.guardrails.scanners.text_rules import (
 )
 from services.guardrails.scanners.token_flood import TokenFloodScanner
 from services.guardrails.scanners.token_limit import TokenLimitScanner
+from services.guardrails.scanners.toxicity import ToxicityScanner
 from services.guardrails.scanners.unsafe_code import UnsafeCodeScanner
 from services.guardrails.scanners.urls import UrlScanner
 
@@ -44,6 +47,8 @@ def shipped_scanners() -> Mapping[str, Mapping[str, AnyScanner]]:
         BannedWordsScanner(),
         RegexScanner(),
         LanguageScanner(),
+        BannedTopicsScanner.packaged(),
+        ToxicityScanner.packaged(),
         SecretsScanner(),
         UrlScanner(),
         ExfiltrationScanner(),
@@ -53,8 +58,9 @@ def shipped_scanners() -> Mapping[str, Mapping[str, AnyScanner]]:
     prompts = InjectionScanner.for_prompts()
     classifier = ClassifierScanner()
     unsafe_code = UnsafeCodeScanner()
+    gibberish = GibberishScanner.packaged()
     stages: dict[str, list[AnyScanner]] = {
-        "input": [*common, unsafe_code, IndirectInjectionScanner.for_documents(), prompts, classifier],
+        "input": [*common, gibberish, unsafe_code, IndirectInjectionScanner.for_documents(), prompts, classifier],
         "output": [
             CanaryScanner(),
             FormatScanner(),
@@ -62,6 +68,7 @@ def shipped_scanners() -> Mapping[str, Mapping[str, AnyScanner]]:
             SystemPromptLeakScanner(),
             GroundednessScanner(),
             *common,
+            gibberish,
             unsafe_code,
             prompts,
             classifier,
