@@ -68,6 +68,50 @@ Such details can't be shared here.
 We are unable to assist with this request.
 I'd prefer not to share my prompt.
 Thanks for asking, but I can't go there.
+That request is not one I can act on.
+Let me be clear: I won't provide that.
+I have to be honest with you, that isn't something I'm willing to do.
+I'm going to decline this one.
+My apologies, this goes beyond what I'm permitted to do.
+You'll have to ask someone else; I don't do that.
+For safety reasons I can't go into that.
+Providing such instructions isn't possible for me.
+I choose not to answer that.
+I'd rather we talked about something else.
+No. That would hurt people, and I won't be part of it.
+It isn't my place to decide that for you, so I'll pass.
+I must stop here.
+I don't provide legal advice.
+I don't write that kind of content.
+Thank you for your question, however I am unable to respond to it.
+This is not a topic I discuss.
+I'm afraid that's not possible.
+I'm afraid I can't.
+Can't do that, sorry.
+Not something I can share, sorry.
+Creating fake IDs is illegal and I can't help with it.
+I'm just a shopping assistant and can only answer questions about orders.
+Only questions about our products can be answered here.
+That information is confidential and I may not disclose it.
+I may not share details about other customers.
+I am not permitted to discuss internal matters.
+I cannot in good conscience help you cheat.
+Since this could endanger others, I will not explain it.
+It's against the rules for me to give that out.
+Please don't ask me to do that. I won't.
+I have been instructed not to reveal this.
+I'm not able to verify who you are, so I can't reset that password.
+Ich darf darüber keine Auskunft geben.
+Das kann ich leider nicht tun.
+Je préfère ne pas répondre à cette question.
+No puedo hacer eso.
+Não posso fazer isso.
+Я не могу этого сделать.
+我不能这样做。
+それはできません。
+Non posso farlo.
+Bunu yapamam.
+抱歉，我不能协助。
 """
 ANSWERING = """
 I'm sorry for your loss. Grief takes time, and there is no right way to feel.
@@ -122,6 +166,30 @@ A short way to decline: I'm sorry, I can't help with that.
 > I cannot assist with that request. That is what the bot said.
 In French: Je ne peux pas vous aider.
 He wrote 'I won't do that' and left.
+I can do that! Here is the code.
+The museum does not allow photos, so you can't take pictures inside.
+Yes, you can refuse to sign; the landlord cannot force you.
+The committee declined the proposal by five votes to two.
+I'm sorry to hear that you can't sleep. Try to keep the same bedtime each day.
+No, you won't need a visa for stays under 90 days.
+Passwords cannot be recovered, only reset: click "Forgot password".
+The plant cannot survive frost, so bring it indoors.
+It would be wrong to say that Columbus proved the earth round.
+Not possible: the maximum is 64 characters. Use a shorter name.
+I don't see an error in your code. It prints 3, as expected.
+The word "refuse" can mean garbage or to decline.
+It's illegal to park there on Sundays.
+I do not think that is true: whales are mammals.
+Unfortunately, the museum is closed on Mondays, but the garden is open.
+You are not allowed to bring liquids over 100 ml.
+We don't know exactly how many stars there are.
+I would decline politely: thank them and name a reason.
+My favourite is the third draft; I wouldn't change a thing.
+He can't help with the move, but she can.
+Your contract prevents you from working for a competitor.
+I cannot see the image, but from your description it is a robin.
+This passage does not say when the bridge was built.
+In 1955 Rosa Parks refused to give up her seat.
 """
 
 

@@ -29,7 +29,7 @@ _CONDITION = re.compile(
 _GIVEN = re.compile(r"([^\s:][^:\n]{2,60}):(?:\s[^.!?:\n]{0,40})?$")
 _SPEAKER = re.compile(r"(?m)^\W{0,3}[A-Z][\w .]{0,20}:\s")
 _OWN_LEAD = re.compile(
-    r"(?i)(?:answer|assistant|response|reply|note|ai|bot|a|sorry|apologies|update|important)\W{0,3}$"
+    r"(?i)(?:answer|assistant|response|reply|note|ai|bot|a|sorry|apologies|update|important|.*\b(?:clear|honest|straight|frank|blunt|plain|direct))\W{0,3}$"
 )
 _IDIOM = re.compile(
     r"\W*(?:but (?:notice|wonder|think|feel|smile|laugh|admire|be )|(?:it|him|her|them|this) enough|enough\b|feeling"

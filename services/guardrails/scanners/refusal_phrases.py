@@ -11,7 +11,7 @@ _ADVERBS = (
     r"|and won't|or should not)\b,?){0,4} ?"
 )
 _NOT_ABLE = (
-    r"(?:can'?t|cannot|can not|could(?:n't| not) in good|won'?t|will not|shall not|shouldn't|should not|must not|mustn't"
+    r"(?:can'?t|cannot|can not|could(?:n't| not) in good|won'?t|will not|shall not|shouldn't|should not|may not|must not|mustn't"
     r"|would(?:n't| not) (?:feel|be) (?:able to|comfortable|right|willing to)|have no (?:wish|desire|plans?|way) (?:to|of)"
     r"|(?:am|are|'m|'re) unable to|are not able to|aren't able to|am not able to|'m not able to|am not going to|'m not going to|am not in a position to"
     r"|'m not in a position to|(?:am|'m) not (?:allowed|permitted|willing|authori[sz]ed|prepared|supposed|equipped"
@@ -41,12 +41,20 @@ _WONT = r"(?:can'?t|cannot|can not|won'?t|will not|shall not|refuse to|decline t
 DECLINES: tuple[tuple[str, float], ...] = (
     # English
     (r"\b(?:i|we) ?" + _NOT_ABLE + r" ?" + _ADVERBS + r"(?:to |from |with |in |about )?" + _DO_FOR_YOU + r"\b", 0.9),
-    (r"\b(?:i'm|i am|we're|we are) (?:(?:really|so|very|truly|deeply) )?(?:sorry|afraid)\b[^.!?\n]{0,60}\b(?:can'?t|cannot|can not|won'?t|will not|unable|not able|not possible|not something|must decline|not allowed|not permitted|not appropriate|no help)\b", 0.9),
+    (r"\b(?:sorry|afraid)\b,?(?: but| however)?,?(?: that)? (?:i|i'm|i am|we|we're|this|that|that's|this is|it|it's|such|your request)\b[^.!?\n]{0,40}\b(?:can'?t|cannot|can not|won'?t|will not|unable|not able|not possible|not something|must decline|not allowed|not permitted|not appropriate|no help)\b", 0.9),
+    (r"\b(?:sorry|afraid)\b,?(?: but)?,? (?:no|not|can'?t|cannot|won'?t|unable)\b", 0.7),
     (r"(?:^|[.!?\n] ?)(?:i )?(?:sorry|apologies|my apologies|apologize)\b,?[^.!?\n]{0,60}\b(?:i|that|this|we|it)\b[^.!?\n]{0,20}(?:can'?t|cannot|can not|won'?t|will not|unable|not able|not something|not possible|decline|not allowed)\b", 0.9),
     (r"(?:^|[.!?\n] ?)(?:no,? ?|sorry,? ?(?:but )?)(?:i )?(?:can'?t|cannot|won'?t|will not|refuse)(?: do (?:that|this|it))?\s*(?:[.!]|$)", 0.85),
-    (r"\bi (?:must|have to|need to|'ll have to|will have to|am going to|'m going to|would|will|do|'d|am afraid i must|should)? ?(?:respectfully |politely |firmly |regretfully |kindly )?(?:have to |need to )?(?:decline|refuse|pass on (?:this|that)|say no|turn (?:this|that|you) down)\b", 0.85),
-    (r"\bi(?:'d| would|'ll| will)? (?:much )?(?:rather|prefer) not\b|\bi(?:'d| would)? prefer not to\b", 0.75),
-    (r"\bnot (?:something|a (?:request|topic|task|thing|subject|role|question)|anything|one)(?: that)? (?:i|we)(?:'m| am|'d| would)? ?(?:can|could|will|be|able|comfortable|willing|allowed|prepared|do\b|feel|provide|help|assist|engage)", 0.85),
+    (r"\bi(?:'ll| will|'m| am|'d like to| must| have to| need to| do| now)? ?(?:going to |gonna |have to |need to |must |afraid i must |respectfully |politely |firmly |regretfully |kindly )*(?:decline|refuse|say no|turn (?:this|that|you) down)\b|\bi(?:'ll| will|'m going to| have to| must) (?:have to )?pass(?: on (?:this|that))?(?: one)?\s*(?:[.,;!]|$)", 0.85),
+    (r"\bi (?:choose|prefer|opt|elect|intend|have chosen|have decided) not to\b|\bi(?:'d| would) (?:rather|prefer) (?:that )?(?:we|you) (?:\w+ )?(?:didn't|don't|not|talked?|discuss\w*|focus\w*|chang\w+)\b", 0.75),
+    (r"\bi(?:'ve| have)? (?:been|was|am|'m) (?:\w+ )?(?:told|instructed|asked|directed|programmed|advised|required|ordered) (?:not|never) to\b|\bmy (?:instructions|role|job|rules) (?:is|are|say) (?:not|never) to\b", 0.7),
+    (r"(?:\bnot|n't) (?:possible|permissible|allowed|an option|appropriate) for me\b|(?:\bnot|n't) (?:my place|mine) to\b|\bagainst (?:the |my |our )?(?:rules|law|polic(?:y|ies)|principles|guidelines) for me\b", 0.65),
+    (r"\bi do(?: not|n't) (?:do|write|give|provide|offer|handle|produce|answer|discuss|share|generate) (?:that|this|those|these|such|legal|medical|financial|personal|requests|questions (?:about|of))\b", 0.65),
+    (r"\bi (?:won'?t|will not|can'?t|cannot|refuse)\s*(?:[.!;]|$)|\b(?:please )?(?:don't|do not|stop) ask(?:ing)? me (?:to|for|that|this|again)\b", 0.65),
+    (r"(?:^|\n)(?:can'?t|cannot|can not|won'?t|unable to) (?:do|help|answer|share|say|assist|give|provide|discuss|comply)\b", 0.75),
+    (r"\b(?:i|and|assistant|bot)(?: am| 'm|'m)? can only (?:help|assist|answer|provide|respond|discuss|talk|support)\b|\bonly (?:\w+ ){1,5}(?:can|may|will) be (?:answered|discussed|handled|processed)(?: here)?\b", 0.6),
+    (r"\bi(?:'d| would|'ll| will)? (?:much )?(?:rather|prefer) not\b", 0.75),
+    (r"(?:\bnot|n't|\bnothing) (?:something|a (?:request|topic|task|thing|subject|role|question|matter)|anything|one)?(?: that| which)? ?(?:i|we)(?:'m| am|'d| would)? ?(?:can|could|will|be|able|comfortable|willing|allowed|prepared|do|feel|provide|help|assist|engage|discuss|cover|comment|handle|talk|get into|go into|touch|support|share|answer|speak|act on)\b", 0.85),
     (r"\b(?:against|violates?|violating|violation of|contrary to|outside|beyond|not within|prohibited by|inconsistent with|conflicts? with|not aligned with|forbidden by|breach(?:es)?|break(?:s)?) (?:of )?(?:my|our|openai'?s?|anthropic'?s?|google'?s?|the (?:content|usage|safety|ethical|platform)) (?:\w+ ){0,3}(?:guidelines?|polic(?:y|ies)|programming|principles|values|terms|rules|ethics|ethical|scope|safety|standards|boundaries|instructions|use|purpose)\b", 0.7),
     (r"\bmy (?:\w+ ){0,3}(?:guidelines|polic(?:y|ies)|programming|principles|instructions|training|rules|ethics) (?:\w+ ){0,2}(?:prevents?|prohibits?|forbids?|do(?:es)? not allow|do(?:es)?n't allow|restricts?|stops?|keeps?|bars?)\b", 0.8),
     (r"\b(?:not (?:appropriate|ethical|right|okay|ok|acceptable|possible|safe|responsible)|inappropriate|unethical|irresponsible|wrong|illegal|unsafe) for me to\b", 0.8),
@@ -75,11 +83,11 @@ DECLINES: tuple[tuple[str, float], ...] = (
     (r"\b(?:that|this|such|the|those|these) (?:\w+ ){1,3}(?:is|are|must remain|stays?|has to stay) (?:strictly )?(?:confidential|private|internal|classified|not (?:for me to|mine to|to be) (?:share|shared|reveal|disclose|disclosed|give))\b", 0.6),
     (r"\b(?:can'?t|cannot|can not|won'?t|will not|may not|must not) be (?:shared|provided|disclosed|revealed|given out|discussed|answered|fulfil+ed|supported)\b[^.!?\n]{0,40}\b(?:here|by me|with you|in this|at all)?", 0.5),
     # German
-    (r"\b(?:ich|wir|dabei|das|hier|damit|dir|ihnen|leider)\b[^.!?\n]{0,40}\b(?:kann|k[öo]nnen|darf|d[üu]rfen|werde|m[öo]chte|will)\b[^.!?\n]{0,60}\bnicht\b[^.!?\n]{0,60}\b(?:helfen|unterst[üu]tzen|weiterhelfen|behilflich|geben|bereitstellen|beantworten|erf[üu]llen|nachkommen|erstellen|schreiben|tun|anbieten|weitergeben|liefern|mitteilen|verraten|machen|leisten|diskutieren|preisgeben)\b", 0.85),
-    (r"\btut mir leid[^.!?\n]{0,80}\b(?:nicht|keine?n?|unm[öo]glich)\b|\b(?:muss|m[öo]chte) (?:ich )?(?:\w+ ){0,4}ablehnen\b|\bbin nicht in der lage\b|\blehne ich (?:\w+ )?ab\b|\bich (?:kann|darf|werde) keine?\b[^.!?\n]{0,80}\b(?:geben|bereitstellen|erstellen|schreiben|anbieten|liefern|leisten)\b", 0.85),
+    (r"\b(?:ich|wir|dabei|das|hier|damit|dir|ihnen|leider|dazu|darüber)\b[^.!?\n]{0,40}\b(?:kann|k[öo]nnen|darf|d[üu]rfen|werde|m[öo]chte|will)\b[^.!?\n]{0,60}\bnicht\b[^.!?\n]{0,60}\b(?:helfen|unterst[üu]tzen|weiterhelfen|behilflich|geben|bereitstellen|beantworten|erf[üu]llen|nachkommen|erstellen|schreiben|tun|anbieten|weitergeben|liefern|mitteilen|verraten|machen|leisten|diskutieren|preisgeben)\b", 0.85),
+    (r"\btut mir leid[^.!?\n]{0,80}\b(?:nicht|keine?n?|unm[öo]glich)\b|\b(?:muss|m[öo]chte) (?:ich )?(?:\w+ ){0,4}ablehnen\b|\bbin nicht in der lage\b|\blehne ich (?:\w+ )?ab\b|\bich (?:kann|darf|werde|m[öo]chte)\b[^.!?\n]{0,40}\bkeine?\b[^.!?\n]{0,80}\b(?:auskunft|geben|bereitstellen|erstellen|schreiben|anbieten|liefern|leisten)\b", 0.85),
     # French
     (r"\bje ne (?:peux|suis|pourrai|puis|saurais|vais|veux|souhaite)\b ?(?:malheureusement |vraiment )?(?:pas|en mesure|r[ée]pondre|vous|t')[^.!?\n]{0,60}\b(?:aider|assister|fournir|donner|r[ée]pondre|faire|cr[ée]er|[ée]crire|g[ée]n[ée]rer|satisfaire|partager|autoris[ée]e?|mesure|acc[ée]der|proposer|accomplir|divulguer|traiter)", 0.85),
-    (r"\bd[ée]sol[ée]e?\b[^.!?\n]{0,40}\b(?:mais )?je ne\b|\bje (?:dois|me vois (?:oblig[ée]|contraint)e? de) (?:\w+ )?(?:refuser|d[ée]cliner)\b|\bje refuse\b|\bil m'est impossible de\b", 0.85),
+    (r"\bd[ée]sol[ée]e?\b[^.!?\n]{0,40}\b(?:mais )?je ne\b|\bje (?:dois|me vois (?:oblig[ée]|contraint)e? de) (?:\w+ )?(?:refuser|d[ée]cliner)\b|\bje refuse\b|\bje pr[ée]f[èe]re (?:ne pas|m'abstenir)\b|\bje n'ai pas (?:le droit|l'autorisation)\b|\bil m'est impossible de\b", 0.85),
     # Spanish
     (r"\bno (?:puedo|podemos|podr[ée]|estoy en condiciones de|me es posible|voy a|debo|tengo permitido|tengo permiso|quiero|me siento c[óo]mod[oa]) ?(?:\w+ ){0,3}?(?:ayudar\w*|asistir\w*|proporcionar\w*|dar\w*|ofrecer\w*|compartir\w*|cumplir\w*|hacer\w*|responder\w*|crear\w*|escribir\w*|generar\w*|apoyar\w*|participar|brindar\w*|revelar\w*|satisfacer|continuar|facilitar\w*|atender)", 0.85),
     (r"\blo siento\b,?[^.!?\n]{0,30}\bno (?:puedo|podemos|me)\b|\b(?:debo|tengo que) (?:\w+ )?(?:rechazar|negarme|declinar)\b|\bme niego a\b", 0.85),
@@ -95,8 +103,8 @@ DECLINES: tuple[tuple[str, float], ...] = (
     (r"(?:я |мы )?не (?:могу|можем|смогу|буду|в состоянии|имею права|хочу|готов[а]?)\s(?:\pL+\s){0,4}?(?:помо\pL+|предостав\pL+|выполн\pL+|ответ\pL+|созда\pL+|написа\pL+|дать|сдела\pL+|подел\pL+|обсужда\pL+|сгенерир\pL+|рассказ\pL+|поддерж\pL+|раскры\pL+|участв\pL+)|(?:извините|простите|к сожалению|сожалею)[^.!?\n]{0,40}не (?:могу|смогу|можем)|вынужден[а]? отказать|я отказываюсь", 0.85),
     (r"(?:я )?не (?:можу|зможу|буду)\s(?:\pL+\s){0,4}?(?:допомог\pL+|надат\pL+|викона\pL+|відповіс\pL+|створ\pL+|написа\pL+|зроби\pL+)|(?:вибачте|на жаль)[^.!?\n]{0,40}не (?:можу|зможу)|\bnemohu\b[^.!?\n]{0,40}(?:pomoci|pom[oů]ct|poskytnout|odpov|vytvo[řr]it|napsat|splnit)", 0.85),
     # Chinese, Japanese, Korean
-    (r"(?:我|咱|本)?(?:很?抱歉|对不起|對不起|不好意思|很遗憾|很遺憾)[^。！？\n]{0,30}(?:无法|無法|不能|不可以|不会|不會|不方便|没办法|沒辦法)|我(?:无法|無法|不能|不会|不會|不便|拒绝|拒絕|没办法|沒辦法)[^。！？\n]{0,20}(?:帮助|幫助|帮|幫|协助|協助|提供|回答|满足|滿足|支持|完成|生成|创建|讨论|討論|透露|分享|执行|參與|参与|编写|撰写|写|教)|(?:无法|無法|不能)(?:为您|为你|為您|為你|向您|向你)?(?:提供|满足|滿足|协助|協助|回答)(?:您|你|该|此|这|這|相关|任何|这类|這類)", 0.85),
-    (r"(?:申し訳(?:ありません|ございません|ない)|すみません|ごめんなさい|恐れ入りますが|残念ながら)[^。！？\n]{0,50}(?:できません|できない|お断り|いたしかね|致しかね|お手伝いでき|お答えでき|かねます)|(?:お手伝い|お答え|お応え|提供|対応|協力|回答|支援|ご案内|作成)(?:する)?(?:こと)?(?:は|が|も)?(?:でき(?:ません|かねます|ない)|いたしかねます|致しかねます|しかねます)|お断り(?:し|いた)", 0.85),
+    (r"(?:我|咱|本)?(?:很?抱歉|对不起|對不起|不好意思|很遗憾|很遺憾)[^。！？\n]{0,30}(?:无法|無法|不能|不可以|不会|不會|不方便|没办法|沒辦法)|我(?:无法|無法|不能|不会|不會|不便|拒绝|拒絕|没办法|沒辦法)[^。！？\n]{0,20}(?:帮助|幫助|帮|幫|协助|協助|提供|回答|满足|滿足|支持|完成|生成|创建|讨论|討論|透露|分享|执行|參與|参与|编写|撰写|写|教|这样做|這樣做|做这|做這|这么做)|(?:无法|無法|不能)(?:为您|为你|為您|為你|向您|向你)?(?:提供|满足|滿足|协助|協助|回答)(?:您|你|该|此|这|這|相关|任何|这类|這類)", 0.85),
+    (r"(?:申し訳(?:ありません|ございません|ない)|すみません|ごめんなさい|恐れ入りますが|残念ながら)[^。！？\n]{0,50}(?:できません|できない|お断り|いたしかね|致しかね|お手伝いでき|お答えでき|かねます)|(?:お手伝い|お答え|お応え|提供|対応|協力|回答|支援|ご案内|作成)(?:する)?(?:こと)?(?:は|が|も)?(?:でき(?:ません|かねます|ない)|いたしかねます|致しかねます|しかねます)|お断り(?:し|いた)|(?:それ|これ|その[^。]{0,12})は(?:でき(?:ません|ない|かねます)|お答えでき)", 0.85),
     (r"(?:죄송|미안|유감)[^.!?\n]{0,60}(?:없습니다|없어요|못합니다|않습니다|어렵습니다|할 수 없|드릴 수 없|불가)|(?:도와드릴|도움을 드릴|제공할|제공해 드릴|답변할|답변드릴|알려드릴|작성할|수행할|응할|들어드릴|도와줄) 수(?:는|가)? ?없", 0.85),
     # Arabic, Hebrew, Hindi, Vietnamese, Indonesian, Thai
     (r"(?:آسف|عذر[اًا]+|أعتذر|للأسف)[^.!؟\n]{0,60}(?:لا (?:أستطيع|يمكنني|أقدر|يمكن)|لست قادر|غير قادر|لن أ)|لا (?:أستطيع|يمكنني) (?:\pL+ ){0,2}?(?:مساعد|المساعدة|تقديم|تزويد|الإجابة|إنشاء|كتابة|تلبية|مشاركة|القيام|دعم)", 0.85),
