@@ -150,6 +150,19 @@ def test_no_phone_number_is_seen_in_a_house_number() -> None:
     assert "PHONE_NUMBER" not in dict(found("We live at 9543 1819 St. John Street"))
 
 
+def test_a_public_page_is_no_find_and_someones_site_is_one() -> None:
+    for text in (
+        "see https://www.python.org/ or https://en.wikipedia.org/wiki/Privacy",
+        "GET http://localhost:8080/ and www.example.com",
+    ):
+        assert found(text) == []
+    assert found("see https://kestrel-and-daughters.pl/ for more") == [("URL", "https://kestrel-and-daughters.pl/")]
+    assert found("see https://kestrel-and-daughters.pl/opening-hours for more") == []
+    assert found("look at https://www.linkedin.com/in/jane-doe-1") == [
+        ("URL", "https://www.linkedin.com/in/jane-doe-1")
+    ]
+
+
 def test_check_digits() -> None:
     assert luhn("79927398713")
     assert not luhn("79927398710")

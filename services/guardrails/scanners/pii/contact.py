@@ -11,6 +11,8 @@ from services.guardrails.scanners.pii.anchors import Anchor, before, context_wor
 
 URL_SCORE = 0.35
 """Below the default threshold: most addresses in prompts are public pages, and masking them breaks the question."""
+SITE_SCORE = 0.4
+"""The front page of a site that not everyone knows: whose it is may say who someone is."""
 PERSONAL_URL_SCORE = 0.6
 
 # A page that says itself, or whose text says, that it is someone's own.
@@ -28,6 +30,23 @@ _PROFILE = re.compile(
 _VERSION = re.compile(
     r"(?i)(?<![^\W\d_])(?:versions?|releases?|firmware|build|section|upgrade[sd]?)(?![^\W\d_])[^!?\n]*$|(?:\bv\.?"
     r"|§)\s*$"
+)
+_KNOWN_SITES = frozenset(
+    "google youtube facebook wikipedia wikimedia github githubusercontent gitlab bitbucket stackoverflow "
+    "stackexchange python pypi npmjs nodejs "
+    "microsoft azure live office bing apple icloud amazon amazonaws aws openai anthropic huggingface reddit twitter "
+    "x linkedin instagram "
+    "whatsapp telegram tiktok pinterest tumblr medium wordpress blogger nytimes washingtonpost theguardian bbc cnn "
+    "reuters bloomberg forbes "
+    "yahoo duckduckgo mozilla apache docker kubernetes debian ubuntu redhat oracle mysql postgresql redis mongodb "
+    "elastic cloudflare netflix "
+    "spotify paypal ebay etsy airbnb booking uber imdb archive arxiv doi w3 ietf whatwg iana icann json schema "
+    "rust-lang golang go java kotlinlang "
+    "swift php ruby-lang rubyonrails djangoproject readthedocs kaggle coursera edx khanacademy mit harvard stanford "
+    "nasa nih who un europa nature "
+    "sciencemag springer ieee acm slack zoom dropbox notion trello atlassian salesforce adobe figma stripe shopify "
+    "example test localhost invalid "
+    "nist cdc irs usa gov weather craigslist quora".split()
 )
 # Country domains that are commoner as the ending of a file or of a name in code.
 _FILE_ENDINGS = frozenset(
@@ -74,7 +93,17 @@ class NetworkAddresses:
     def _url(self, text: str, start: int, end: int) -> Iterator[Span]:
         while end > start and text[end - 1] in ".,;:!?":
             end -= 1
-        yield Span("URL", start, end, _url_score(text, start, end))
+        score = _url_score(text, start, end)
+        if score == URL_SCORE and self._is_own_site(text[start:end]):
+            score = SITE_SCORE
+        yield Span("URL", start, end, score)
+
+    def _is_own_site(self, url: str) -> bool:
+        """Whether it is the front page of a site that not everyone knows."""
+        host, _, path = url.partition("://")[2].partition("/") if "://" in url else url.partition("/")
+        parts = self._suffixes(host.lower())
+        known = parts.domain in _KNOWN_SITES or any(char in host for char in "@:") or not parts.suffix
+        return not path and not known and not host.startswith(("api.", "docs."))
 
     def _domain(self, text: str, start: int, end: int) -> Iterator[Span]:
         """A domain without a scheme: where its suffix is public, and no file or part of code is written so."""
