@@ -303,10 +303,14 @@ class Trees:
 
     def margins(self, rows: F32) -> F32:
         """Sum of the leaves that each row falls into, plus the bias, shape (rows,)."""
-        trees = np.arange(len(self.feature))[None, :]
-        node = np.zeros((len(rows), len(self.feature)), dtype=np.int64)
-        lines = np.arange(len(rows))[:, None]
+        count, width = self.feature.shape
+        begin = (np.arange(count, dtype=np.int32) * width)[None, :]
+        lines = (np.arange(len(rows), dtype=np.int32) * rows.shape[1])[:, None]
+        values = np.ascontiguousarray(rows).ravel()
+        feature, threshold = self.feature.ravel(), self.threshold.ravel()
+        left, right = self.left.ravel(), self.right.ravel()
+        node = np.repeat(begin, len(rows), axis=0)
         for _ in range(self.depth):
-            goes_left = rows[lines, self.feature[trees, node]] <= self.threshold[trees, node]
-            node = np.where(goes_left, self.left[trees, node], self.right[trees, node]).astype(np.int64)
-        return np.asarray(self.value[trees, node].sum(axis=1) + self.bias, dtype=np.float32)
+            goes_left = values.take(lines + feature.take(node)) <= threshold.take(node)
+            node = begin + np.where(goes_left, left.take(node), right.take(node))
+        return np.asarray(self.value.ravel().take(node).sum(axis=1) + self.bias, dtype=np.float32)
