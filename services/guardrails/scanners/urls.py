@@ -61,7 +61,7 @@ class UrlScanner:
     default_threshold = 0.5
 
     def __init__(self) -> None:
-        split_host("")  # reads the suffix list now, not within the first event's time
+        split_host("example.com")  # reads the suffix list now, not within the first event's time
 
     def scan(self, text: str, rule: Rule, reference: Reference) -> list[Span]:
         if ":" not in text and "." not in text and "//" not in text:
