@@ -11,6 +11,7 @@ _OPEN_TAG = re.compile(r"(?i)<(?:img|a|iframe|script|link|source|video|audio|obj
 _LINK_TEXT = 300
 """Longest text of a link that the scanners read."""
 _DEFINITION = re.compile(r"(?m)^\s{0,3}(\[[^\]\n]{1,100}\]):")
+_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.S)
 _KEY_BEGINS, _KEY_ENDS = "-----BEGIN", "-----END"
 _FENCE = "```"
 
@@ -80,11 +81,16 @@ def left_open(before: str) -> str:
     """Return what must stand in front of a text for it to be read as it is behind ``before``: the first line of the
     fenced block that it lies in, or the mark of the code that it goes on with.
     """
-    fence = before.rfind(_FENCE)
-    if before.count(_FENCE) % 2:
-        return before[fence:].partition("\n")[0][:40] + "\n"
-    line = before[max(before.rfind("\n") + 1, fence + len(_FENCE) if fence >= 0 else 0) :]
-    return "`" if line.count("`") % 2 else ""
+    rest = before
+    for match in _CODE.finditer(before):
+        code, rest = match.group(), before[match.end() :]
+        if code.startswith(_FENCE) and not (len(code) >= 2 * len(_FENCE) and code.endswith(_FENCE)):
+            line = before[before.rfind("\n", 0, match.start()) + 1 : match.start()]
+            # Some scanners read a block only where a line begins with it.
+            return ("" if not line.strip() else "- ") + code.partition("\n")[0][:40] + "\n"
+    mark = rest.rfind("`")
+    # The space keeps it apart from a mark that follows.
+    return "` " if mark >= 0 and "\n" not in rest[mark:] else ""
 
 
 def image_uses(text: str) -> str:
