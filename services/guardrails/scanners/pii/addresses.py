@@ -94,7 +94,7 @@ _TRIGGER = (
     r"|you|us|him|her|them|up)?\s?(?:at|on)|see you at"
     r"|deliver(?:ed|y)?(?: it| this| them)? to|sen[dt](?: \pL+){1,4} to|ship(?:ped)?(?: it| this| them)? to"
     r"|arrived? at|mail(?:ed)? to|moved to|moving to"
-    r"|(?:office|home|house|place|shop|store|flat|apartment|warehouse) (?:at|on)|drop (?:\pL+ )?off at"
+    r"|(?:office|home|house|place|shop|store|flat|apartment|warehouse) at|drop (?:\pL+ )?off at"
     r"|pick (?:\pL+ )?up (?:at|from)|come to|stop at|residence at|(?:it's|it is) (?:in|at|on)|this be sent to\? user:"
     r"|corner of|visit us at|based at|headquartered at"
     r"|(?:street|station|bus|entrance) is (?:on|in|at)|enter on|refers to)\s*[:\"'“]?\s*"
@@ -111,6 +111,12 @@ _CITY = r"[^\W\d_a-z][\w'’.-]*(?:[ -][^\W\d_a-z][\w'’.-]*){0,2}"
 _POST_CODE = (
     r"(?:[A-Z]{1,2}\d[A-Z\d]? ?\d[A-Z]{2}|[A-Z]\d[A-Z] ?\d[A-Z]\d|(?:[A-Z]{1,2}[- ])?\d{4,5}(?:-\d{3,4})?"
     r"|\d{4} [A-Z]{2}|\d{2}-\d{3}|\d{3} \d{2})\b"
+)
+_NO_PLACE = re.compile(
+    r"(?i)(?:jan|feb|mar|apr|may|june?|july?|aug|sept?|oct|nov|dec)[a-z]*\.? \d|(?:on |the )?(?:mon|tues|wednes|thurs"
+    r"|fri|satur|sun)day|"
+    r"(?:during|since|until|before|after|in|by|around|page|chapter|version|step|level|part|number|day|week|question"
+    r"|figure|table)\b"
 )
 _TAIL = re.compile(
     rf"/\d{{1,4}}\b|(?:,\s*|\s*\n\s*|\s+)(?:(?i:{_UNIT})\s?#?\s?\w{{1,6}}|\d{{1,2}}[ºª°](?: ?[A-Z]\b)?"
@@ -203,6 +209,8 @@ def _named(text: str, start: int, end: int) -> Iterator[Span]:
     words = re.findall(r"[^\W\d_][\w'’.-]*", value)
     capitals = sum(word[0].isupper() for word in words)
     lowered = window.islower() and text[max(0, start - 200) : start].islower()
+    if _NO_PLACE.match(value) or (len(words) == 1 and words[0].isupper() and not lowered):
+        return  # "on Feb 14", "During 2021", "to R2D2"
     following = text[end + match.end(1) : end + match.end(1) + 2]
     if following[:1] in ("%", "°") or (following[:1] in (",", ".") and following[1:].isdigit()):
         return

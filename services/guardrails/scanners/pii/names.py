@@ -9,6 +9,7 @@ from services.guardrails.findings import Span
 from services.guardrails.scanners.pii import cues
 from services.guardrails.scanners.pii.candidates import MAX_WORDS, Candidate, candidates
 from services.guardrails.scanners.pii.evidence import Evidence, gather, in_firm_line, is_line
+from services.guardrails.scanners.pii.lexicon import Lexicon
 from services.guardrails.scanners.pii.ner import Entity
 from services.guardrails.scanners.pii.words import Word
 
@@ -40,6 +41,7 @@ Person = tuple[Candidate, float]
 def find_names(
     text: str,
     words: Sequence[Word],
+    lexicon: Lexicon,
     entities: Sequence[Entity] | None,
     found: Iterable[Span],
     checkpoint: Callable[[], None],
@@ -49,7 +51,7 @@ def find_names(
     not stand in an address. `before` are the words of persons found in front of `text`. Raises whatever `checkpoint`
     raises.
     """
-    judge = _Judge(text, words, entities, found)
+    judge = _Judge(text, words, lexicon.places, entities, found)
     runs = list(candidates(text, words))
     persons: list[Person] = []
     for seen, candidate in enumerate(runs, start=1):
@@ -69,8 +71,14 @@ class _Judge:
     """How sure it is that a candidate is a person."""
 
     def __init__(
-        self, text: str, words: Sequence[Word], entities: Sequence[Entity] | None, found: Iterable[Span]
+        self,
+        text: str,
+        words: Sequence[Word],
+        places: frozenset[str],
+        entities: Sequence[Entity] | None,
+        found: Iterable[Span],
     ) -> None:
+        self._places = places
         self._text = text
         self._words = words
         self._entities = entities
@@ -89,10 +97,13 @@ class _Judge:
         if not content or not self._possible(candidate):
             return 0.0
         evidence = gather(self._text, self._words, candidate)
-        if evidence.elsewhere:
+        shouted = (
+            len(content) == 1 and len(content[0].text) > 1 and content[0].text.isupper() and not content[0].caseless
+        )
+        if evidence.elsewhere or (shouted and not candidate.title):
             return 0.0
         common = all(word.common for word in content)
-        named = content[0].given or not _is_place(content)
+        named = content[0].given or not _is_place(content, self._places)
         if evidence.strong and named and (candidate.title or not common or content[0].given):
             return STRONG
         known = any(word.given or word.family for word in content)
@@ -111,14 +122,12 @@ class _Judge:
         label = self._label(candidate)
         known = any(word.given or word.family for word in content)
         common = all(word.common for word in content)
-        place = _is_place(content)
+        place = _is_place(content, self._places)
         if label == "PERSON":
             if common:
                 return LIKELY if known and not content[0].opening else 0.0
             if place and not content[0].given and not evidence.medium:
                 return 0.0
-            if len(content) == 1 and not known and content[0].text.isupper() and not content[0].caseless:
-                return 0.0  # an abbreviation
             return MODEL if known or evidence.medium or len(content) > 1 else LIKELY
         if common or (label in ("GPE", "LOC", "NORP") and place):
             return 0.0
@@ -172,7 +181,7 @@ class _Judge:
 
     def _joinable(self, candidate: Candidate) -> bool:
         words = self._words[candidate.first : candidate.last]
-        if len(words) > 3 or _is_place(words) or not self._possible(candidate):
+        if len(words) > 3 or _is_place(words, self._places) or not self._possible(candidate):
             return False
         named = any(word.given or word.family or word.unknown for word in words)
         return named and (self._label(candidate) not in ("NORP", "") or words[0].given)
@@ -192,7 +201,9 @@ class _Judge:
             yield Span(kind, start, end, MODEL_ORGANISATION if kind == "ORGANIZATION" else LIKELY)
 
 
-def _is_place(content: Sequence[Word]) -> bool:
+def _is_place(content: Sequence[Word], places: frozenset[str]) -> bool:
+    if len(content) > 1 and " ".join(word.folded for word in content) in places:
+        return True
     return all(word.place or word.folded in cues.NOT_NAMES for word in content)
 
 

@@ -29,7 +29,8 @@ _CARD_WORDS = context_words(
     "cvc", "pan", "karte", "carte", "tarjeta", "kreditkarte",
 )  # fmt: skip
 _NOT_CARD = re.compile(
-    r"(?i)(?<![^\W\d_])(?:imei|ean|isbn|gtin|upc|barcode|tracking|shipment|parcel|serial|iccid|order|invoice|timestamp|epoch|ticket"
+    r"(?i)(?<![^\W\d_])(?:imei|ean|isbn|gtin|upc|barcode|tracking|shipment|parcel|serial|iccid|order|invoice"
+    r"|timestamp|epoch|ticket"
     r"|transaction|case|sku|part|checksum|article|item|product|reference|batch)(?:\W|number|num|nr|no|id|code|is|was)*$"
 )
 """Names another kind of number, right before one that is not called a card."""

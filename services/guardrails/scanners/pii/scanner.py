@@ -68,7 +68,7 @@ class PiiScanner:
             named = may_name(words)
             entities = self._entities.find(rule.ner, recased(text, words), reference.checkpoint) if named else []
         before = [word for person in reference.persons for word in split_words(person, self._lexicon)]
-        found.extend(find_names(text, words, entities, found, reference.checkpoint, before))
+        found.extend(find_names(text, words, self._lexicon, entities, found, reference.checkpoint, before))
         kinds = rule.kinds
         return surest(span for span in found if kinds is None or span.kind in kinds)
 
