@@ -65,6 +65,28 @@ def fit(
     )
 
 
+def averaged(models: Sequence[ConvolutionModel]) -> ConvolutionModel:
+    """One network whose log odds are the mean of those of networks over one table."""
+    filters = tuple(np.concatenate([m.filters[i] for m in models], axis=1) for i in range(len(WIDTHS)))
+    offsets = tuple(np.concatenate([m.offsets[i] for m in models]) for i in range(len(WIDTHS)))
+    sizes, dimension = [len(m.offsets[0]) for m in models], models[0].table.shape[1]
+    pooled = sum(sizes) * len(WIDTHS)
+    hidden = np.zeros((pooled + dimension, sum(len(m.output) for m in models)), dtype=np.float32)
+    column = before = 0
+    for model, size in zip(models, sizes, strict=True):
+        columns = slice(column, column + len(model.output))
+        for i in range(len(WIDTHS)):
+            start = i * sum(sizes) + before
+            hidden[start : start + size, columns] = model.hidden[i * size : (i + 1) * size]
+        hidden[pooled:, columns] = model.hidden[size * len(WIDTHS) :]
+        column, before = columns.stop, before + size
+    bias = np.concatenate([m.hidden_bias for m in models])
+    output = np.concatenate([m.output for m in models]) / np.float32(len(models))
+    return ConvolutionModel(
+        models[0].table, filters, offsets, hidden, bias, output, sum(m.bias for m in models) / len(models)
+    )
+
+
 def _initial(dimension: int, rng: np.random.Generator) -> Parameters:
     """He initialisation (He et al. 2015)."""
     parameters: Parameters = {}

@@ -1,18 +1,19 @@
-"""Train the two injection classifiers: `python -m services.guardrails.models.train_injection --data DATA`.
+"""Train the injection classifiers: `python -m services.guardrails.models.train_injection --data DATA`.
 
-`prompt` judges a whole prompt: a logistic regression over n-grams (`scanners.ngrams`) and a convolutional network over
-static token vectors (`scanners.convolution`); `document` judges one sentence of a document by n-grams alone.
+`prompt` and `harm` judge a whole prompt, `document` one sentence of a document, with the support of `prompt`. Each is a
+logistic regression over n-grams (`scanners.ngrams`), the first two with a convolutional network over static token
+vectors (`scanners.convolution`). `prompt` learns every attack, `harm` only harmful asks in whatever framing: these use
+none of the words that give other attacks away, and its threshold need not keep clear of prompts that use them.
 
-Cross-validation: five folds; a benign source stands wholly in one fold, so that a false positive is measured on prompts
-of a kind the model has not seen; attacks are split by near-duplicate cluster. How n-grams, network and rules are mixed
-is a logistic regression over the held-out log odds. Then the whole scanner (windows, hidden readings, rules) scores
-every held-out row, and the threshold is the score that a share of `--false-positives` of the held-out ordinary prompts
-reach; for documents, of the benign documents, each by its highest sentence. 0.5 is the operating point.
+Cross-validation: a benign source stands wholly in one fold, so that a false positive is measured on prompts of a kind
+the model has not seen; attacks are split by near-duplicate cluster. The whole scanner (windows, hidden readings, rules)
+scores every held-out row with each head, and a head's threshold is the score that a share of the held-out ordinary
+prompts reach (`--false-positives`); for documents, of the benign documents, each by its highest sentence. 0.5 is the
+operating point.
 """
 
 import argparse
 import json
-import math
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -24,26 +25,30 @@ import scipy.sparse as sp
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from services.guardrails.findings import Reference, Rule
+from services.guardrails.findings import Rule
 from services.guardrails.models import train_convolution
 from services.guardrails.models.injection_corpus import Row, bipia_documents, document_rows, prompt_rows
 from services.guardrails.scanners.convolution import ConvolutionModel
 from services.guardrails.scanners.injection import (
+    MODELS,
+    Head,
     InjectionClassifier,
     InjectionScanner,
-    Mix,
     embedding_table,
     shared_lexicon,
-)  # fmt: skip
-from services.guardrails.scanners.injection_rules import strongest_rule
+)
 from services.guardrails.scanners.ngrams import LinearNgramModel, char_slots, word_slots
 from services.guardrails.scanners.normalise import canonical
-from services.guardrails.scanners.segments import unwrapped
 from services.guardrails.scanners.static_embedding import shared_static_embedding, words
 
 VERSION = "2026.11.2"
-FOLDS = 5
-EPOCHS = 6
+FOLDS = 3
+EPOCHS, EPOCHS_OF_FOLDS = 6, 4
+SEEDS = (7, 8)
+"""A shipped network is the mean of networks trained from these seeds; a fold's is one network."""
+NGRAM_WEIGHT, NETWORK_WEIGHT = 0.7, 0.25
+"""Chosen on a development test that no training has seen; the networks' log odds are larger."""
+HARM = "attacks_semantic"
 ORDINARY = frozenset({
     "clinc_train", "gpt_codegen", "gpt_roleplay", "awesome", "seed_tasks", "mt_bench", "deepset_train", "xquad_questions",
     "dialogue", "benign_prompts", "own_languages",
@@ -57,8 +62,6 @@ FAMILIES = {
     "semantic": ("attacks_semantic",),
 }
 """Sources of attacks by family."""
-WINDOW_PENALTY, HIDDEN_BONUS = 1.0, 0.7
-"""Log odds that a window of a longer text loses (it has many chances), and that what was encoded gains (who hides it?)."""
 Array = npt.NDArray[Any]
 _RULE = Rule("flag", 0.5, fail_closed=False)
 
@@ -129,34 +132,18 @@ class Trainer:
             metadata,
         )
 
-    def network(self, train: Array) -> ConvolutionModel | None:
+    def head(self, train: Array, name: str, seeds: tuple[int, ...], epochs: int) -> Head:
+        """A head without threshold, fitted on the rows of the mask `train`."""
+        ngrams = self.ngrams(train, name)
         if self.pieces is None:
-            return None
+            return Head(ngrams, None, 1.0, 0.0, 0.0)
         chosen = np.flatnonzero(train)
-        return train_convolution.fit(
-            self.table, [self.pieces[i] for i in chosen], self.labels[chosen], self.weights[chosen], EPOCHS, self.seed
-        )
-
-    def classifier(self, train: Array, name: str) -> InjectionClassifier:
-        """Unmixed: n-grams and network with a weight of 1 each, for `parts`."""
-        network = self.network(train)
-        mix = Mix(1.0, float(network is not None), 1.0, WINDOW_PENALTY, HIDDEN_BONUS, 0.0)
-        return InjectionClassifier(self.ngrams(train, name), network, self.embedding, mix)
-
-    def parts(self, classifier: InjectionClassifier, held: Array) -> Array:
-        """Log odds of n-grams, network and surest rule of every row of the mask `held`, shape (rows, 3)."""
-        only = InjectionClassifier(
-            classifier.ngram_model, None, self.embedding, replace(classifier.mix, ngrams=1.0, convolution=0.0)
-        )
-        values = []
-        for i in np.flatnonzero(held):
-            text = self.folded[i]
-            first = max(-30.0, only.learned(text))
-            second = 0.0
-            if classifier.network is not None and self.pieces is not None:
-                second = classifier.network.margin(self.pieces[i])
-            values.append((first, second, only.ruled(strongest_rule(unwrapped(text))[1])))
-        return np.array(values)
+        texts = [self.pieces[i] for i in chosen]
+        networks: list[ConvolutionModel] = [
+            train_convolution.fit(self.table, texts, self.labels[chosen], self.weights[chosen], epochs, seed)
+            for seed in seeds
+        ]
+        return Head(ngrams, train_convolution.averaged(networks), NGRAM_WEIGHT, NETWORK_WEIGHT, 0.0)
 
 
 def assign_folds(rows: list[Row], seed: int) -> Array:
@@ -175,21 +162,11 @@ def assign_folds(rows: list[Row], seed: int) -> Array:
     return np.array([of_cluster[row.cluster] if row.label else of_source[row.source] for row in rows])
 
 
-def fitted_mix(parts: Array, labels: Array, weights: Array, network: bool) -> Mix:
-    """Weights of the parts by logistic regression over held-out log odds; none may count against an attack."""
-    used = [0, 1, 2] if network else [0, 2]
-    model = LogisticRegression(C=1.0).fit(parts[:, used], labels, sample_weight=weights)
-    found = dict(zip(used, np.maximum(model.coef_[0], 0.0).round(4).tolist(), strict=True))
-    return Mix(
-        found[0], found.get(1, 0.0), found[2], WINDOW_PENALTY, HIDDEN_BONUS, round(-float(model.intercept_[0]), 4)
-    )
-
-
-def scanned(classifier: InjectionClassifier, texts: list[str], by_sentence: bool) -> Array:
-    """Log odds that the whole scanner gives to every text."""
-    scanner = InjectionScanner(classifier, shared_lexicon(), by_sentence)
-    scores = [max((span.score for span in scanner.scan(text, _RULE, Reference())), default=0.0) for text in texts]
-    return np.array([math.log(score / (1 - score)) if score > 0 else -30.0 for score in scores])
+def scanned(heads: tuple[Head, ...], texts: list[str], support: Head | None = None) -> Array:
+    """Log odds that the whole scanner with these heads gives to every text; with a support, sentence by sentence."""
+    classifier = InjectionClassifier(heads, ("",) * len(heads), shared_static_embedding(), support)
+    scanner = InjectionScanner(classifier, shared_lexicon(), by_sentence=support is not None)
+    return np.array([max(-30.0, scanner.judge(text)[3]) for text in texts])
 
 
 def ordinary_scores(rows: list[Row], margins: Array, by_cluster: bool) -> Array:
@@ -228,7 +205,7 @@ def figures(rows: list[Row], margins: Array, ordinary: Array) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def document_auc(data: Path, trainer: Trainer, mix: Mix, seed: int) -> dict[str, float]:
+def document_auc(data: Path, trainer: Trainer, support: Head, seed: int) -> dict[str, float]:
     """AUC over BIPIA's documents, each scored by its highest sentence with a model that has not seen its lines."""
     clean, poisoned = bipia_documents(data)
     documents = [(text, 0, f"bipia-clean-{i}") for i, text in enumerate(clean)]
@@ -238,68 +215,60 @@ def document_auc(data: Path, trainer: Trainer, mix: Mix, seed: int) -> dict[str,
     for fold in range(FOLDS):
         chosen = np.flatnonzero(fold_of == fold)
         held = {documents[i][2] for i in chosen}
-        seen = np.array([row.cluster not in held for row in trainer.rows])
-        classifier = trainer.classifier(seen, "injection_document").mixed(mix)
-        scores[chosen] = scanned(classifier, [documents[i][0] for i in chosen], by_sentence=True)
+        head = trainer.head(np.array([row.cluster not in held for row in trainer.rows]), "injection_document", (), 0)
+        scores[chosen] = scanned((head,), [documents[i][0] for i in chosen], support)
     labels = np.array([label for _, label, _ in documents])
     return {"auc": round(float(roc_auc_score(labels, scores)), 4), "documents": len(documents)}
 
 
-def left_out(trainer: Trainer, folds: Array, mix: Mix) -> dict[str, dict[str, float]]:
-    """Recall of every attack family by models that have seen no source of it, nor the benign sources of fold 0: at 1 %
-    false positives on those that are ordinary, and the AUC against them.
-    """
-    sources = np.array([row.source for row in trainer.rows])
-    ordinary = (folds == 0) & (trainer.labels == 0) & np.isin(sources, sorted(ORDINARY))
-    found = {}
-    for family, of in FAMILIES.items():
-        mine = np.isin(sources, of) & (trainer.labels == 1)
-        seen = ~mine & ~((folds == 0) & (trainer.labels == 0))
-        classifier = trainer.classifier(seen, "injection_prompt").mixed(mix)
-        benign, attack = (
-            scanned(classifier, [trainer.rows[i].text for i in np.flatnonzero(mask)], by_sentence=False)
-            for mask in (ordinary, mine)
-        )
-        strict = float(np.quantile(benign, 0.99))
-        labels = np.repeat([0, 1], [len(benign), len(attack)])
-        found[family] = {
-            "recall_at_1_percent_false_positives": round(float((attack > strict).mean()), 4),
-            "auc": round(float(roc_auc_score(labels, np.concatenate([benign, attack]))), 4),
-        }
-    return found
-
-
-def train(name: str, rows: list[Row], args: argparse.Namespace) -> dict[str, Any]:
-    """Cross-validate, set the threshold, fit on everything, write the files; returns the figures."""
-    by_sentence = name == "document"
-    trainer = Trainer(rows, args.bits, args.c, args.seed, convolution=not by_sentence)
+def train_prompts(rows: list[Row], args: argparse.Namespace) -> dict[str, Any]:
+    """Both heads of a prompt: cross-validate, set the thresholds, fit on everything, write; returns the figures."""
+    labels = np.array([row.label for row in rows])
+    harm = np.array([row.source == HARM for row in rows])
+    uses = {"injection_prompt": np.ones(len(rows), dtype=bool), "injection_harm": harm | (labels == 0)}
     folds = assign_folds(rows, args.seed)
-    models = [trainer.classifier(folds != fold, f"injection_{name}") for fold in range(FOLDS)]
-    parts = np.zeros((len(rows), 3))
-    for fold, model in enumerate(models):
-        parts[folds == fold] = trainer.parts(model, folds == fold)
-    mix = fitted_mix(parts, trainer.labels, trainer.weights, network=not by_sentence)
-    margins = np.zeros(len(rows))
-    for fold, model in enumerate(models):
-        held = np.flatnonzero(folds == fold)
-        margins[held] = scanned(model.mixed(mix), [rows[i].text for i in held], by_sentence)
-    allowed = args.document_false_positives if by_sentence else args.false_positives
-    threshold = float(np.quantile(ordinary_scores(rows, margins, by_sentence), 1 - allowed))
-    mix = replace(mix, threshold=round(mix.threshold + threshold, 4))
-    report = figures(rows, margins - threshold, ordinary_scores(rows, margins - threshold, by_sentence))
-    if by_sentence:
-        report["bipia_documents"] = document_auc(args.data, trainer, mix, args.seed)
-    elif args.leave_families_out:
-        report["families_left_out"] = left_out(trainer, folds, mix)
-    write(args.out / f"injection_{name}", trainer.classifier(np.ones(len(rows), dtype=bool), f"injection_{name}"), {
-        "rows": len(rows), "positive": int(trainer.labels.sum()), "c": args.c, "seed": args.seed,
-        "mix": {field: getattr(mix, field) for field in Mix.__slots__}, "cross_validation": report,
-    })  # fmt: skip
+    margins: dict[str, Array] = {}
+    for name, used in uses.items():
+        chosen = np.flatnonzero(used)
+        trainer = Trainer([rows[i] for i in chosen], args.bits, args.c, args.seed, convolution=True)
+        final = trainer.head(np.ones(len(chosen), dtype=bool), name, SEEDS, EPOCHS)
+        margins[name] = np.zeros(len(rows))
+        for fold in range(FOLDS):
+            held = np.flatnonzero(folds == fold)
+            head = trainer.head(folds[chosen] != fold, name, SEEDS[:1], EPOCHS_OF_FOLDS)
+            margins[name][held] = scanned((head,), [rows[i].text for i in held])
+        ordinary = ordinary_scores(rows, margins[name], by_cluster=False)
+        threshold = round(float(np.quantile(ordinary, 1 - args.false_positives)), 4)
+        margins[name] -= threshold
+        report = figures(rows, margins[name], ordinary - threshold)
+        write(args.out / name, replace(final, threshold=threshold), trainer, report)
+    together = np.maximum(*margins.values())
+    report = figures(rows, together, ordinary_scores(rows, together, by_cluster=False))
+    (args.out / "injection_figures.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     return report
 
 
-def write(path: Path, classifier: InjectionClassifier, metadata: dict[str, Any]) -> None:
-    ngrams = classifier.ngram_model
+def train_documents(rows: list[Row], args: argparse.Namespace) -> dict[str, Any]:
+    """The head of a document's sentences, supported by the prompts' as it is shipped."""
+    support = Head.load(args.out / "injection_prompt", shared_static_embedding())
+    trainer = Trainer(rows, args.bits, args.c, args.seed, convolution=False)
+    folds = assign_folds(rows, args.seed)
+    margins = np.zeros(len(rows))
+    for fold in range(FOLDS):
+        held = np.flatnonzero(folds == fold)
+        head = trainer.head(folds != fold, "injection_document", (), 0)
+        margins[held] = scanned((head,), [rows[i].text for i in held], support)
+    ordinary = ordinary_scores(rows, margins, by_cluster=True)
+    threshold = round(float(np.quantile(ordinary, 1 - args.document_false_positives)), 4)
+    report = figures(rows, margins - threshold, ordinary - threshold)
+    report["bipia_documents"] = document_auc(args.data, trainer, support, args.seed)
+    final = trainer.head(np.ones(len(rows), dtype=bool), "injection_document", (), 0)
+    write(args.out / "injection_document", replace(final, threshold=threshold), trainer, report)
+    return report
+
+
+def write(path: Path, head: Head, trainer: Trainer, report: dict[str, Any]) -> None:
+    ngrams = head.ngrams
     np.savez_compressed(
         path.with_suffix(".npz"),
         word=np.divide(ngrams.word, ngrams.word_idf).astype(np.float16),
@@ -307,36 +276,44 @@ def write(path: Path, classifier: InjectionClassifier, metadata: dict[str, Any])
         word_idf=ngrams.word_idf.astype(np.float16),
         char_idf=ngrams.char_idf.astype(np.float16),
     )
-    if classifier.network is not None:
-        arrays: dict[str, Any] = dict(classifier.network.arrays())
+    if head.network is not None:
+        arrays: dict[str, Any] = dict(head.network.arrays())
         np.savez_compressed(path.with_name(f"{path.name}_convolution.npz"), **arrays)
-    path.with_suffix(".json").write_text(
-        json.dumps(ngrams.metadata | metadata, indent=1, ensure_ascii=False) + "\n", "utf-8"
-    )
+    metadata = ngrams.metadata | {
+        "ngram_weight": head.ngram_weight,
+        "network_weight": head.network_weight,
+        "threshold": head.threshold,
+        "rows": len(trainer.rows),
+        "positive": int(trainer.labels.sum()),
+        "c": trainer.c,
+        "seed": trainer.seed,
+        "cross_validation": report,
+    }
+    path.with_suffix(".json").write_text(json.dumps(metadata, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with injection/train.jsonl and its neighbours")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--out", type=Path, default=MODELS)
     parser.add_argument("--bits", type=int, default=18, help="log2 of the slots of each table")
     parser.add_argument("--c", type=float, default=50.0, help="inverse strength of the L2 regularisation")
     parser.add_argument(
         "--false-positives",
         type=float,
-        default=0.008,
-        help="share of held-out ordinary prompts that may reach the threshold",
+        default=0.006,
+        help="share of held-out ordinary prompts that may reach a head's threshold",
     )
     parser.add_argument(
         "--document-false-positives", type=float, default=0.01, help="the same for held-out benign documents"
     )
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--only", choices=["prompt", "document"])
-    parser.add_argument("--leave-families-out", action="store_true", help="also report attacks of families never seen")
     args = parser.parse_args()
-    for name, build in (("prompt", prompt_rows), ("document", document_rows)):
-        if args.only in (None, name):
-            print(name, json.dumps(train(name, build(args.data), args), indent=1))
+    if args.only in (None, "prompt"):
+        print("prompt", json.dumps(train_prompts(prompt_rows(args.data), args), indent=1))
+    if args.only in (None, "document"):
+        print("document", json.dumps(train_documents(document_rows(args.data), args), indent=1))
 
 
 if __name__ == "__main__":

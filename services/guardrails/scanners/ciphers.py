@@ -164,7 +164,8 @@ def segmented(run: str, lexicon: Lexicon) -> str:
                 if current is None or candidate[0] < current[0]:
                     best[end] = candidate
     last = best[-1]
-    if last is None or last[0] * 2.5 > len(run):
+    if last is None or last[0] < 4 or last[0] * 2.5 > len(run):
+        # Three words in one are an identifier.
         return run
     words, end = [], len(run)
     while end:

@@ -9,10 +9,10 @@ import numpy as np
 
 from services.guardrails.findings import Reference, Rule, Span
 from services.guardrails.scanners.ciphers import Lexicon, rewritten
-from services.guardrails.scanners.convolution import ConvolutionModel
+from services.guardrails.scanners.convolution import I64, ConvolutionModel
 from services.guardrails.scanners.encodings import decoded_variants
 from services.guardrails.scanners.injection_rules import strongest_rule
-from services.guardrails.scanners.ngrams import LinearNgramModel
+from services.guardrails.scanners.ngrams import LinearNgramModel, NgramFeatures
 from services.guardrails.scanners.normalise import canonical
 from services.guardrails.scanners.segments import sentences, unwrapped, windows
 from services.guardrails.scanners.static_embedding import StaticEmbedding, shared_static_embedding, words
@@ -20,70 +20,104 @@ from services.guardrails.scanners.static_embedding import StaticEmbedding, share
 CHUNK = 4000
 """Characters the prompt classifier reads at once, as in training."""
 STEP = 3000
-WINDOW = 350
+WINDOW = 500
 """Characters of the windows of a longer prompt that are judged for themselves, so that a long harmless text does not
 hide an attack.
 """
 MODELS = Path(__file__).parent.parent / "models"
 
 
+RULE_WEIGHT = 0.4
+"""Of a rule's log odds: rules alone are no find, since harmless prompts quote and discuss attacks."""
+WINDOW_PENALTY = 1.0
+"""Log odds that a window of a longer text loses: it has many chances."""
+HIDDEN_BONUS = 0.7
+"""Log odds that a text gains that was encoded: who hides it?"""
+SUPPORT = 0.7
+"""Weight of the prompts' attack head in a document's sentence."""
+_MENDED = frozenset({"", "split-words", "concatenation"})
+_LOWEST = -9.0
+"""Log odds below which a head has nothing more to say."""
+
+
 @dataclass(frozen=True, slots=True)
-class Mix:
-    """How the log odds of a text come about; all constants are fitted by `models/train_injection.py`.
+class Head:
+    """One question to a text: log odds = `ngram_weight` * (n-grams') + `network_weight` * (network's) - `threshold`."""
 
-    margin = ngrams * (log odds of the n-grams) + convolution * (log odds of the network) + rule * (log odds of the
-    surest rule) - threshold. A window of a longer text has `window` less, a text that was encoded `hidden` more.
-    """
-
-    ngrams: float
-    convolution: float
-    rule: float
-    window: float
-    hidden: float
+    ngrams: LinearNgramModel
+    network: ConvolutionModel | None
+    ngram_weight: float
+    network_weight: float
     threshold: float
 
-
-class InjectionClassifier:
-    """Log odds, shifted so that 0 is the operating point, that a canonical text is an attack."""
-
-    def __init__(
-        self, ngrams: LinearNgramModel, convolution: ConvolutionModel | None, embedding: StaticEmbedding, mix: Mix
-    ) -> None:
-        self.ngram_model, self.network, self.mix = ngrams, convolution, mix
-        self._embedding = embedding
-        self.version = f"{ngrams.metadata['name']}-{ngrams.metadata['version']}"
-
     @classmethod
-    def load(cls, path: Path) -> "InjectionClassifier":
-        """Read `<path>.npz`, `<path>.json` and, where the classifier has a network, `<path>_convolution.npz`.
+    def load(cls, path: Path, embedding: StaticEmbedding) -> "Head":
+        """Read `<path>.npz`, `<path>.json` and, where it has a network, `<path>_convolution.npz`.
 
         Raises ValueError, naming the file and the remedy, where they do not belong together.
         """
-        embedding = shared_static_embedding()
         ngrams = LinearNgramModel.load(path)
-        network = path.with_name(f"{path.name}_convolution.npz")
-        mix = Mix(**{name: float(value) for name, value in ngrams.metadata["mix"].items()})
-        convolution = ConvolutionModel.load(network, embedding_table(embedding)) if mix.convolution else None
-        return cls(ngrams, convolution, embedding, mix)
+        weight, network = float(ngrams.metadata["network_weight"]), None
+        if weight:
+            network = ConvolutionModel.load(path.with_name(f"{path.name}_convolution.npz"), embedding_table(embedding))
+        return cls(ngrams, network, float(ngrams.metadata["ngram_weight"]), weight, float(ngrams.metadata["threshold"]))
 
-    def mixed(self, mix: Mix) -> "InjectionClassifier":
-        """The same models, mixed otherwise."""
-        return InjectionClassifier(self.ngram_model, self.network, self._embedding, mix)
+    @property
+    def version(self) -> str:
+        return f"{self.ngrams.metadata['name']}-{self.ngrams.metadata['version']}"
 
-    def learned(self, folded: str) -> float:
-        """Log odds without rules; minus infinity for a text without words."""
-        margin = self.ngram_model.margin(folded)
-        if margin == -math.inf:
-            return margin
-        margin *= self.mix.ngrams
-        if self.network is not None:
-            rows = np.array(self._embedding.rows(words(folded)), dtype=np.int64)
-            margin += self.mix.convolution * self.network.margin(rows)
-        return margin - self.mix.threshold
+    def networked(self, rows: I64) -> float:
+        """The network's share of the log odds of a text."""
+        return 0.0 if self.network is None else self.network_weight * self.network.margin(rows)
 
-    def ruled(self, strength: float) -> float:
-        """What a rule of a strength from 0 to below 1 adds."""
-        return self.mix.rule * math.log(strength / (1 - strength)) if strength > 0.5 else 0.0
+    def margin(self, features: NgramFeatures, networked: float) -> float:
+        """Log odds, 0 the operating point; minus infinity for a text without words."""
+        return self.ngram_weight * self.ngrams.margin(features) + networked - self.threshold
+
+
+@dataclass(frozen=True, slots=True)
+class InjectionClassifier:
+    """What the heads say together of a canonical text.
+
+    The highest of `heads` counts: each asks for another kind of attack. `support`, where there is one, adds `SUPPORT`
+    times its own log odds to each of them.
+    """
+
+    heads: tuple[Head, ...]
+    kinds: tuple[str, ...]
+    embedding: StaticEmbedding
+    support: Head | None = None
+
+    @property
+    def version(self) -> str:
+        return "+".join(head.version for head in (*self.heads, *([self.support] if self.support else [])))
+
+    def networked(self, folded: str) -> tuple[float, ...]:
+        """What the networks of the heads, then of the support, say of a canonical text."""
+        rows = np.array(self.embedding.rows(words(folded)), dtype=np.int64)
+        return tuple(head.networked(rows) for head in (*self.heads, *([self.support] if self.support else [])))
+
+    def learned(self, folded: str, networked: tuple[float, ...] | None = None) -> tuple[str, float]:
+        """Kind and log odds of the head that is surest, without rules; minus infinity for a text without words.
+
+        ``networked`` is given where the networks have read more: they look for the highest answer anywhere, so what they
+        say of a text holds for the windows in it.
+        """
+        features = NgramFeatures.of(folded, self.heads[0].ngrams.bits)
+        if not len(features.word_slots):
+            return self.kinds[0], -math.inf
+        shares = self.networked(folded) if networked is None else networked
+        margins = [head.margin(features, share) for head, share in zip(self.heads, shares, strict=False)]
+        best = max(range(len(margins)), key=margins.__getitem__)
+        margin = margins[best]
+        if self.support is not None:
+            margin = max(_LOWEST, margin) + SUPPORT * max(_LOWEST, self.support.margin(features, shares[-1]))
+        return self.kinds[best], margin
+
+
+def ruled(strength: float) -> float:
+    """Log odds that a rule of a strength from 0 to below 1 adds."""
+    return RULE_WEIGHT * math.log(strength / (1 - strength)) if strength > 0.5 else 0.0
 
 
 class InjectionScanner:
@@ -106,11 +140,17 @@ class InjectionScanner:
 
     @classmethod
     def for_prompts(cls, models: Path = MODELS) -> "InjectionScanner":
-        return cls(InjectionClassifier.load(models / "injection_prompt"), shared_lexicon(), by_sentence=False)
+        embedding = shared_static_embedding()
+        heads = tuple(Head.load(models / f"injection_{name}", embedding) for name in ("prompt", "harm"))
+        classifier = InjectionClassifier(heads, ("PROMPT_INJECTION", "JAILBREAK"), embedding)
+        return cls(classifier, shared_lexicon(), by_sentence=False)
 
     @classmethod
     def for_documents(cls, models: Path = MODELS) -> "InjectionScanner":
-        return cls(InjectionClassifier.load(models / "injection_document"), shared_lexicon(), by_sentence=True)
+        embedding = shared_static_embedding()
+        document, support = (Head.load(models / f"injection_{name}", embedding) for name in ("document", "prompt"))
+        classifier = InjectionClassifier((document,), ("INDIRECT_INSTRUCTION",), embedding, support)
+        return cls(classifier, shared_lexicon(), by_sentence=True)
 
     def scan(self, text: str, rule: Rule, reference: Reference) -> list[Span]:
         """One span: that of the surest piece or hidden reading, or none for a text without words."""
@@ -122,26 +162,27 @@ class InjectionScanner:
         kind, start, end, margin = self._surest(text)
         for variant in decoded_variants(text):
             hidden_kind, _, _, hidden = self._surest(variant.text)
-            hidden += self._classifier.mix.hidden
+            hidden += HIDDEN_BONUS
             if hidden > margin:
                 kind, start, end, margin = f"{hidden_kind}:{variant.trick}", variant.start, variant.end, hidden
         return kind, start, end, margin
 
     def _surest(self, text: str) -> tuple[str, int, int, float]:
         """Kind, place and log odds of the piece of `text` with the highest."""
-        best = ("PROMPT_INJECTION", 0, len(text), -math.inf)
+        best = (self._classifier.kinds[0], 0, len(text), -math.inf)
         for start, end in self._pieces(text):
             folded = canonical(text[start:end])
+            networked = self._classifier.networked(folded)
             for reading, trick in ((folded, ""), *rewritten(folded, self._lexicon)):
-                kind, margin = self._judge(reading)
+                # Where few words change, the networks are not asked again: they cost more than all the rest.
+                kind, margin = self._judge(reading, networked if trick in _MENDED else None)
                 if margin > best[3]:
                     best = (f"{kind}:{trick}" if trick else kind, start, end, margin)
             if not self._by_sentence and end - start > 2 * WINDOW:
                 for first, last in windows(text[start:end], WINDOW):
-                    margin = self._classifier.learned(canonical(text[start + first : start + last]))
-                    margin -= self._classifier.mix.window
-                    if margin > best[3]:
-                        best = ("PROMPT_INJECTION", start + first, start + last, margin)
+                    kind, margin = self._classifier.learned(canonical(text[start + first : start + last]), networked)
+                    if margin - WINDOW_PENALTY > best[3]:
+                        best = (kind, start + first, start + last, margin - WINDOW_PENALTY)
         return best
 
     def _pieces(self, text: str) -> Iterator[tuple[int, int]]:
@@ -151,12 +192,13 @@ class InjectionScanner:
             last = max(1, len(text) - CHUNK + STEP)
             yield from ((start, min(len(text), start + CHUNK)) for start in range(0, last, STEP))
 
-    def _judge(self, folded: str) -> tuple[str, float]:
+    def _judge(self, folded: str, networked: tuple[float, ...] | None) -> tuple[str, float]:
         """Kind and log odds of a canonical text. A sentence of one or two words is a heading, not an instruction."""
-        kind, strength = strongest_rule(unwrapped(folded))
         if self._by_sentence and folded.count(" ") < 2 and folded.isascii():
-            return kind or "PROMPT_INJECTION", -math.inf
-        return kind or "PROMPT_INJECTION", self._classifier.learned(folded) + self._classifier.ruled(strength)
+            return self._classifier.kinds[0], -math.inf
+        rule_kind, strength = strongest_rule(unwrapped(folded))
+        kind, margin = self._classifier.learned(folded, networked)
+        return rule_kind or kind, margin + ruled(strength)
 
 
 def embedding_table(embedding: StaticEmbedding) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

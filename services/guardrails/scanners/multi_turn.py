@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from services.guardrails.findings import Reference, Rule, Span
-from services.guardrails.scanners.injection import InjectionScanner, probability
+from services.guardrails.scanners.injection import HIDDEN_BONUS, InjectionScanner, probability
 
 MAX_TURNS = 16
 """Turns before the last one that are looked at; what lies further back has decayed to nothing."""
@@ -71,12 +71,13 @@ class MultiTurnScanner:
     def _joined(self, turns: Sequence[str]) -> float:
         """Log odds of the surest way to read the last turns as one."""
         recent = turns[-JOINED_TURNS:]
-        readings = ["\n".join(recent)[-JOINED_CHARS:]]
+        best = self._margin("\n".join(recent)[-JOINED_CHARS:]) - JOINED_PENALTY
         parts = [fragments(turn) for turn in recent]
         if sum(map(bool, parts)) >= 2:
             flat = [fragment for turn in parts for fragment in turn]
-            readings += [separator.join(flat)[-JOINED_CHARS:] for separator in ("", " ")]
-        return max(self._margin(reading) for reading in readings) - JOINED_PENALTY
+            pieced = max(self._margin(separator.join(flat)[-JOINED_CHARS:]) for separator in ("", " "))
+            best = max(best, pieced + HIDDEN_BONUS)
+        return best
 
     def _margin(self, text: str) -> float:
         """Log odds of one text; short ones are remembered: a conversation sends its turns again with every request."""

@@ -108,21 +108,38 @@ class LinearNgramModel:
             float(metadata["bias"]), metadata,
         )  # fmt: skip
 
-    def margin(self, text: str) -> float:
-        """Log odds that a canonical text belongs to the positive class; minus infinity for a text without features."""
-        words = word_slots(text, self.bits)
-        if not len(words):
+    def margin(self, features: "NgramFeatures") -> float:
+        """Log odds of the positive class; minus infinity for a text without words."""
+        if not len(features.word_slots):
             return -math.inf
-        chars = char_slots(text, self.bits)
-        return self.bias + _family(words, self.word, self.word_idf) + _family(chars, self.char, self.char_idf)
+        word = _family(features.word_slots, features.word_tf, self.word, self.word_idf)
+        return self.bias + word + _family(features.char_slots, features.char_tf, self.char, self.char_idf)
 
 
-def _family(slots: U32, weights: F32, idf: F32) -> float:
+@dataclass(frozen=True, slots=True)
+class NgramFeatures:
+    """Distinct slots of a text's word and character n-grams, and 1 + ln(count) of each: several models read them."""
+
+    word_slots: U32
+    word_tf: F32
+    char_slots: U32
+    char_tf: F32
+
+    @classmethod
+    def of(cls, text: str, bits: int) -> "NgramFeatures":
+        """Features of a canonical text."""
+        return cls(*_distinct(word_slots(text, bits)), *_distinct(char_slots(text, bits)))
+
+
+def _distinct(slots: U32) -> tuple[U32, F32]:
+    unique, counts = np.unique(slots, return_counts=True)
+    return unique, (1.0 + np.log(counts)).astype(np.float32)
+
+
+def _family(slots: U32, tf: F32, weights: F32, idf: F32) -> float:
     """Dot product of one family's unit-length tf-idf vector with its weights; 0 for an empty one."""
     if not len(slots):
         return 0.0
-    unique, counts = np.unique(slots, return_counts=True)
-    tf = 1.0 + np.log(counts)
-    lengths = tf * idf[unique]
+    lengths = tf * idf[slots]
     norm = float(np.sqrt(lengths @ lengths))
-    return float(tf @ weights[unique]) / norm if norm else 0.0
+    return float(tf @ weights[slots]) / norm if norm else 0.0
