@@ -8,14 +8,15 @@ from typing import Any, Protocol
 
 from penstock.bus import Transient
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import RedisError
 
 __all__ = ["MemoryReleases", "RedisReleases", "Release", "Releases", "fingerprint_key"]
 
 Release = tuple[str, str, str]
 """(tenant_id, request_id, event_id of the result that wants to be the one)."""
 
+# Whatever Redis answers but a value (read-only while it fails over, out of memory, loading): nothing was decided by it.
+_AWAY = (RedisError, OSError)
 _FINGERPRINT_KEY = "penstock:guardrails:fingerprint-key"
 
 
@@ -48,8 +49,8 @@ class RedisReleases:
             pipeline.get(key)
         try:
             answers = await pipeline.execute()
-        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
-            raise Transient(f"Redis is away: {error}; start it or set REDIS_URL") from error
+        except _AWAY as error:
+            raise Transient(f"Redis cannot be used: {error}; start it, mend it, or set REDIS_URL") from error
         # A winner that expired between the two commands has no rival left either.
         return [
             winner is None or winner.decode() == release[2]
@@ -82,6 +83,6 @@ async def fingerprint_key(redis: Redis, configured: str | None) -> bytes:
     try:
         await client.set(_FINGERPRINT_KEY, secrets.token_hex(32), nx=True)
         stored: bytes = await client.get(_FINGERPRINT_KEY)
-    except (RedisConnectionError, RedisTimeoutError, OSError) as error:
-        raise Transient(f"Redis is away: {error}; start it or set REDIS_URL") from error
+    except _AWAY as error:
+        raise Transient(f"Redis cannot be used: {error}; start it, mend it, or set REDIS_URL") from error
     return stored

@@ -54,7 +54,12 @@ def request_hop(judge: Judge, vault: Vault, reviews: Reviews, limits: Limits, cl
                     now,
                 )
             ]
-        policy = judge.policy(context.policy_name)
+        try:
+            policy = judge.policy(context.policy_name)
+        except ValueError as error:
+            # No dead letter: their limit would stop the requests of every other policy too.
+            reason = f"the policy cannot be used: {error}"
+            return [core.ended_request(request, Status.FAILED, "unusable_policy", reason, now)]
         if policy is None:
             reason = f"the policy {context.policy_name!r} is not published; run `penstock config apply`"
             return [core.ended_request(request, Status.FAILED, "unknown_policy", reason, now)]
@@ -218,11 +223,13 @@ async def end_overdue_reviews(reviews: Reviews, producer: Producer, clock: Clock
         try:
             for review in await reviews.overdue(clock.now()):
                 ended = undecided(review, clock.now())
-                await (await producer.send(ended.topic, ended.key, ended.record))
+                # Not where a person was faster: their decision is on its way.
+                if await reviews.end(review, ended.record.event_id):
+                    await (await producer.send(ended.topic, ended.key, ended.record))
+                    metrics.REVIEWS.labels("overdue").inc()
+                    log.info("review overdue", request_id=review.request_id, due_at=review.due_at.isoformat())
                 await reviews.close(review)
-                metrics.REVIEWS.labels("overdue").inc()
-                log.info("review overdue", request_id=review.request_id, due_at=review.due_at.isoformat())
-        except Transient as error:
+        except (Transient, OSError, RuntimeError) as error:
             log.warning("overdue reviews wait", reason=str(error))
         try:
             await asyncio.wait_for(stopping.wait(), _SWEEP_S)

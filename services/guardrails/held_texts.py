@@ -9,21 +9,25 @@ from datetime import datetime
 from typing import Any, Protocol, cast
 
 from penstock.bus import Emit, Transient
-from penstock.contracts.codec import Codec
+from penstock.contracts.codec import Codec, Undecodable
 from penstock.contracts.records import Review, ReviewDecision
+from penstock.telemetry import get_logger
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import RedisError
 
 from services.guardrails.reviews import Held
-from services.guardrails.sealing import Seal
+from services.guardrails.sealing import Seal, Unsealable
 
 __all__ = ["MemoryReviews", "MemoryVault", "RedisReviews", "RedisVault", "Reviews", "Vault"]
 
-_AWAY = (RedisConnectionError, RedisTimeoutError, OSError)
+log = get_logger(__name__)
+
+_AWAY = (RedisError, OSError)
 _DUE = "penstock:guardrails:reviews-due"
-_KEPT_AFTER_DUE_S = 3600
-"""A decision that was sent just in time is still found."""
+_KEPT_AFTER_DUE_S = 8 * 24 * 3600
+"""A held text outlives the time it is due by this: however long guardrails are away, its request still ends."""
+_KEPT_AFTER_END_S = 24 * 3600
+"""Once it has ended it is kept for what is read again after a crash."""
 
 
 class Vault(Protocol):
@@ -51,14 +55,18 @@ class Reviews(Protocol):
     """Texts that wait for a person."""
 
     async def hold(self, held: Held) -> None:
-        """Keep ``held`` until it is decided or overdue; the same one again changes nothing."""
+        """Keep ``held`` until it is decided or overdue; one that has ended is not held again."""
         ...
 
     async def take(self, decision: ReviewDecision) -> Held | None:
-        """Return what the decision is about; None where nothing is held, or another decision was first.
+        """Return what the decision is about; None where nothing is held, or where something else ended it first.
 
         The same decision again gets it again.
         """
+        ...
+
+    async def end(self, review: Review, event_id: str) -> bool:
+        """Return whether the event ``event_id`` is the one that ends ``review``: the first that asks, and that again."""
         ...
 
     async def overdue(self, now: datetime) -> Sequence[Review]:
@@ -106,6 +114,11 @@ class RedisReviews:
     async def hold(self, held: Held) -> None:
         review, onward = held.review, held.onward
         key = _review_key(review.tenant_id, review.event_id)
+        try:
+            if await self._redis.exists(_ended_key(key)):
+                return
+        except _AWAY as error:
+            raise _transient(error) from error
         entry = {
             "review": _text(self._codec.encode("reviews", review)),
             "topic": onward.topic,
@@ -125,16 +138,23 @@ class RedisReviews:
         key = _review_key(decision.tenant_id, decision.review_id)
         try:
             sealed = await self._redis.get(key)
-            if sealed is None:
-                return None
-            left = max(1, int(await self._redis.ttl(key)))
-            await self._redis.set(f"{key}:decided", decision.event_id, nx=True, ex=left)
-            first: bytes | None = await self._redis.get(f"{key}:decided")
         except _AWAY as error:
             raise _transient(error) from error
-        if first is not None and first.decode() != decision.event_id:
+        if sealed is None:
             return None
-        return self._held(key, sealed)
+        held = self._held(key, sealed)
+        return held if await self._ends(key, decision.event_id) else None
+
+    async def end(self, review: Review, event_id: str) -> bool:
+        return await self._ends(_review_key(review.tenant_id, review.event_id), event_id)
+
+    async def _ends(self, key: str, event_id: str) -> bool:
+        try:
+            await self._redis.set(_ended_key(key), event_id, nx=True, ex=_KEPT_AFTER_DUE_S)
+            first: bytes | None = await self._redis.get(_ended_key(key))
+        except _AWAY as error:
+            raise _transient(error) from error
+        return first is None or first.decode() == event_id
 
     async def overdue(self, now: datetime) -> Sequence[Review]:
         try:
@@ -143,22 +163,37 @@ class RedisReviews:
             for key in keys:
                 pipeline.get(key)
             entries = await pipeline.execute() if keys else []
-            gone = [key for key, sealed in zip(keys, entries, strict=True) if sealed is None]
+            due, gone = [], []
+            for key, sealed in zip(keys, entries, strict=True):
+                if (review := self._readable(key.decode(), sealed)) is None:
+                    gone.append(key)
+                else:
+                    due.append(review)
             if gone:
                 await self._redis.zrem(_DUE, *gone)
         except _AWAY as error:
             raise _transient(error) from error
-        return [
-            self._held(key.decode(), sealed).review
-            for key, sealed in zip(keys, entries, strict=True)
-            if sealed is not None
-        ]
+        return due
 
     async def close(self, review: Review) -> None:
+        key = _review_key(review.tenant_id, review.event_id)
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.zrem(_DUE, key)
+        pipeline.expire(key, _KEPT_AFTER_END_S)
         try:
-            await self._redis.zrem(_DUE, _review_key(review.tenant_id, review.event_id))
+            await pipeline.execute()
         except _AWAY as error:
             raise _transient(error) from error
+
+    def _readable(self, key: str, sealed: bytes | None) -> Review | None:
+        """The review; one that is gone or cannot be read any more must not keep the others from ending."""
+        if sealed is None:
+            return None
+        try:
+            return self._held(key, sealed).review
+        except (Unsealable, Undecodable, ValueError, KeyError) as error:
+            log.error("held text cannot be read: its request does not end by itself", place=key, reason=str(error))
+            return None
 
     def _held(self, key: str, sealed: bytes) -> Held:
         entry = json.loads(self._seal.open(key, sealed))
@@ -185,17 +220,22 @@ class MemoryReviews:
 
     def __init__(self) -> None:
         self.held: dict[tuple[str, str], Held] = {}
-        self.decided: dict[tuple[str, str], str] = {}
+        self.ended: dict[tuple[str, str], str] = {}
         self.closed: set[tuple[str, str]] = set()
 
     async def hold(self, held: Held) -> None:
-        self.held[held.review.tenant_id, held.review.event_id] = held
+        key = (held.review.tenant_id, held.review.event_id)
+        if key not in self.ended:
+            self.held[key] = held
 
     async def take(self, decision: ReviewDecision) -> Held | None:
         key = (decision.tenant_id, decision.review_id)
-        if key not in self.held or self.decided.setdefault(key, decision.event_id) != decision.event_id:
+        if key not in self.held or self.ended.setdefault(key, decision.event_id) != decision.event_id:
             return None
         return self.held[key]
+
+    async def end(self, review: Review, event_id: str) -> bool:
+        return self.ended.setdefault((review.tenant_id, review.event_id), event_id) == event_id
 
     async def overdue(self, now: datetime) -> Sequence[Review]:
         return [held.review for key, held in self.held.items() if key not in self.closed and held.review.due_at <= now]
@@ -212,8 +252,12 @@ def _review_key(tenant_id: str, review_id: str) -> str:
     return f"penstock:{{{tenant_id}}}:review:{review_id}"
 
 
+def _ended_key(key: str) -> str:
+    return f"{key}:ended"
+
+
 def _transient(error: Exception) -> Transient:
-    return Transient(f"Redis is away: {error}; start it or set REDIS_URL")
+    return Transient(f"Redis cannot be used: {error}; start it, mend it, or set REDIS_URL")
 
 
 def _text(value: bytes) -> str:

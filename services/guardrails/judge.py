@@ -49,7 +49,8 @@ class Judge:
         self._scanners = scanners
         self._clock = clock
         self._compiled: dict[str, CompiledPolicy] = {}
-        self._broken: dict[str, str] = {}
+        self._broken: dict[str, tuple[str, str]] = {}
+        """(version, why) of the policies that could not be compiled."""
 
     def policy(self, name: str) -> CompiledPolicy | None:
         """The policy in force under ``name``, or None where none is published.
@@ -62,7 +63,16 @@ class Judge:
             return None
         compiled = self._compiled.get(name)
         if compiled is None or compiled.version != policy.version:
-            compiled = self._compiled[name] = compile_policy(policy, self._scanners)
+            version, why = self._broken.get(name, ("", ""))
+            if version == policy.version:
+                raise ValueError(why)
+            try:
+                compiled = self._compiled[name] = compile_policy(policy, self._scanners)
+            except Exception as error:  # Whatever a scanner raises about what it needs, one policy harms no other.
+                why = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+                self._broken[name] = policy.version, why
+                log.error("policy cannot be used", policy=name, version=policy.version, reason=why)
+                raise ValueError(why) from error
         return compiled
 
     def warm_up(self) -> None:
@@ -70,8 +80,7 @@ class Judge:
         for name in sorted(self._used()):
             try:
                 policy = self.policy(name)
-            except ValueError as error:
-                log.error("policy cannot be used", policy=name, reason=str(error), remedy="mend it, or what it needs")
+            except ValueError:
                 continue
             for stage, rules in policy.stages.items() if policy is not None else ():
                 segments = [Segment(_SAMPLE, role) for role in _SAMPLE_ROLES[stage]]
@@ -96,11 +105,13 @@ class Judge:
         for scanner, reason in screening.errors.items():
             metrics.SCANNER_FAILURES.labels(stage, scanner).inc()
             log.warning("scanner failed", stage=stage, scanner=scanner, reason=reason)
-        tried = [
-            (candidate, await self._screen(candidate, stage, segments, reference, limits))
-            for candidate in self._candidates(policy.name, request_id)
-            if candidate.stages[stage]
-        ]
+        tried = []
+        for candidate in self._candidates(policy.name, request_id):
+            if candidate.stages[stage]:
+                try:
+                    tried.append((candidate, await self._screen(candidate, stage, segments, reference, limits)))
+                except Exception as error:  # What is only tried changes nothing, not by its failure either.
+                    log.error("policy could not be tried", policy=candidate.name, request_id=request_id, exc_info=error)
         return Judged(screening, policy, self.key, self._clock.now(), tuple(tried))
 
     async def _screen(
@@ -109,6 +120,8 @@ class Judge:
         arguments = (segments, policy.stages[stage], reference, limits, self._clock.monotonic, self.key)
         if sum(len(segment.text) for segment in segments) > _THREAD_ABOVE_CHARS:
             return await asyncio.to_thread(screen, *arguments)
+        # Between two events the heartbeats and the other hops get their turn: a batch may take minutes.
+        await asyncio.sleep(0)
         return screen(*arguments)
 
     def _used(self) -> set[str]:
@@ -123,18 +136,14 @@ class Judge:
         return named | {policy.name for policy in policies if policy.shadows in named}
 
     def _candidates(self, name: str, request_id: str) -> list[CompiledPolicy]:
-        """The policies that are tried beside ``name`` on this request. A broken one is logged once and harms nobody."""
+        """The policies that are tried beside ``name`` on this request. A broken one harms nobody."""
         candidates = []
         for entry in self._config.entries("policies").values():
             if not isinstance(entry, Policy) or entry.shadows != name or not _drawn(request_id, entry.shadow_share):
                 continue
-            if self._broken.get(entry.name) == entry.version:
-                continue
             try:
                 compiled = self.policy(entry.name)
-            except ValueError as error:
-                self._broken[entry.name] = entry.version
-                log.error("policy cannot be tried", policy=entry.name, version=entry.version, reason=str(error))
+            except ValueError:
                 continue
             if compiled is not None:
                 candidates.append(compiled)

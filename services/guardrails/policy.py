@@ -32,7 +32,8 @@ class CompiledPolicy:
 
     @property
     def canary(self) -> bool:
-        return any(scanner.name == "canary" for scanner, _ in self.stages["output"])
+        # Not for a rule in shadow: the marker changes what the model is told.
+        return any(scanner.name == "canary" and rule.enforced for scanner, rule in self.stages["output"])
 
     @property
     def has_shadow_rules(self) -> Mapping[str, bool]:

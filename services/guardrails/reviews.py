@@ -114,6 +114,7 @@ def _ended(cause: Record, review: Review, status: Status, code: str, reason: str
         status=status,
         code=code,
         reason=reason,
-        prompt=review.prompt,
+        # A request that nobody approved is not shown to those who read results: it may hold what it was held for.
+        prompt="" if review.stage == "input" else review.prompt,
     )
     return Emit("refusals", request_key(review.context, review.request_id), refusal)

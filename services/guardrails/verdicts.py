@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from penstock.bus import Emit
+from penstock.config.policies import ACTIONS
 from penstock.contracts.digest import released_digest, released_texts
 from penstock.contracts.envelope import derive
 from penstock.contracts.records import Finding, LlmResult, Record, ResultChunk, Verdict
 
 from services.guardrails.masking import fingerprint
 from services.guardrails.policy import CompiledPolicy
+from services.guardrails.screening import Finding as Found
 from services.guardrails.screening import Screening
 
 __all__ = ["Judged", "findings_of", "verdicts"]
+
+
+MAX_FINDINGS = 1_000
+"""Finds that one event tells: a text full of them must not make a verdict too large for the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +93,11 @@ def _verdict(
 
 
 def findings_of(judged: Judged, *, tried: bool = False) -> list[Finding]:
-    """Return what was found, as events tell it: places and keyed fingerprints, never the text."""
+    """Return what was found, as events tell it: places and keyed fingerprints, never the text.
+
+    Of more than ``MAX_FINDINGS`` those count that weigh most: the first of every rule and kind, then by action and
+    score. They keep their order.
+    """
     return [
         Finding(
             scanner=find.scanner,
@@ -99,5 +110,19 @@ def findings_of(judged: Judged, *, tried: bool = False) -> list[Finding]:
             rule=find.rule if find.rule != find.scanner else "",
             enforced=find.enforced and not tried,
         )
-        for find in judged.screening.findings
+        for find in _weightiest(judged.screening.findings)
     ]
+
+
+def _weightiest(findings: Sequence[Found]) -> Sequence[Found]:
+    if len(findings) <= MAX_FINDINGS:
+        return findings
+    firsts = {(find.rule, find.kind): index for index, find in reversed(list(enumerate(findings)))}
+    kept = set(firsts.values())
+
+    def weight(index: int) -> tuple[bool, bool, int, float]:
+        find = findings[index]
+        return index in kept, find.enforced, ACTIONS.index(find.action), find.score
+
+    chosen = sorted(range(len(findings)), key=weight, reverse=True)[:MAX_FINDINGS]
+    return [findings[index] for index in sorted(chosen)]

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from penstock.bus import Emit, Transient
+from penstock.clock import ManualClock
+from penstock.config.kinds import Policy
+from penstock.config.plane import ConfigPlane
+from penstock.contracts.records import AdmittedRequest, Context, Message, Review, ReviewDecision, ScreenedRequest
+from redis.exceptions import ReadOnlyError
 
+from services.guardrails import core
+from services.guardrails.adapters import MemoryReleases, RedisReleases
+from services.guardrails.app import end_overdue_reviews, request_hop, review_hop
 from services.guardrails.findings import AnyScanner, Reference, Rule, Span
+from services.guardrails.held_texts import MemoryReviews, MemoryVault
+from services.guardrails.judge import Judge
+from services.guardrails.policy import Scanners, compile_policy
+from services.guardrails.reviews import Held, decided, undecided
+from services.guardrails.scanners.canary import CanaryScanner
 from services.guardrails.scanners.format import FormatScanner
 from services.guardrails.scanners.language import LanguageScanner
 from services.guardrails.scanners.secrets import SecretsScanner
 from services.guardrails.scanners.text_rules import InvisibleTextScanner, RegexScanner
-from services.guardrails.screening import Limits, Screening, Segment, screen
+from services.guardrails.screening import Finding, Limits, Screening, Segment, screen
+from services.guardrails.verdicts import MAX_FINDINGS, Judged, findings_of
 
 SECRET = "ghp_" + "a1B2" * 9
 NOTHING = Reference()
@@ -108,3 +126,198 @@ def test_a_text_above_the_limit_is_not_mended_either() -> None:
     rule = (scanner, Rule("block", 0.5, True, name="format", repair=True))
     assert run([Segment("x" * 9, "answer")], rule, limits=Limits(max_chars=4)).action == "block"
     assert scanner.repairs == 0
+
+
+NOW = datetime(2026, 1, 5, 9, tzinfo=UTC)
+
+
+def scanners(*chosen: AnyScanner) -> Scanners:
+    return {stage: {scanner.name: scanner for scanner in chosen} for stage in ("input", "output", "documents")}
+
+
+def judging(known: Scanners, *policies: Mapping[str, Any]) -> Judge:
+    config = ConfigPlane.of([Policy.model_validate(policy) for policy in policies])
+    return Judge(config, known, b"key", ManualClock())
+
+
+def admitted(text: str = "hello", policy: str = "default") -> AdmittedRequest:
+    return AdmittedRequest(
+        event_id="admitted", request_id="r", tenant_id="t", occurred_at=NOW, causation_id="",
+        context=Context(requested_at=NOW, policy_name=policy), messages=[Message(role="user", content=text)],
+    )  # fmt: skip
+
+
+class Unready(Stub):
+    """A scanner that lacks what it needs."""
+
+    def check(self, rule: Rule) -> None:
+        raise ImportError("no such package")
+
+
+async def test_a_policy_that_is_tried_changes_nothing_by_its_failure() -> None:
+    judge = judging(
+        scanners(Stub("secrets"), Unready("regex")),
+        {"name": "default", "input": {"secrets": {"action": "mask"}}},
+        {"name": "next", "shadows": "default", "input": {"regex": {"action": "mask", "patterns": ["x"]}}},
+    )
+    policy = judge.policy("default")
+    assert policy is not None
+    judged = await judge.judge("input", policy, [Segment("hello")], LIMITS, "r")
+    assert judged.screening.action == "allow"
+    assert judged.tried == ()
+
+
+async def test_a_policy_that_cannot_be_used_ends_its_requests_and_no_others() -> None:
+    judge = judging(
+        scanners(Stub("secrets"), Unready("pii")),
+        {"name": "default", "input": {"secrets": {"action": "mask"}}},
+        {"name": "broken", "input": {"pii": {"action": "mask"}}},
+    )
+    judge.warm_up()
+    hop = request_hop(judge, MemoryVault(), MemoryReviews(), LIMITS, ManualClock(), 64)
+    [ended] = await handled(hop, admitted(policy="broken"))
+    assert (ended.topic, ended.record.code) == ("refusals", "unusable_policy")
+    assert [emit.topic for emit in await handled(hop, admitted())] == ["verdicts", "requests-screened"]
+
+
+async def handled(hop: Any, record: Any) -> list[Any]:
+    """What the hop makes of one record; a rejection as such."""
+
+    @dataclass
+    class Read:
+        record: Any
+
+    [outcome] = await hop.handler([Read(record)])
+    return outcome if isinstance(outcome, list) else [outcome]
+
+
+async def test_others_get_their_turn_between_the_events_of_a_batch() -> None:
+    judge = judging(scanners(Stub("secrets")), {"name": "default", "input": {"secrets": {"action": "mask"}}})
+    policy = judge.policy("default")
+    assert policy is not None
+    turns = 0
+
+    async def heartbeat() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beating = asyncio.create_task(heartbeat())
+    for _ in range(10):
+        await judge.judge("input", policy, [Segment("hello")], LIMITS, "r")
+    beating.cancel()
+    assert turns >= 10
+
+
+def test_a_marker_is_not_set_for_a_rule_in_shadow() -> None:
+    known = scanners(CanaryScanner())
+    for mode, marked in (("enforce", True), ("shadow", False), ("off", False)):
+        policy = Policy.model_validate({"name": "p", "output": {"canary": {"action": "block", "mode": mode}}})
+        assert compile_policy(policy, known).canary is marked
+
+
+class ReadOnlyRedis:
+    """Redis while it fails over."""
+
+    def pipeline(self, transaction: bool) -> ReadOnlyRedis:
+        return self
+
+    def set(self, *args: Any, **options: Any) -> None: ...
+
+    def get(self, *args: Any) -> None: ...
+
+    async def execute(self) -> None:
+        raise ReadOnlyError("You can't write against a read only replica.")
+
+
+async def test_redis_that_answers_with_an_error_decides_nothing() -> None:
+    with pytest.raises(Transient, match="read only"):
+        await RedisReleases(ReadOnlyRedis(), 60).claim([("t", "r", "e")])  # type: ignore[arg-type]
+
+
+def test_a_verdict_stays_small_however_much_was_found() -> None:
+    finds = [Finding("pii", "pii", "EMAIL", 0, n, n + 1, 0.5, "mask", True, "x") for n in range(5 * MAX_FINDINGS)]
+    finds[70] = replace(finds[70], kind="PHONE", action="flag", enforced=False)
+    finds[4000] = replace(finds[4000], rule="secrets", scanner="secrets", action="block")
+    policy = compile_policy(Policy(name="p"), scanners())
+    told = findings_of(Judged(Screening("block", (), tuple(finds)), policy, b"key", NOW))
+    assert len(told) == MAX_FINDINGS
+    assert {(find.scanner, find.kind, find.start) for find in told} >= {
+        ("secrets", "EMAIL", 4000),
+        ("pii", "PHONE", 70),
+    }
+    assert [find.start for find in told] == sorted(find.start for find in told)
+
+
+def held_request() -> Held:
+    record = admitted(f"use {SECRET}")
+    envelope: dict[str, Any] = {
+        "request_id": "r", "tenant_id": "t", "occurred_at": NOW, "causation_id": record.event_id,
+    }  # fmt: skip
+    onward = ScreenedRequest(event_id="screened", **envelope, context=record.context, messages=record.messages)
+    review = Review(
+        event_id="review", **envelope, context=record.context, stage="input", policy_name="default", policy_version="v",
+        prompt=record.messages[0].content, due_at=NOW + timedelta(seconds=60),
+    )  # fmt: skip
+    return Held(review, Emit("requests-screened", "r", onward))
+
+
+def decision(approved: bool) -> ReviewDecision:
+    return ReviewDecision(
+        event_id=f"decision-{approved}", request_id="r", tenant_id="t", occurred_at=NOW, causation_id="review",
+        review_id="review", approved=approved, reviewer="mara",
+    )  # fmt: skip
+
+
+def test_a_request_that_nobody_approved_is_not_shown_in_its_result() -> None:
+    held = held_request()
+    ends = [decided(decision(False), held, NOW)[-1], undecided(held.review, NOW)]
+    for end in ends:
+        assert SECRET not in str(end.record)
+        assert SECRET not in str(core.released_refusal(end.record, NOW))  # type: ignore[arg-type]
+
+
+class Log:
+    """A producer that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+
+    async def send(self, topic: str, key: str, record: Any) -> Any:
+        self.sent.append(record)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+
+async def sweep(reviews: MemoryReviews, at: datetime) -> list[Any]:
+    """What is sent once the sweep saw everything that is due."""
+    log, stopping = Log(), asyncio.Event()
+    task = asyncio.create_task(end_overdue_reviews(reviews, log, ManualClock(at), stopping))  # type: ignore[arg-type]
+    async with asyncio.timeout(5):
+        while await reviews.overdue(at):
+            await asyncio.sleep(0)
+        stopping.set()
+        await task
+    return log.sent
+
+
+async def test_what_a_person_decided_is_not_ended_as_overdue() -> None:
+    reviews, held = MemoryReviews(), held_request()
+    await reviews.hold(held)
+    assert await reviews.take(decision(True)) == held
+    assert await sweep(reviews, NOW + timedelta(days=1)) == []
+
+
+async def test_what_was_ended_as_overdue_does_not_go_on() -> None:
+    reviews, held = MemoryReviews(), held_request()
+    await reviews.hold(held)
+    [ended] = await sweep(reviews, NOW + timedelta(days=1))
+    assert ended.code == "review_timeout"
+    hop = review_hop(reviews, MemoryReleases(), ManualClock(), 64)
+    [rejected] = await handled(hop, decision(True))
+    assert rejected.code == "review_not_open"
+    # The request is read again after a crash.
+    await reviews.hold(held)
+    assert await sweep(reviews, NOW + timedelta(days=2)) == []
