@@ -97,7 +97,7 @@ def test_file_holds_one_entry_or_a_list(tmp_path: Path) -> None:
                      "input.injektion", "no such scanner", "", id="unknown scanner"),
         pytest.param(
             {"policies__p": "name: p\ninput:\n  regex:\n    action: block\n    patterns:\n      - ok\n      - '(?<=x)y'\n"},
-            7, "input.regex.patterns.1", "is no RE2 expression", "Regular expressions", id="pattern that RE2 refuses"),
+            7, "input.regex.patterns.1", "is no RE2 expression", "RE2 expressions", id="pattern that RE2 refuses"),
         pytest.param({"prompts__q": "name: q\ntemplate:\n  - role: user\n    content: '{{x}}'\n"}, 2, "template",
                      "uses x, which variables does not declare", "", id="undeclared variable"),
         pytest.param({"prompts__q": "name: q\ntemplate:\n- {role: user, content: hi}\nvariables:\n  y: {description: d}\n"},

@@ -84,15 +84,24 @@ def test_every_field_is_described_frozen_and_closed(kind: type[BaseModel]) -> No
         (Route, {"name": "r", "targets": [OPENAI], "sampling": {"temperature": -1}}, "greater than or equal to 0"),
         (Policy, {"name": "p", "input": {"injektion": {"action": "block"}}}, "input.injektion: no such scanner"),
         (Policy, {"name": "p", "input": {"injection": {"action": "mask"}}}, "nothing can be masked"),
-        (Policy, {"name": "p", "input": {"system_prompt_leak": {"action": "block"}}}, "belongs under output"),
-        (Policy, {"name": "p", "input": {"pii": {"action": "mask", "threshold": 2}}}, "scores go from 0 to 1"),
+        (Policy, {"name": "p", "input": {"system_prompt_leak": {"action": "block"}}}, "looks at output: it belongs there"),
+        (Policy, {"name": "p", "input": {"pii": {"action": "mask", "threshold": 2}}}, "less than or equal to 1"),
         (Policy, {"name": "p", "input": {"regex": {"action": "block"}}}, "needs patterns"),
         (Policy, {"name": "p", "input": {"banned_words": {"action": "block"}}}, "needs words"),
-        (Policy, {"name": "p", "input": {"pii": {"action": "mask", "patterns": ["x"]}}}, "belong to the scanner regex"),
+        (Policy, {"name": "p", "input": {"pii": {"action": "mask", "patterns": ["x"]}}}, "it belongs to format, regex"),
         (Policy, {"name": "p", "input": {"regex": {"action": "block", "patterns": ["(?=x)"]}}}, "no RE2 expression"),
         (Policy, {"name": "p", "input": {"regex": {"action": "block", "patterns": ["a*"]}}}, "match everything"),
         (Policy, {"name": "p", "input": {"banned_words": {"action": "block", "words": [" "]}}}, "match everything"),
-        (Policy, {"name": "p", "input": {"pii": {"action": "remove"}}}, "'off', 'flag', 'mask' or 'block'"),
+        (Policy, {"name": "p", "input": {"pii": {"action": "remove"}}}, "'flag', 'pseudonymise', 'hash', 'mask'"),
+        (Policy, {"name": "p", "shadows": "p"}, "a name of its own"),
+        (Policy, {"name": "p", "input": {"mine": {"action": "flag", "scanner": "pij"}}}, "no such scanner as 'pij'"),
+        (Policy, {"name": "p", "output": {"pii": {"action": "pseudonymise"}}}, "use mask or hash here"),
+        (Policy, {"name": "p", "input": {"pii": {"action": "ask_again"}}}, "only an answer can be asked for again"),
+        (Policy, {"name": "p", "documents": {"pii": {"action": "review"}}}, "not held for review"),
+        (Policy, {"name": "p", "output": {"format": {"action": "block"}}}, "needs json_schema or patterns"),
+        (Policy, {"name": "p", "output": {"format": {"action": "block", "json_schema": {"type": 7}}}}, "cannot be used"),
+        (Policy, {"name": "p", "input": {"language": {"action": "block"}}}, "needs languages"),
+        (Policy, {"name": "p", "input": {"pii": {"action": "mask", "time_budget_ms": 0}}}, "greater than 0"),
         (Prompt, {**PROMPT, "template": []}, "at least 1 item"),
         (Prompt, {**PROMPT, "variables": {}}, "uses language, name, which variables does not declare"),
         (Prompt, {**PROMPT, "template": [{"role": "user", "content": "{{name}}"}]}, "language: is declared and not used"),
@@ -206,8 +215,15 @@ def test_prompt_refuses_values_that_do_not_fit(values: dict[str, str], cause: st
         Prompt.model_validate(PROMPT).render(values)
 
 
-def test_token_flood_counts_tokens_and_so_may_exceed_one() -> None:
-    assert Policy(name="p", input={"token_flood": ScannerRule(action="block", threshold=8000)})
+def test_a_rule_that_is_off_needs_nothing_and_one_in_shadow_needs_what_an_enforced_one_does() -> None:
+    assert Policy(name="p", input={"regex": ScannerRule(action="block", mode="off")})
+    with pytest.raises(ValidationError, match="needs patterns"):
+        Policy(name="p", input={"regex": ScannerRule(action="block", mode="shadow")})
+
+
+def test_one_scanner_serves_rules_of_several_names() -> None:
+    words = {name: ScannerRule(action="flag", scanner="banned_words", words=(name,)) for name in ("falcon", "heron")}
+    assert Policy(name="p", input={**words, "token_limit": ScannerRule(action="block", limit=8000)})
 
 
 json_values = st.recursive(
