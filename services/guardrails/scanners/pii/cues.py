@@ -138,10 +138,18 @@ NOT_NAMES = frozenset(
     "mobile desk fax phone tel email address street "
     "avenue road suite apt box psc apo visa mastercard amex paypal bitcoin ceo cto cfo hr it pr ceo faq asap fyi ok "
     "okay yes no note warning "
-    "error info id dob cv pc tv gps vip diy ai ml nlp gpu cpu ram usb wifi bluetooth subject re fwd cc bcc dr mr mrs "
+    "error info id dob cv pc tv gps vip diy ai ml nlp gpu cpu ram usb wifi bluetooth celsius fahrenheit bash "
+    "shell fibonacci unix perl rust golang kotlin scala react angular vue django flask pandas numpy "
+    "tensorflow pytorch excel powerpoint chatgpt gpt openai roleplay subject re fwd cc bcc dr mr mrs "
     "ms sir madam".split()
 )  # fmt: skip
 """Capitalised words that are no part of a person's name unless a given name stands beside them."""
+
+GROUPS = frozenset(
+    "english french german spanish italian russian chinese japanese american british european african asian indian "
+    "usa uk eu un".split()
+)
+"""Those of them that name places and groups."""
 
 STREET_TYPES = frozenset(
     "street st avenue ave road rd boulevard blvd lane ln drive dr court ct square sq terrace way parkway highway "

@@ -51,7 +51,7 @@ def find_names(
     not stand in an address. `before` are the words of persons found in front of `text`. Raises whatever `checkpoint`
     raises.
     """
-    judge = _Judge(text, words, lexicon.places, entities, found)
+    judge = _Judge(text, words, lexicon, entities, found)
     runs = list(candidates(text, words))
     persons: list[Person] = []
     for seen, candidate in enumerate(runs, start=1):
@@ -74,11 +74,12 @@ class _Judge:
         self,
         text: str,
         words: Sequence[Word],
-        places: frozenset[str],
+        lexicon: Lexicon,
         entities: Sequence[Entity] | None,
         found: Iterable[Span],
     ) -> None:
-        self._places = places
+        self._places = lexicon.places
+        self._common = lexicon.common
         self._text = text
         self._words = words
         self._entities = entities
@@ -194,9 +195,9 @@ class _Judge:
             start, end = _stripped(self._text, entity.start, entity.end)
             if kind is None or start >= end or people.touches(start, end) or self._taken.touches(start, end):
                 continue
-            value = self._text[start:end]
-            no_firm = value.lower() in cues.NOT_NAMES or len(value) < 3 or value.islower()
-            if kind == "ORGANIZATION" and no_firm:
+            value = self._text[start:end].lower()
+            word_only = kind == "LOCATION" and value in self._common and value not in self._places
+            if value in cues.NOT_NAMES - cues.GROUPS or word_only or (kind == "ORGANIZATION" and len(value) < 3):
                 continue
             yield Span(kind, start, end, MODEL_ORGANISATION if kind == "ORGANIZATION" else LIKELY)
 
@@ -245,7 +246,8 @@ def _names_alone(word: Word) -> bool:
 
 
 def _is_part(word: Word, at: int, parts: dict[str, float], covered: set[int]) -> bool:
-    return at not in covered and word.capital and word.folded in parts
+    shouted = word.text.isupper() and not word.caseless
+    return at not in covered and word.capital and not shouted and word.folded in parts
 
 
 def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
