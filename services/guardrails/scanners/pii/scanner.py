@@ -27,7 +27,8 @@ CHECKPOINT_EVERY = 64
 
 _SAMPLE = """Dear Ms Jane Doe, born on 3 May 1981, 42 years old: order 12345678 goes to 12 Main Street,
 Springfield, IL 62704. Call (202) 555-0143, +44 20 7946 0958, +49 30 901820, 06 12 34 56 78 or 555 0199,
-or write to jane.doe@example.org, https://example.org/a?b=1. Card 4111 1111 1111 1111, IBAN DE89 3704 0044 0532 0130 00, SSN 536-90-4399,
+or write to jane.doe@example.org, https://example.org/a?b=1.
+Card 4111 1111 1111 1111, IBAN DE89 3704 0044 0532 0130 00, SSN 536-90-4399,
 passport C01X00T47, from 192.168.12.34 and 2001:db8::1. The quick brown fox jumps over the lazy dog, and
 Acme Widgets Ltd. pays $1,234.56 on 2024-05-17 at 10:30. Kind regards, John Smith"""
 
