@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from penstock.bus import Emit, Event, Hop, Outcome, Producer, Reject, Transient
@@ -24,10 +24,11 @@ from services.guardrails import core
 from services.guardrails.adapters import Releases
 from services.guardrails.held_texts import Reviews, Vault
 from services.guardrails.judge import Configuration, Judge
-from services.guardrails.masking import has_pseudonyms
+from services.guardrails.masking import agreed, has_pseudonyms
 from services.guardrails.reasons import reason_of
 from services.guardrails.reviews import Held, decided, undecided
 from services.guardrails.screening import Limits
+from services.guardrails.sealing import Unsealable
 
 __all__ = ["document_hop", "end_overdue_reviews", "release_hop", "request_hop", "review_hop"]
 
@@ -71,7 +72,7 @@ def request_hop(judge: Judge, vault: Vault, reviews: Reviews, limits: Limits, cl
             log.info("request blocked", request_id=request.request_id, code=code)
         # Kept before anything is emitted: whoever comes to read them finds them.
         if screened.pseudonyms:
-            await vault.put(request.tenant_id, request.request_id, screened.pseudonyms)
+            await _remember(vault, request, screened.pseudonyms)
         if screened.held is not None:
             await _hold(reviews, screened.held)
         return screened.emits
@@ -151,6 +152,14 @@ def release_hop(
         failed=failed,
         max_batch=max_batch,
     )
+
+
+async def _remember(vault: Vault, request: AdmittedRequest, pseudonyms: Mapping[str, str]) -> None:
+    try:
+        before = await vault.open(request.tenant_id, request.request_id)
+    except Unsealable:
+        before = {}
+    await vault.put(request.tenant_id, request.request_id, agreed(before, pseudonyms))
 
 
 async def _hold(reviews: Reviews, held: Held) -> None:

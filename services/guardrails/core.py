@@ -26,7 +26,7 @@ from penstock.contracts.records import (
 )  # fmt: skip
 
 from services.guardrails.findings import Reference
-from services.guardrails.masking import restore
+from services.guardrails.masking import restore, unambiguous
 from services.guardrails.reasons import reason_of
 from services.guardrails.reviews import Held, hold
 from services.guardrails.scanners.leakage import addresses
@@ -149,7 +149,8 @@ def released(completion: Completion, judged: Judged | None, pseudonyms: Mapping[
 
     `judged` is None where there is no policy to judge it by: then it is not released. An answer that came after its
     deadline, by the instant it was made, is expired: a replay decides alike. One that the model did not give is failed.
-    `pseudonyms` are those of the request's data: they are taken back in the answer and in what it quotes.
+    `pseudonyms` are those of the request's data: they are taken back in the answer, but not in what it quotes, which
+    was written without them.
     """
     context, at = completion.context, completion.occurred_at
     if completion.error is not None:
@@ -168,7 +169,13 @@ def released(completion: Completion, judged: Judged | None, pseudonyms: Mapping[
         code, reason = reason_of(screening)
         blocked = _early(completion, Status.BLOCKED, "guardrails", code, reason, judged.now)
         return Released(msgspec.structs.replace(blocked, action="block"), verdicts(completion, "output", judged))
-    content, *quoted = (restore(text, pseudonyms or {}) for text in screening.texts)
+    content, *quoted = screening.texts
+    content = restore(
+        content,
+        unambiguous(pseudonyms or {}, (f"{passage.title}\n{passage.text}" for passage in completion.passages)),
+        "\n".join(message.content for message in _asked(completion)),
+        in_json=any(rule.enforced and rule.json_schema is not None for _, rule in judged.policy.stages["output"]),
+    )
     result = LlmResult(
         **derive(completion, "guardrails.release", 0, judged.now),
         context=context,

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Masked", "Numbering", "Stretch", "fingerprint", "has_pseudonyms", "mask_texts", "restore"]
+__all__ = [
+    "Masked", "Numbering", "Stretch", "agreed", "fingerprint", "has_pseudonyms", "mask_texts", "restore", "unambiguous",
+]  # fmt: skip
 
 _STRENGTH = ("pseudonymise", "hash", "mask")
 """Of finds that overlap the strictest replacement counts: what one rule wants gone for good does not come back."""
@@ -17,6 +21,10 @@ _STRENGTH = ("pseudonymise", "hash", "mask")
 _NUMBERED = re.compile(r"(?<![A-Za-z0-9])([A-Za-z][A-Za-z0-9_:+\-]{0,63})_(\d{1,6})(?!\d)")
 _RESTORABLE = re.compile(r"(<|\[|&lt;)?(?<![A-Za-z0-9])([A-Za-z][A-Za-z0-9_:+\-]{0,63}_\d{1,6})(?!\d)(>|\]|&gt;)?")
 _CLOSING = {"<": ">", "[": "]", "&lt;": "&gt;"}
+# Whoever writes PERSON_999999 must not drive the numbers out of what is read back.
+_HIGHEST_COUNTED = 900_000
+_ADDRESS = re.compile(r"//\S+")
+_BESIDE_ADDRESS = ".,;:!?)>]}'\"*`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,24 +108,65 @@ def mask_texts(
     return Masked(tuple(masked), pseudonyms, Numbering(taken, names))
 
 
-def restore(text: str, pseudonyms: Mapping[str, str]) -> str:
+def restore(text: str, pseudonyms: Mapping[str, str], asked: str | None = None, *, in_json: bool = False) -> str:
     """Return ``text`` with every pseudonym replaced by what it stands for.
 
-    A model may have dropped or changed the brackets or the case: ``<PERSON_1>``, ``PERSON_1``, ``[person_1]`` and
-    ``&lt;PERSON_1&gt;`` are all read.
+    A model may have dropped or changed the brackets or, between brackets, the case: ``<PERSON_1>``, ``PERSON_1``,
+    ``[person_1]`` and ``&lt;PERSON_1&gt;`` are all read; a bare ``person_1`` is taken for a name in code.
+
+    Where ``asked`` is given, the conversation, an address that it does not hold keeps its pseudonyms: the addresses of
+    an answer were judged without the data, which they could carry away. ``in_json`` escapes what is put back, for a
+    text whose JSON must stay JSON.
     """
     if not pseudonyms:
         return text
     values = {name[1:-1].lower(): value for name, value in pseudonyms.items()}
+    exact = {name[1:-1] for name in pseudonyms}
+    kept = [] if asked is None else _foreign_addresses(text, asked)
+    ends = [end for _, end in kept]
 
     def back(match: re.Match[str]) -> str:
         value = values.get(match[2].lower())
-        if value is None:
-            return match[0]
         before, after = match[1] or "", match[3] or ""
-        return value if _CLOSING.get(before) == after else before + value + after
+        bracketed = _CLOSING.get(before) == after
+        if value is None or not (bracketed or match[2] in exact):
+            return match[0]
+        place = bisect_right(ends, match.start(2))
+        if place < len(kept) and kept[place][0] <= match.start(2):
+            return match[0]
+        if in_json:
+            value = json.dumps(value, ensure_ascii=False)[1:-1]
+        return value if bracketed else before + value + after
 
     return _RESTORABLE.sub(back, text)
+
+
+def unambiguous(pseudonyms: Mapping[str, str], texts: Iterable[str]) -> Mapping[str, str]:
+    """Return the pseudonyms that ``texts`` do not hold too: nobody could tell what an answer means by the others."""
+    if not pseudonyms:
+        return pseudonyms
+    foreign = {match[2].lower() for text in texts if "_" in text for match in _RESTORABLE.finditer(text)}
+    return {name: value for name, value in pseudonyms.items() if name[1:-1].lower() not in foreign}
+
+
+def agreed(before: Mapping[str, str], now: Mapping[str, str]) -> Mapping[str, str]:
+    """Return what two maskings of one request call alike: under a new policy the same name may mean another value, and
+    an answer to either masking may come.
+    """
+    both = {**before, **now}
+    return {name: value for name, value in both.items() if before.get(name, value) == now.get(name, value)}
+
+
+def _foreign_addresses(text: str, asked: str) -> list[tuple[int, int]]:
+    """Where ``text`` holds an address with a pseudonym that is not in ``asked``, in order."""
+    if "//" not in text:
+        return []
+    known = {match.group().rstrip(_BESIDE_ADDRESS) for match in _ADDRESS.finditer(asked)}
+    return [
+        match.span()
+        for match in _ADDRESS.finditer(text)
+        if has_pseudonyms(match.group()) and match.group().rstrip(_BESIDE_ADDRESS) not in known
+    ]
 
 
 def has_pseudonyms(text: str) -> bool:
@@ -141,8 +190,9 @@ def _numbers(texts: Iterable[str]) -> dict[str, int]:
     taken: dict[str, int] = {}
     for text in texts:
         for match in _NUMBERED.finditer(text) if "_" in text else ():
-            kind = match[1].lower()
-            taken[kind] = max(taken.get(kind, 0), int(match[2]))
+            kind, number = match[1].lower(), int(match[2])
+            if number <= _HIGHEST_COUNTED:
+                taken[kind] = max(taken.get(kind, 0), number)
     return taken
 
 

@@ -164,7 +164,7 @@ def screen(
     masked = mask_texts(
         [segment.text for segment in segments],
         [
-            stretch
+            _told_apart(stretch, segments[finding.segment])
             for finding in findings
             if finding.start != finding.end and (stretch := stretch_of(finding, offsets[finding.segment]))
         ],
@@ -288,6 +288,12 @@ def _counts(span: Span, text: str, rule: Rule) -> bool:
     if span.score < rule.threshold or (rule.kinds is not None and span.kind not in rule.kinds):
         return False
     return not rule.allow or text[span.start : span.end].lower() not in rule.allow
+
+
+def _told_apart(stretch: Stretch, segment: Segment) -> Stretch:
+    """Masks of a document have names of their own: a request's pseudonym must not be taken for one of them."""
+    is_numbered = segment.role == "document" and stretch.action == "mask"
+    return replace(stretch, kind=f"DOCUMENT_{stretch.kind}") if is_numbered else stretch
 
 
 def _severest(findings: Iterable[Finding]) -> str:

