@@ -18,7 +18,16 @@ CATALOGUE = Catalogue.load()
 TOPICS = list(CATALOGUE.topics.values())
 SCHEMAS = sorted((CATALOGUE.root / "avro").glob("*.avsc"))
 SERVICES = {"intake", "guardrails", "retrieval", "inference", "evaluation", "drift", "alerting"}
-PEOPLE = {"reviewers", "producers", "consumers", "auditors", "finance", "operations", "penstock config apply", "every service"}
+PEOPLE = {
+    "reviewers",
+    "producers",
+    "consumers",
+    "auditors",
+    "finance",
+    "operations",
+    "penstock config apply",
+    "every service",
+}
 SHARED_TOPICS = {"refusals", "signals", "alerts"}
 """Topics that several services may write, by design; every other has one writing service."""
 

@@ -56,7 +56,8 @@ def test_what_is_no_pseudonym_of_ours_stays(text: str) -> None:
 
 # Texts full of what could be taken for a pseudonym.
 _PIECES = st.sampled_from(
-    ["Ann", " ", "<PERSON_1>", "PERSON_2", "<person_3>", "[", "]", "<", ">", "&lt;", "&gt;", "_", "1", "é", "\\", "PERSON", "_4", "x"]
+    ["Ann", " ", "<PERSON_1>", "PERSON_2", "<person_3>", "[", "]", "<", ">", "&lt;", "&gt;", "_", "1", "é", "\\", "PERSON",
+     "_4", "x"]
 )  # fmt: skip
 
 
