@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from services.guardrails.findings import Reference, Rule, Span
-from services.guardrails.scanners.injection import HIDDEN_BONUS, InjectionScanner, probability
+from services.guardrails.scanners.injection import InjectionScanner, probability
 
 MAX_TURNS = 16
 """Turns before the last one that are looked at; what lies further back has decayed to nothing."""
 JOINED_TURNS, JOINED_CHARS = 6, 4000
 """The last turns are read as one text, up to what the classifier reads at once."""
-JOINED_PENALTY = 1.0
+JOINED_PENALTY = 2.0
 """Log odds that the joined text loses: it was not written as one text, and it has been given several chances."""
 REMEMBERED = 256
 """Turns whose log odds are kept."""
@@ -41,8 +41,7 @@ class MultiTurnScanner:
 
     Two kinds of find, both placed in the last turn, since the earlier ones were judged when they came:
 
-    - ``SPLIT_INJECTION``: the last turns read as one text, or the strings they quote put together, are an attack that
-      no turn is;
+    - ``SPLIT_INJECTION``: the last turns read as one text, or the strings they quote put together, are an attack;
     - ``GRADUAL_INJECTION``: the log odds of the turns above `BASELINE` add up (CUSUM, Page 1954, with decay). The sum
       falls with every ordinary turn and never below 0, so a long harmless conversation does not build up to a find.
     """
@@ -62,10 +61,10 @@ class MultiTurnScanner:
             return []
         margins = [self._margin(text) for _, text in turns]
         last, text = turns[-1]
-        found = [("GRADUAL_INJECTION", accumulated(margins) - LIMIT)]
-        if max(margins) < 0:
-            # Where a turn is an attack itself, there is nothing that only the turns together show.
-            found.append(("SPLIT_INJECTION", self._joined([text for _, text in turns])))
+        found = [
+            ("GRADUAL_INJECTION", accumulated(margins) - LIMIT),
+            ("SPLIT_INJECTION", self._joined([text for _, text in turns])),
+        ]
         return [(last, Span(kind, 0, len(text), probability(margin))) for kind, margin in found if margin > -math.inf]
 
     def _joined(self, turns: Sequence[str]) -> float:
@@ -76,7 +75,7 @@ class MultiTurnScanner:
         if sum(map(bool, parts)) >= 2:
             flat = [fragment for turn in parts for fragment in turn]
             pieced = max(self._margin(separator.join(flat)[-JOINED_CHARS:]) for separator in ("", " "))
-            best = max(best, pieced + HIDDEN_BONUS)
+            best = max(best, pieced)
         return best
 
     def _margin(self, text: str) -> float:
