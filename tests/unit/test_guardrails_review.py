@@ -8,11 +8,18 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import click
 import pytest
-from penstock.bus import Emit, Transient
+from msgspec import structs
+from penstock.bus import Emit, MemoryBus, Transient
+from penstock.cli.connection import Connection
+from penstock.cli.instants import INSTANT
+from penstock.cli.printable import printable
+from penstock.cli.review import as_table, open_reviews
 from penstock.clock import ManualClock
 from penstock.config.kinds import Policy
 from penstock.config.plane import ConfigPlane
+from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.records import (
     AdmittedRequest,
     Completion,
@@ -24,6 +31,7 @@ from penstock.contracts.records import (
     ScreenedRequest,
 )
 from redis.exceptions import ReadOnlyError
+from rich.console import Console
 
 from services.guardrails import core
 from services.guardrails.adapters import MemoryReleases, RedisReleases
@@ -414,3 +422,31 @@ async def test_a_redelivery_under_another_policy_restores_nobody_elses_name() ->
         hop = request_hop(judge, vault, MemoryReviews(), LIMITS, ManualClock(), 64)
         await handled(hop, admitted("Ann and Bob"))
     assert await vault.open("t", "r") == {}
+
+
+def test_a_text_does_not_steer_the_terminal_of_who_decides_on_it() -> None:
+    assert printable("pay 5\x1b[8m000\u202e, ok\n\tZoë 日本") == "pay 5\\x1b[8m000\\u202e, ok\n\tZoë 日本"
+    assert printable("a\r\x9b2Jb\u200b\U000e0041") == "a\\r\\x9b2Jb\\u200b\\U000e0041"
+
+
+@pytest.mark.parametrize("long_ago", ["999999999w", "199999w"])
+def test_an_instant_before_all_time_is_refused_by_name(long_ago: str) -> None:
+    with pytest.raises(click.BadParameter, match=long_ago):
+        INSTANT.convert(long_ago, None, None)
+
+
+def test_a_held_text_is_no_markup_of_the_list_it_stands_in() -> None:
+    review = structs.replace(held_request().review, prompt="see [/b] and [red]this[/red]\x1b[2J")
+    console = Console(width=200)
+    with console.capture() as shown:
+        console.print(as_table([review], NOW))
+    assert "see [/b] and [red]this[/red]\\x1b[2J" in shown.get()
+
+
+@pytest.mark.parametrize(("team", "left"), [("t", 0), ("another", 1)])
+async def test_only_a_decision_of_its_own_team_takes_a_review_off_the_list(team: str, left: int) -> None:
+    bus = MemoryBus(Catalogue.load(), ManualClock())
+    review = structs.replace(held_request().review, due_at=datetime.now(UTC) + timedelta(hours=1))
+    await bus.publish("reviews", "r", review)
+    await bus.publish("review-decisions", "r", structs.replace(decision(True), tenant_id=team))
+    assert len(await open_reviews(Connection(bus, bus.codec))) == left  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from penstock.audit import Chapter, Fault, Verification, concerns, story
 from penstock.bus import Message
 from penstock.cli.connection import Connection, connect, run_command
 from penstock.cli.instants import INSTANT
+from penstock.cli.printable import printable
 from penstock.contracts.codec import Undecodable
 from penstock.contracts.records import LlmResult, Record, ResultChunk, Verdict
 
@@ -70,7 +71,8 @@ async def _show(request_id: str, team: str | None, since: datetime | None, texts
             except Undecodable as error:
                 click.echo(f"{message.topic}/{message.partition}/{message.offset}: {error.reason}", err=True)
                 continue
-            if concerns(record, request_id) and team in (None, record.tenant_id, ""):
+            # What carries no team, as a dead letter, may be about the request of any.
+            if concerns(record, request_id) and (team is None or record.tenant_id in (team, "")):
                 events.append((message.topic, message.partition, message.offset, record))
     teams = sorted(
         {record.tenant_id for _, _, _, record in events if record.request_id == request_id and record.tenant_id}
@@ -104,9 +106,9 @@ def _tell(chapter: Chapter, start: datetime) -> None:
         + click.style(f"{chapter.topic}/{chapter.partition}/{chapter.offset}", fg="cyan")
         + again
     )
-    click.echo(f"    {chapter.headline}")
+    click.echo(f"    {printable(chapter.headline)}")
     for detail in chapter.details:
-        click.echo(click.style(f"      {detail}", dim=True))
+        click.echo(click.style(f"      {printable(detail)}", dim=True))
 
 
 async def _verify(since: datetime | None, until: datetime | None, as_json: bool) -> None:

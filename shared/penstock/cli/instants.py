@@ -25,7 +25,10 @@ class Instant(click.ParamType):
             return value
         text = str(value).strip()
         if match := _AGO.fullmatch(text):
-            return datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: float(match[1])})
+            try:
+                return datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: float(match[1])})
+            except OverflowError:
+                self.fail(f"{text!r} is before the first year", param, ctx)
         try:
             instant = datetime.fromisoformat(text)
         except ValueError:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import click
 import msgspec
 from rich.table import Table
+from rich.text import Text
 
 from penstock.bus import Producer
 from penstock.cli.cluster import table_console
 from penstock.cli.connection import Connection, connect, run_command
+from penstock.cli.printable import printable
 from penstock.contracts.codec import Undecodable
 from penstock.contracts.envelope import new_id, request_key
 from penstock.contracts.records import Review, ReviewDecision
 
-__all__ = ["review"]
+__all__ = ["as_table", "open_reviews", "review"]
 
 _SHOWN_CHARS = 60
 
@@ -59,10 +62,10 @@ def deny(review_id: str, reviewer: str, reason: str) -> None:
     run_command(_decide(review_id, False, reviewer, reason))
 
 
-async def _open_reviews(connection: Connection) -> dict[str, Review]:
+async def open_reviews(connection: Connection) -> dict[str, Review]:
     """What is not decided and not overdue, by its id."""
     held: dict[str, Review] = {}
-    decided: set[str] = set()
+    decided: set[tuple[str, str]] = set()
     reader = await connection.bus.read(["reviews", "review-decisions"])
     try:
         while not await reader.at_end():
@@ -75,16 +78,16 @@ async def _open_reviews(connection: Connection) -> dict[str, Review]:
                 if isinstance(record, Review):
                     held[record.event_id] = record
                 elif isinstance(record, ReviewDecision):
-                    decided.add(record.review_id)
+                    decided.add((record.tenant_id, record.review_id))
     finally:
         await reader.close()
     now = datetime.now(UTC)
-    return {name: one for name, one in held.items() if name not in decided and one.due_at > now}
+    return {name: one for name, one in held.items() if (one.tenant_id, name) not in decided and one.due_at > now}
 
 
 async def _list(team: str | None, as_json: bool) -> None:
     async with connect() as connection:
-        waiting = await _open_reviews(connection)
+        waiting = await open_reviews(connection)
     chosen = sorted((r for r in waiting.values() if team in (None, r.tenant_id)), key=lambda r: r.due_at)
     if as_json:
         for one in chosen:
@@ -93,33 +96,39 @@ async def _list(team: str | None, as_json: bool) -> None:
     if not chosen:
         click.echo("nothing waits for a decision")
         return
+    table_console().print(as_table(chosen, datetime.now(UTC)))
+
+
+def as_table(chosen: Iterable[Review], now: datetime) -> Table:
+    """Return a row for each review. What people wrote is shown as it is: it is no markup of the table's."""
     table = Table("review", "due in", "team", "held", "because of", "text", box=None)
     for one in chosen:
-        left = int((one.due_at - datetime.now(UTC)).total_seconds())
+        left = int((one.due_at - now).total_seconds())
         text = " ".join((one.content or one.prompt).split())
         because = ", ".join(sorted({finding.kind for finding in one.findings if finding.action == "review"}))
         what = "answer" if one.stage == "output" else "request"
-        table.add_row(one.event_id[:8], f"{left // 60} min", one.tenant_id, what, because, text[:_SHOWN_CHARS])
-    table_console().print(table)
+        cells = (one.event_id[:8], f"{left // 60} min", one.tenant_id, what, because, printable(text[:_SHOWN_CHARS]))
+        table.add_row(*map(Text, cells))
+    return table
 
 
 async def _show(review_id: str) -> None:
     async with connect() as connection:
-        one = _chosen(await _open_reviews(connection), review_id)
+        one = _chosen(await open_reviews(connection), review_id)
     click.echo(
         f"review {one.event_id}\nrequest {one.request_id} of {one.tenant_id}, policy {one.policy_name}@{one.policy_version}"
     )
     click.echo(f"due {one.due_at:%Y-%m-%d %H:%M:%S}Z")
     for finding in one.findings:
         click.echo(f"  {finding.scanner}: {finding.kind} at {finding.start}-{finding.end}, score {finding.score:.2f}")
-    click.echo(f"\nquestion:\n{one.prompt}")
+    click.echo(f"\nquestion:\n{printable(one.prompt)}")
     if one.content:
-        click.echo(f"\nanswer:\n{one.content}")
+        click.echo(f"\nanswer:\n{printable(one.content)}")
 
 
 async def _decide(review_id: str, approved: bool, reviewer: str, reason: str) -> None:
     async with connect() as connection:
-        one = _chosen(await _open_reviews(connection), review_id)
+        one = _chosen(await open_reviews(connection), review_id)
         decision = ReviewDecision(
             event_id=new_id(),
             request_id=one.request_id,
