@@ -16,6 +16,7 @@ from services.guardrails.scanners.indirect_injection import IndirectInjectionSca
 from services.guardrails.scanners.injection import InjectionScanner
 from services.guardrails.scanners.language import LanguageScanner
 from services.guardrails.scanners.leakage import ExfiltrationScanner
+from services.guardrails.scanners.multi_turn import MultiTurnScanner
 from services.guardrails.scanners.pii import PiiScanner
 from services.guardrails.scanners.prompt_leak import SystemPromptLeakScanner
 from services.guardrails.scanners.refusal import RefusalScanner
@@ -60,7 +61,15 @@ def shipped_scanners() -> Mapping[str, Mapping[str, AnyScanner]]:
     unsafe_code = UnsafeCodeScanner()
     gibberish = GibberishScanner.packaged()
     stages: dict[str, list[AnyScanner]] = {
-        "input": [*common, gibberish, unsafe_code, IndirectInjectionScanner.for_documents(), prompts, classifier],
+        "input": [
+            *common,
+            gibberish,
+            unsafe_code,
+            IndirectInjectionScanner.for_documents(),
+            prompts,
+            MultiTurnScanner(prompts),
+            classifier,
+        ],
         "output": [
             CanaryScanner(),
             FormatScanner(),
