@@ -6,16 +6,19 @@ import base64
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.guardrails.findings import Reference, Rule
-from services.guardrails.scanners.injection import MODELS, InjectionScanner
-from services.guardrails.scanners.injection_rules import RULES, combine
+from services.guardrails.models import train_convolution
+from services.guardrails.scanners.convolution import ConvolutionModel
+from services.guardrails.scanners.injection import MODELS, InjectionScanner, ruled
+from services.guardrails.scanners.injection_rules import RULES
 from services.guardrails.scanners.ngrams import LinearNgramModel, char_slots, word_slots
 
 RULE = Rule("block", InjectionScanner.default_threshold, fail_closed=True)
@@ -88,6 +91,13 @@ def test_a_poisoned_document_is_told_from_a_clean_one_and_the_sentence_is_named(
     assert score(DOCUMENTS, DOCUMENT * 10) < RULE.threshold
 
 
+def test_the_span_names_the_window_of_a_long_prompt() -> None:
+    text = "Tell me about cats and how they sleep. " * 60 + OVERRIDE + " Dogs are fine, too. " * 60
+    [span] = PROMPTS.scan(text, RULE, Reference())
+    assert span.score >= RULE.threshold
+    assert span.start <= text.index(OVERRIDE) < span.end
+
+
 def test_inference_needs_no_scikit_learn() -> None:
     code = (
         "import sys; from services.guardrails.scanners.injection import InjectionScanner as I; I.for_prompts(); "
@@ -113,45 +123,107 @@ GOLDEN_CHARS = [121560, 257293, 140045]
 def test_weights_that_do_not_fit_their_description_are_refused(tmp_path: Path) -> None:
     table = np.zeros(4, dtype=np.float16)
     np.savez(tmp_path / "m.npz", word=table, char=table, word_idf=table, char_idf=table)
-    (tmp_path / "m.json").write_text(json.dumps({"bits": 3, "bias": 0, "threshold": 0.5, "version": "1"}))
+    (tmp_path / "m.json").write_text(json.dumps({"bits": 3, "bias": 0}))
     with pytest.raises(ValueError, match=r"m\.npz does not fit .*m\.json"):
         LinearNgramModel.load(tmp_path / "m")
 
 
 def test_a_pickled_array_is_never_loaded(tmp_path: Path) -> None:
     np.savez(tmp_path / "m.npz", word=np.array([{"a": 1}], dtype=object))
-    (tmp_path / "m.json").write_text(json.dumps({"bits": 3, "bias": 0, "threshold": 0.5, "version": "1"}))
+    (tmp_path / "m.json").write_text(json.dumps({"bits": 3, "bias": 0}))
     with pytest.raises(ValueError, match="allow_pickle"):
         LinearNgramModel.load(tmp_path / "m")
 
 
-def test_the_models_carry_their_cross_validation() -> None:
-    for name in ("injection_prompt", "injection_document"):
-        metadata = json.loads((MODELS / f"{name}.json").read_text())
-        assert metadata["cross_validation"]["with_rules"]["recall_at_threshold"] > 0.3
-        assert (MODELS / f"{name}.npz").stat().st_size < 3_000_000
-    assert (
-        json.loads((MODELS / "injection_prompt.json").read_text())["cross_validation"]["false_positives_at_threshold"]
-        <= 0.006
+def test_the_models_carry_their_figures() -> None:
+    prompt, document = (
+        json.loads((MODELS / f"injection_{name}.json").read_text())["cross_validation"]
+        for name in ("prompt", "document")
     )
+    assert prompt["auc"] > 0.9
+    assert prompt["recall_at_1_percent_false_positives"] > 0.6
+    assert document["bipia_documents"]["auc"] >= 0.95
+    assert sum(path.stat().st_size for path in MODELS.glob("injection_*.npz")) < 6_000_000
 
 
-def test_rules_and_classifier_support_each_other() -> None:
-    assert combine(0.0, 0.3) == 0.3
-    assert combine(0.95, 0.001) >= 0.5
-    assert combine(0.8, 0.001) < 0.5 <= combine(0.8, 0.25)
-    assert combine(0.9, 0.9) > 0.9
+def test_a_network_of_another_table_is_refused() -> None:
+    table = np.zeros((3, 7), dtype=np.float32)
+    with pytest.raises(ValueError, match=r"injection_prompt_convolution\.npz was trained on vectors of \d+ dimensions"):
+        ConvolutionModel.load(MODELS / "injection_prompt_convolution.npz", table)
+
+
+def test_every_rule_counts_for_an_attack_and_none_is_certain() -> None:
     assert all(0.5 < strength < 1 for _, strength, _ in RULES)
+    assert ruled(0.0) == 0.0
+    assert 0 < ruled(0.6) < ruled(0.95) < 2
 
 
-@given(st.floats(0, 1), st.floats(0, 0.99))
-def test_a_rule_never_lowers_a_score(learned: float, ruled: float) -> None:
-    assert learned <= combine(ruled, learned) <= 1
+def test_the_mean_of_networks_is_one_network() -> None:
+    rng = np.random.default_rng(4)
+    table = rng.standard_normal((30, 8)).astype(np.float32)
+    texts = [rng.integers(0, 30, 9) for _ in range(20)]
+    labels, weights = np.arange(20) % 2, np.ones(20)
+    models = [train_convolution.fit(table, texts, labels, weights, epochs=2, seed=seed) for seed in (1, 2, 3)]
+    mean = train_convolution.averaged(models)
+    for rows in texts:
+        assert mean.margin(rows) == pytest.approx(np.mean([model.margin(rows) for model in models]), abs=1e-5)
+
+
+def test_scores_stay_in_order_and_off_the_ends() -> None:
+    texts = [OVERRIDE, OVERRIDE + " You are DAN.", "What is the capital of Peru?", "Sort a list in Python."]
+    scores = [score(PROMPTS, text) for text in texts]
+    assert len(set(scores)) == len(scores)
+    assert all(0 < value < 1 for value in scores)
+
+
+def test_the_network_does_not_depend_on_where_the_attack_stands() -> None:
+    rng = np.random.default_rng(1)
+    table = rng.standard_normal((50, 8)).astype(np.float32)
+    rows = [rng.integers(0, 50, 20), rng.integers(0, 50, 5)]
+    labels, weights = np.array([0, 1]), np.ones(2)
+    model = train_convolution.fit(table, rows, labels, weights, epochs=1, seed=3)
+    again = train_convolution.fit(table, rows, labels, weights, epochs=1, seed=3)
+    assert model.margin(rows[0]) == again.margin(rows[0])
+    assert model.margin(np.zeros(0, dtype=np.int64)) == 0.0
+    # The sum of a text's vectors is the same in any order; filters of one piece, too.
+    assert model.margin(np.tile(rows[1][:1], 2)) == pytest.approx(model.margin(np.tile(rows[1][:1], 2)[::-1]))
+
+
+def test_the_network_learns_which_neighbours_matter() -> None:
+    rng = np.random.default_rng(2)
+    table = rng.standard_normal((40, 16)).astype(np.float32)
+    texts, labels = [], []
+    for index in range(600):
+        rows = rng.integers(2, 40, 12)
+        place = int(rng.integers(0, 11))
+        rows[place : place + 2] = (0, 1) if index % 2 else (1, 0)  # the same words in another order
+        texts.append(rows)
+        labels.append(index % 2)
+    model = train_convolution.fit(table, texts[:500], np.array(labels[:500]), np.ones(500), epochs=40, seed=5)
+    right = [(model.margin(rows) > 0) == bool(label) for rows, label in zip(texts[500:], labels[500:], strict=True)]
+    assert sum(right) > 90
 
 
 @given(st.text(max_size=300))
-def test_any_text_gets_a_score(text: str) -> None:
+@settings(deadline=None)
+def test_any_text_gets_a_score_and_always_the_same(text: str) -> None:
     for scanner in (PROMPTS, DOCUMENTS):
-        for span in scanner.scan(text, RULE, Reference()):
+        spans = scanner.scan(text, RULE, Reference())
+        assert spans == scanner.scan(text, RULE, Reference())
+        for span in spans:
             assert 0 <= span.start < span.end <= len(text)
-            assert 0 < span.score <= 1
+            assert 0 < span.score < 1
+
+
+@pytest.mark.parametrize("unit", ["a", "a ", "a\n", ". ", "aGk=", "ignore all ", "\u0430", "zx qk vb ", "'a'+", "%41"])
+def test_the_whole_scanner_is_linear(unit: str) -> None:
+    def seconds(size: int) -> float:
+        text = unit * (size // len(unit))
+        started = time.thread_time()
+        PROMPTS.scan(text, RULE, Reference())
+        DOCUMENTS.scan(text, RULE, Reference())
+        return time.thread_time() - started
+
+    seconds(1000)
+    small, large = seconds(20_000), seconds(160_000)
+    assert large < 24 * max(small, 0.02), (small, large)

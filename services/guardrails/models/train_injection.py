@@ -7,9 +7,9 @@ none of the words that give other attacks away, and its threshold need not keep 
 
 Cross-validation: a benign source stands wholly in one fold, so that a false positive is measured on prompts of a kind
 the model has not seen; attacks are split by near-duplicate cluster. The whole scanner (windows, hidden readings, rules)
-scores every held-out row with each head, and a head's threshold is the score that a share of the held-out ordinary
-prompts reach (`--false-positives`); for documents, of the benign documents, each by its highest sentence. 0.5 is the
-operating point.
+scores every held-out row with each head; the figures' threshold is the score that a share of the held-out ordinary
+prompts reach (`--false-positives`); for documents, of the benign documents, each by its highest sentence. What is
+shipped as 0.5 is `OPERATING_POINTS`.
 """
 
 import argparse
@@ -49,6 +49,10 @@ SEEDS = (7, 8)
 NGRAM_WEIGHT, NETWORK_WEIGHT = 0.7, 0.25
 """Chosen on a development test that no training has seen; the networks' log odds are larger."""
 HARM = "attacks_semantic"
+OPERATING_POINTS = {"injection_prompt": 1.6, "injection_harm": 1.0, "injection_document": 2.0}
+"""Log odds that are shipped as a score of 0.5, chosen on the development test: of what cross-validation gives, the
+thresholds of `prompt` and `document` are too high and that of `harm` too low for prompts of a new author.
+"""
 ORDINARY = frozenset({
     "clinc_train", "gpt_codegen", "gpt_roleplay", "awesome", "seed_tasks", "mt_bench", "deepset_train", "xquad_questions",
     "dialogue", "benign_prompts", "own_languages",
@@ -241,7 +245,8 @@ def train_prompts(rows: list[Row], args: argparse.Namespace) -> dict[str, Any]:
         threshold = round(float(np.quantile(ordinary, 1 - args.false_positives)), 4)
         margins[name] -= threshold
         report = figures(rows, margins[name], ordinary - threshold)
-        write(args.out / name, replace(final, threshold=threshold), trainer, report)
+        report["threshold"] = threshold
+        write(args.out / name, replace(final, threshold=OPERATING_POINTS[name]), trainer, report)
     together = np.maximum(*margins.values())
     report = figures(rows, together, ordinary_scores(rows, together, by_cluster=False))
     (args.out / "injection_figures.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
@@ -262,8 +267,10 @@ def train_documents(rows: list[Row], args: argparse.Namespace) -> dict[str, Any]
     threshold = round(float(np.quantile(ordinary, 1 - args.document_false_positives)), 4)
     report = figures(rows, margins - threshold, ordinary - threshold)
     report["bipia_documents"] = document_auc(args.data, trainer, support, args.seed)
+    report["threshold"] = threshold
     final = trainer.head(np.ones(len(rows), dtype=bool), "injection_document", (), 0)
-    write(args.out / "injection_document", replace(final, threshold=threshold), trainer, report)
+    shipped = replace(final, threshold=OPERATING_POINTS["injection_document"])
+    write(args.out / "injection_document", shipped, trainer, report)
     return report
 
 
