@@ -27,6 +27,7 @@ from penstock.contracts.records import (
 
 from services.guardrails.findings import Reference
 from services.guardrails.masking import restore, unambiguous
+from services.guardrails.piece_judging import WHOLE_ANSWER
 from services.guardrails.reasons import reason_of
 from services.guardrails.reviews import Held, hold
 from services.guardrails.scanners.leakage import addresses
@@ -35,8 +36,8 @@ from services.guardrails.verdicts import Judged, findings_of, verdicts
 
 __all__ = [
     "Judged", "Released", "Screened", "canary_of", "document_segments", "ended_request", "has_answer",
-    "output_reference", "output_segments", "released", "released_refusal", "request_segments", "screened_document",
-    "screened_request", "unjudged",
+    "output_reference", "output_segments", "reference_of", "released", "released_refusal", "request_segments",
+    "screened_document", "screened_request", "unjudged",
 ]  # fmt: skip
 
 MAX_ATTEMPT = 1
@@ -130,16 +131,18 @@ def output_segments(completion: Completion) -> list[Segment]:
 
 def output_reference(completion: Completion, canary: str = "") -> Reference:
     """What the answer is judged against."""
-    messages = _asked(completion)
+    return reference_of(_asked(completion), completion.passages, canary)
+
+
+def reference_of(messages: Sequence[Message], passages: Sequence[Passage], canary: str) -> Reference:
+    """What an answer to ``messages``, made with ``passages``, is judged against."""
     conversation = "\n".join(message.content for message in messages)
     return Reference(
         system_prompt="\n".join(message.content for message in messages if message.role == "system"),
         prompt=conversation,
         question=_question(messages),
-        passages=tuple(passage.text for passage in completion.passages),
-        urls=addresses(
-            "\n".join([conversation, *(f"{passage.source} {passage.text}" for passage in completion.passages)])
-        ),
+        passages=tuple(passage.text for passage in passages),
+        urls=addresses("\n".join([conversation, *(f"{passage.source} {passage.text}" for passage in passages)])),
         canary=canary,
     )
 
@@ -162,7 +165,7 @@ def released(completion: Completion, judged: Judged | None, pseudonyms: Mapping[
         reason = f"the policy {context.policy_name!r} is not published; run `penstock config apply`"
         return Released(_early(completion, Status.FAILED, "guardrails", "unknown_policy", reason, at))
     screening = judged.screening
-    if screening.action == "ask_again" and completion.attempt < MAX_ATTEMPT and not completion.stream:
+    if screening.action == "ask_again" and _may_repeat(completion, judged):
         repeated = Emit("requests-repeated", request_key(context, completion.request_id), _repeated(completion, judged))
         return Released(None, [*verdicts(completion, "output", judged), repeated])
     if screening.action in ("block", "ask_again"):
@@ -276,6 +279,13 @@ def _repeated(completion: Completion, judged: Judged) -> GroundedRequest:
         embedding=completion.embedding,
         attempt=completion.attempt + 1,
     )
+
+
+def _may_repeat(completion: Completion, judged: Judged) -> bool:
+    """Whether the answer may be asked for again: once, and not where a part of it may be out already."""
+    finding = judged.screening.deciding
+    unseen = not completion.stream or (finding is not None and finding.scanner in WHOLE_ANSWER)
+    return completion.attempt < MAX_ATTEMPT and unseen
 
 
 def _asked(completion: Completion) -> list[Message]:

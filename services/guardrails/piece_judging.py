@@ -28,8 +28,8 @@ from services.guardrails.release_points import (
 from services.guardrails.screening import Finding, Limits, Screening, Segment, screen, stretch_of
 
 __all__ = [
-    "LOOK_BACK", "MARGIN", "MAX_HELD", "MAX_WHOLE", "Asked", "Decision", "PieceJudge", "StreamState", "decide",
-    "looking_back",
+    "LOOK_BACK", "MARGIN", "MAX_HELD", "MAX_WHOLE", "WHOLE_ANSWER", "Asked", "Decision", "PieceJudge", "StreamState",
+    "decide", "looking_back",
 ]  # fmt: skip
 
 LOOK_BACK = 300
@@ -49,7 +49,8 @@ MAX_SENTENCE = 600
 MAX_WHOLE = 100_000
 """The same where a rule judges the answer as a whole."""
 
-_WHOLE = frozenset({"format", "refusal", "groundedness", "language", "token_limit"})
+WHOLE_ANSWER = frozenset({"format", "refusal", "groundedness", "language", "token_limit"})
+"""Scanners that judge an answer as a whole: where a policy stops answers by one, nothing is released before the end."""
 _STOPPING = ACTIONS.index("ask_again")
 Rules = tuple[tuple[AnyScanner, Rule], ...]
 
@@ -129,7 +130,7 @@ class _PieceRules:
             for scanner, rule in policy.stages["output"]
             if rule.enforced and (rule.action != "flag" or rule.repair)
         )
-        whole = tuple((s, rule) for s, rule in every if s.name in _WHOLE or rule.repair)
+        whole = tuple((s, rule) for s, rule in every if s.name in WHOLE_ANSWER or rule.repair)
         part = [(s, rule) for s, rule in every if (s, rule) not in whole]
         phrases = max((len(word) for _, rule in part for word in rule.words), default=0)
         return cls(

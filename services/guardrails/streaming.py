@@ -12,11 +12,10 @@ from penstock.contracts.digest import extended_digest
 from penstock.contracts.envelope import derive, request_key
 from penstock.contracts.records import CompletionChunk, ResultChunk
 
-from services.guardrails.core import canary_of
+from services.guardrails.core import canary_of, reference_of
 from services.guardrails.masking import restore
 from services.guardrails.piece_judging import Asked, Decision, PieceJudge, StreamState, decide, looking_back
 from services.guardrails.policy import CompiledPolicy
-from services.guardrails.scanners.leakage import addresses
 from services.guardrails.screening import Screening
 from services.guardrails.verdicts import Judged, verdicts
 
@@ -134,17 +133,16 @@ def _ended(state: StreamState, sequence: int) -> StreamState:
 
 
 def _asked(chunk: CompletionChunk, judge: PieceJudge) -> Asked:
-    conversation = "\n".join(message.content for message in chunk.messages)
-    evidence = (f"{passage.source} {passage.text}" for passage in chunk.passages)
+    canary = canary_of(judge.key, chunk.request_id) if judge.policy and judge.policy.canary else ""
+    reference = reference_of(chunk.messages, chunk.passages, canary)
     output = judge.policy.stages["output"] if judge.policy else ()
+    grounded = any(scanner.name == "groundedness" for scanner, _ in output)
     return Asked(
-        system_prompt="\n".join(message.content for message in chunk.messages if message.role == "system"),
-        prompt=conversation,
-        question=next((message.content for message in reversed(chunk.messages) if message.role == "user"), ""),
+        system_prompt=reference.system_prompt,
+        prompt=reference.prompt,
+        question=reference.question,
         # Kept with every piece, so only where somebody reads them.
-        passages=tuple(passage.text for passage in chunk.passages)
-        if any(scanner.name == "groundedness" for scanner, _ in output)
-        else (),
-        urls=tuple(sorted(addresses("\n".join([conversation, *evidence])))),
-        canary=canary_of(judge.key, chunk.request_id) if judge.policy and judge.policy.canary else "",
+        passages=reference.passages if grounded else (),
+        urls=tuple(sorted(reference.urls)),
+        canary=canary,
     )

@@ -184,11 +184,19 @@ async def test_a_second_answer_that_fits_is_released() -> None:
     assert (result.status, result.content, result.prompt) == ("completed", '{"id": 7}', "q")
 
 
-async def test_a_streamed_answer_is_not_asked_for_again() -> None:
+async def test_a_streamed_answer_is_asked_for_again_where_nothing_of_it_is_out() -> None:
     async with gate(FORMAT) as own:
         await own.publish("completions", completion(own, "the order is 7", stream=True))
+        repeated = await own.one("requests-repeated")
+    assert (repeated.attempt, repeated.stream) == (1, False)
+
+
+async def test_a_streamed_answer_is_not_asked_for_again_where_a_part_of_it_may_be_out() -> None:
+    rule = {"action": "ask_again", "words": ["falcon"]}
+    async with gate({"name": "default", "output": {"banned_words": rule}}) as own:
+        await own.publish("completions", completion(own, "the falcon lands", stream=True))
         result = await own.one("llm-results")
-    assert (result.status, result.code) == ("blocked", "invalid_format")
+    assert (result.status, result.code) == ("blocked", "banned_words")
 
 
 async def test_an_answer_that_can_be_mended_is_mended_where_the_policy_allows() -> None:
