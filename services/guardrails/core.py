@@ -71,15 +71,18 @@ def canary_of(key: bytes, request_id: str) -> str:
 
 
 def request_segments(request: AdmittedRequest) -> list[Segment]:
-    """The messages in order."""
-    return [Segment(message.content, message.role) for message in request.messages]
+    """The messages in order, then the names of those who speak: the model reads both."""
+    return [
+        *(Segment(message.content, message.role) for message in request.messages),
+        *(Segment(message.name, "name") for message in request.messages if message.name),
+    ]
 
 
 def screened_request(request: AdmittedRequest, judged: Judged) -> Screened:
     """The verdict, and either the request with its masks applied, the refusal that ends it, or the review it waits for."""
     screening = judged.screening
     context = msgspec.structs.replace(request.context, policy_version=judged.policy.version)
-    messages = _with_texts(request.messages, screening.texts)
+    messages = _with_names(_with_texts(request.messages, screening.texts), screening.texts[len(request.messages) :])
     emits = verdicts(request, "input", judged)
     key = request_key(context, request.request_id)
     if screening.action == "block":
@@ -318,7 +321,16 @@ def _early(completion: Completion, status: Status, stage: str, code: str, reason
 def _with_texts(messages: Sequence[Message], texts: Sequence[str]) -> list[Message]:
     return [
         message if message.content == text else msgspec.structs.replace(message, content=text)
-        for message, text in zip(messages, texts, strict=True)
+        for message, text in zip(messages, texts, strict=False)
+    ]
+
+
+def _with_names(messages: Sequence[Message], names: Sequence[str]) -> list[Message]:
+    """The messages with the names as screened: one that had to be masked is left out, since masks are no names."""
+    screened = iter(names)
+    return [
+        msgspec.structs.replace(message, name=None) if message.name and next(screened) != message.name else message
+        for message in messages
     ]
 
 

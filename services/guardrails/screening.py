@@ -25,6 +25,8 @@ _NOT_ON_TRUSTED = frozenset(
 # What an answer must be; the passages it quotes need not.
 _ANSWER_ONLY = frozenset({"format", "refusal", "groundedness"})
 _NOT_ON_PASSAGES = frozenset({"language"})
+# A name is too short for a judgement of its language or sense.
+_ON_NAMES = frozenset({"pii", "secrets", "regex", "banned_words", "invisible_text", "injection"})
 # An answer without a character may still be the wrong one.
 _ON_EMPTY_ANSWERS = frozenset({"format"})
 # Characters that nobody sees, set in the middle, would hide from these what a reader or a model still reads.
@@ -38,8 +40,9 @@ _MASKED_WHEN_BLOCKED = frozenset({"pii", "secrets", "banned_words", "regex", "in
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One text of an event. ``role`` is that of the message (system, user, assistant, tool), or answer, passage or
-    document. What the system says is the platform's own: it is searched for data, not judged for its intent.
+    """One text of an event. ``role`` is that of the message (system, user, assistant, tool), or name (of who speaks),
+    answer, passage or document. What the system says is the platform's own: it is searched for data, not judged for
+    its intent.
     """
 
     text: str
@@ -254,6 +257,8 @@ def _hidden(scanner: Scanner, text: str, rule: Rule, reference: Reference, known
 def _applies(scanner: str, role: str) -> bool:
     if role == "passage" and scanner in _NOT_ON_PASSAGES:
         return False
+    if role == "name":
+        return scanner in _ON_NAMES
     if role == "system" and scanner in _NOT_ON_TRUSTED:
         return False
     if scanner in _TOOL_ONLY:

@@ -450,3 +450,17 @@ async def test_only_a_decision_of_its_own_team_takes_a_review_off_the_list(team:
     await bus.publish("reviews", "r", review)
     await bus.publish("review-decisions", "r", structs.replace(decision(True), tenant_id=team))
     assert len(await open_reviews(Connection(bus, bus.codec))) == left  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("action", "name"), [("block", None), ("mask", None), ("flag", SECRET)])
+async def test_the_name_of_who_speaks_is_screened_too(action: str, name: str | None) -> None:
+    judge = judging(scanners(SecretsScanner()), {"name": "default", "input": {"secrets": {"action": action}}})
+    hop = request_hop(judge, MemoryVault(), MemoryReviews(), LIMITS, ManualClock(), 64)
+    said = [Message(role="user", content="hello", name="ann_lee"), Message(role="user", content="and?", name=SECRET)]
+    verdict, onward = await handled(hop, structs.replace(admitted(), messages=said))
+    assert verdict.record.action == action
+    if action == "block":
+        assert onward.topic == "refusals"
+    else:
+        assert [message.name for message in onward.record.messages] == ["ann_lee", name]
+        assert [message.content for message in onward.record.messages] == ["hello", "and?"]
