@@ -11,6 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock.audit import FAULTS, Fault, Verification, concerns, story
+from penstock.bus import Message as Logged
+from penstock.cli.audit import written_with
+from penstock.contracts.catalogue import Catalogue
+from penstock.contracts.codec import Codec
 from penstock.contracts.digest import released_digest, released_texts
 from penstock.contracts.records import (
     Alert,
@@ -49,7 +53,7 @@ def verdict(of: LlmResult | ResultChunk, stage: str = "output", **changes: Any) 
     made = Verdict(
         event_id=f"verdict-{of.event_id}", request_id=of.request_id, tenant_id=of.tenant_id,
         occurred_at=NOW, causation_id=of.causation_id, stage=stage, action="allow", policy_name="default",
-        policy_version="v", scores={"pii": 0.0},
+        policy_version="v", scores={"pii": 0.0}, sequence=of.sequence if isinstance(of, ResultChunk) else None,
         released=released_digest(of.request_id, released_texts(of)),
     )  # fmt: skip
     return msgspec.structs.replace(made, **changes)
@@ -126,9 +130,32 @@ def test_the_same_event_twice_is_no_fault() -> None:
 
 
 def test_a_verdict_older_than_digests_proves_that_it_was_judged() -> None:
-    done = verified([result(), verdict(result(), released="", scores={})])
+    done = Verification()
+    done.result(result(), ("llm-results", 0, 0))
+    done.verdict(verdict(result(), released="", scores={}), is_older=True)
     assert list(done.faults()) == []
     assert done.summary.undigested == 1
+
+
+def test_a_verdict_of_today_without_a_digest_proves_nothing() -> None:
+    assert kinds(result(), verdict(result(), released="", scores={})) == ["not_allowed"]
+    assert kinds(piece(), verdict(piece(), "piece", released="", scores={})) == ["not_allowed"]
+
+
+def test_a_piece_that_stands_elsewhere_than_it_was_judged_is_found() -> None:
+    assert kinds(piece(sequence=3), verdict(piece(sequence=3), "piece", sequence=2)) == ["no_verdict"]
+
+
+def test_the_version_of_a_verdict_is_read_from_its_message() -> None:
+    catalogue = Catalogue.load()
+    codec = Codec.offline(catalogue)
+    value = codec.encode("verdicts", verdict(result()))
+    assert written_with(Logged("verdicts", 0, 0, 0, None, value)) == codec.schema_id("verdicts")
+
+
+@given(st.lists(st.text("ab\0", max_size=3), max_size=4), st.lists(st.text("ab\0", max_size=3), max_size=4))
+def test_only_the_same_texts_have_the_same_digest(one: list[str], other: list[str]) -> None:
+    assert (released_digest("r", one) == released_digest("r", other)) == (one == other)
 
 
 def test_ended_requests_need_no_verdict() -> None:

@@ -70,6 +70,7 @@ class _Pending:
     place: Place
     digest: str
     stages: frozenset[str]
+    sequence: int | None
     seen: str = ""
     """The nearest to a proof so far: empty, not_allowed or other_text."""
 
@@ -120,8 +121,11 @@ class Verification:
         if fault not in self._faults:
             self._faults.append(fault)
 
-    def verdict(self, record: Verdict) -> None:
-        """Take a verdict over, and settle the releases that stand on it."""
+    def verdict(self, record: Verdict, *, is_older: bool = False) -> None:
+        """Take a verdict over, and settle the releases that stand on it.
+
+        ``is_older`` says that it was written with an older version of the record: the first one had no digest.
+        """
         self.summary.verdicts += 1
         if record.mode != "enforce":
             return
@@ -129,7 +133,7 @@ class Verification:
         waiting = self._pending.get(key)
         if waiting is None:
             return
-        left = [pending for pending in waiting if not self._settles(record, pending)]
+        left = [pending for pending in waiting if not self._settles(record, pending, is_older=is_older)]
         if left:
             self._pending[key] = left
         else:
@@ -145,20 +149,20 @@ class Verification:
     def _await(self, record: LlmResult | ResultChunk, place: Place) -> None:
         digest = released_digest(record.request_id, released_texts(record))
         waiting = self._pending.setdefault((record.tenant_id, record.request_id, record.causation_id), [])
-        waiting.append(_Pending(place, digest, _JUDGING_STAGES[type(record)]))
+        sequence = record.sequence if isinstance(record, ResultChunk) else None
+        waiting.append(_Pending(place, digest, _JUDGING_STAGES[type(record)], sequence))
 
-    def _settles(self, verdict: Verdict, pending: _Pending) -> bool:
-        if verdict.stage not in pending.stages:
+    def _settles(self, verdict: Verdict, pending: _Pending, *, is_older: bool) -> bool:
+        if verdict.stage not in pending.stages or verdict.sequence != pending.sequence:
             return False
         if verdict.released == pending.digest:
             return True
         if (
-            not verdict.released
+            is_older
+            and not verdict.released
+            and verdict.stage == "output"
             and verdict.action in ("allow", "flag", "mask")
-            and not verdict.scores
-            and not verdict.sequence
         ):
-            # Version 1 of the record has no digest; version 2 always has one where something may be released.
             self.summary.undigested += 1
             return True
         pending.seen = "other_text" if verdict.released else pending.seen or "not_allowed"

@@ -18,7 +18,7 @@ from penstock.cli.printable import printable
 from penstock.contracts.codec import Undecodable
 from penstock.contracts.records import LlmResult, Record, ResultChunk, Verdict
 
-__all__ = ["audit"]
+__all__ = ["audit", "written_with"]
 
 _RELEASED = ("llm-results", "result-chunks")
 _NOT_OF_REQUESTS = ("config-", "documents", "team-spend")
@@ -138,7 +138,8 @@ async def _take_verdicts(connection: Connection, verification: Verification, sin
     async for message in _messages(connection, ["verdicts"], since_ms):
         record = _decoded(connection, message)
         if isinstance(record, Verdict):
-            verification.verdict(record)
+            current = connection.codec.schema_id(message.topic)
+            verification.verdict(record, is_older=written_with(message) != current)
         else:
             verification.undecodable((message.topic, message.partition, message.offset))
 
@@ -175,6 +176,11 @@ def _print_report(verification: Verification, faults: Sequence[Fault]) -> None:
         click.echo(click.style("proven: every released result and piece stands on its verdict", fg="green"))
     else:
         click.echo("nothing was released in this range")
+
+
+def written_with(message: Message) -> int:
+    """Return the id of the schema that a message was written with: the four bytes behind the magic one."""
+    return int.from_bytes((message.value or b"")[1:5], "big")
 
 
 def _decoded(connection: Connection, message: Message) -> Record | None:

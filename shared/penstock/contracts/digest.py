@@ -20,15 +20,17 @@ def released_texts(released: LlmResult | ResultChunk) -> list[str]:
 
 
 def released_digest(request_id: str, texts: Iterable[str]) -> str:
-    """Return the first 32 hex digits of SHA-256 over ``request_id`` and ``texts``, each ended by a zero byte.
+    """Return the first 32 hex digits of SHA-256 over ``request_id`` and ``texts``, each in UTF-8 behind its length in
+    bytes (8 bytes, big-endian), so that no two lists of texts read alike.
 
     The verdict carries it and the released event is held against it, so that a text other than the judged one is
     noticed. The request's identity in front keeps equal answers of two requests apart.
     """
     digest = hashlib.sha256()
     for part in (request_id, *texts):
-        digest.update(part.encode("utf-8", "surrogatepass"))
-        digest.update(b"\0")
+        encoded = part.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "big"))
+        digest.update(encoded)
     return digest.hexdigest()[:32]
 
 
