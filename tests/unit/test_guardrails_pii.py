@@ -157,7 +157,9 @@ def test_a_public_page_is_no_find_and_someones_site_is_one() -> None:
     ):
         assert found(text) == []
     assert found("see https://kestrel-and-daughters.pl/ for more") == [("URL", "https://kestrel-and-daughters.pl/")]
+    assert found("visit kestrel-and-daughters.co.uk") == [("URL", "kestrel-and-daughters.co.uk")]
     assert found("see https://kestrel-and-daughters.pl/opening-hours for more") == []
+    assert found("System.Net, ASP.NET, foo.name, user.id, time.now and main.py, notes.md, google.com") == []
     assert found("look at https://www.linkedin.com/in/jane-doe-1") == [
         ("URL", "https://www.linkedin.com/in/jane-doe-1")
     ]

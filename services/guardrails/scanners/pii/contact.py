@@ -31,6 +31,8 @@ _VERSION = re.compile(
     r"(?i)(?<![^\W\d_])(?:versions?|releases?|firmware|build|section|upgrade[sd]?)(?![^\W\d_])[^!?\n]*$|(?:\bv\.?"
     r"|§)\s*$"
 )
+# Suffixes that no attribute or method of common code is called by.
+_SITE_SUFFIXES = frozenset("com net org biz edu eu de fr nl es ch uk se dk fi ca au jp cz".split())
 _KNOWN_SITES = frozenset(
     "google youtube facebook wikipedia wikimedia github githubusercontent gitlab bitbucket stackoverflow "
     "stackexchange python pypi npmjs nodejs "
@@ -117,8 +119,12 @@ class NetworkAddresses:
             return
         personal = _url_score(text, start, end)
         bare = parts.suffix in _FILE_ENDINGS and personal < PERSONAL_URL_SCORE
-        if not bare:
-            yield Span("URL", start, end, personal)
+        if bare:
+            return
+        plain = host.islower() and ("." in parts.suffix or parts.suffix in _SITE_SUFFIXES)
+        if personal == URL_SCORE and plain and self._is_own_site(text[start:end]):
+            personal = SITE_SCORE
+        yield Span("URL", start, end, personal)
 
 
 def _url_score(text: str, start: int, end: int) -> float:

@@ -71,7 +71,7 @@ class PiiScanner:
     def scan(self, text: str, rule: Rule, reference: Reference) -> list[Span]:
         text = encodable(text)
         found = list(self._confirmed(text, reference))
-        words = split_words(text, self._lexicon)
+        words = split_words(text, self._lexicon, reference.checkpoint)
         entities = None
         if rule.ner is not None:
             named = may_name(words)

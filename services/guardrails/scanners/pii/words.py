@@ -1,7 +1,7 @@
 """The words of a text as evidence for names: where they stand, how they are written, which lists hold them."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from services.guardrails.scanners.pii import cues
@@ -11,6 +11,7 @@ _WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
 _POSSESSIVE = frozenset({"'s", "’s", "'S", "’S"})
 _OPENING_MARKS = ('"', "“", "(")
 _SENTENCE_END = re.compile(r"(?:^|[.!?:;\n•*\"“(\[>|-])[\s\"'“”‘’(\[*]*$")
+CHECKPOINT_EVERY = 2_048
 MOSTLY = 0.8
 """Share of letters in one case from which the case of a text says nothing about names."""
 
@@ -49,14 +50,16 @@ class Word(NamedTuple):
         return self.given and not self.common and not self.place and self.folded not in cues.NOT_NAMES
 
 
-def split_words(text: str, lexicon: Lexicon) -> list[Word]:
+def split_words(text: str, lexicon: Lexicon, checkpoint: Callable[[], None] = lambda: None) -> list[Word]:
     """The words in order. In a text all in capitals, or all without, words that are no English words count as
-    capitalised if a list has them as names.
+    capitalised if a list has them as names. Raises whatever `checkpoint` raises, which is called now and then.
     """
     caseless = is_caseless(text)
     words: list[Word] = []
     previous_end = 0
     for match in _WORD.finditer(text):
+        if not len(words) % CHECKPOINT_EVERY:
+            checkpoint()
         start, end = match.span()
         value = match[0]
         possessive = value[-2:] in _POSSESSIVE
