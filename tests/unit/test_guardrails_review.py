@@ -11,12 +11,12 @@ from typing import Any
 import click
 import pytest
 from msgspec import structs
-from penstock.bus import Emit, MemoryBus, Transient
+from penstock.bus import Emit, Hop, MemoryBus, Transient, run_hops
 from penstock.cli.connection import Connection
 from penstock.cli.instants import INSTANT
 from penstock.cli.printable import printable
 from penstock.cli.review import as_table, open_reviews
-from penstock.clock import ManualClock
+from penstock.clock import ManualClock, SystemClock
 from penstock.config.kinds import Policy
 from penstock.config.plane import ConfigPlane
 from penstock.contracts.catalogue import Catalogue
@@ -30,6 +30,8 @@ from penstock.contracts.records import (
     ReviewDecision,
     ScreenedRequest,
 )
+from penstock.settings import ServiceSettings
+from pydantic import ValidationError
 from redis.exceptions import ReadOnlyError
 from rich.console import Console
 
@@ -464,3 +466,42 @@ async def test_the_name_of_who_speaks_is_screened_too(action: str, name: str | N
     else:
         assert [message.name for message in onward.record.messages] == ["ann_lee", name]
         assert [message.content for message in onward.record.messages] == ["hello", "and?"]
+
+
+class SmallBus(MemoryBus):
+    """A log that takes no large messages, as Kafka does."""
+
+    def producer(self) -> Any:
+        sender, producer = super().producer().send, super().producer()
+
+        async def send(topic: str, key: bytes | None, value: bytes | None, *others: Any) -> Any:
+            if topic == "requests-screened" and len(value or b"") > 10_000:
+                raise ValueError(f"{topic}: a message of {len(value or b'')} bytes is over the limit")
+            return await sender(topic, key, value, *others)
+
+        producer.send = send  # type: ignore[method-assign, assignment]
+        return producer
+
+
+async def test_what_the_log_does_not_take_is_put_aside_and_the_next_one_goes_on() -> None:
+    bus = SmallBus(Catalogue.load(), ManualClock())
+    judge = judging(scanners(Stub("secrets")), {"name": "default", "input": {"secrets": {"action": "mask"}}})
+    hop: Hop = request_hop(judge, MemoryVault(), MemoryReviews(), LIMITS, ManualClock(), 64)
+    stop = asyncio.Event()
+    settings = ServiceSettings(dlq_min_messages=1000)
+    running = asyncio.create_task(run_hops([hop], bus, bus.codec, SystemClock(), settings, stop))
+    await bus.publish("requests-admitted", "r", admitted("x" * 20_000))
+    await bus.publish("requests-admitted", "r", admitted("hello"))
+    [screened] = await bus.collect("requests-screened", 1)
+    [ended] = await bus.collect("refusals", 1)
+    stop.set()
+    await asyncio.wait_for(running, 10)
+    assert screened.record.messages[0].content == "hello"
+    assert (ended.record.status, ended.record.code) == ("failed", "internal_error")
+    assert [letter.record.code for letter in await bus.collect("dlq-guardrails", 1)] == ["invalid_output"]
+
+
+@pytest.mark.parametrize("pattern", [r"\b", "x?", "^", r"(?:)|secret-\d+"])
+def test_an_expression_that_matches_nothing_at_all_is_refused(pattern: str) -> None:
+    with pytest.raises(ValidationError, match="make it say more"):
+        Policy.model_validate({"name": "p", "input": {"regex": {"action": "mask", "patterns": [pattern]}}})

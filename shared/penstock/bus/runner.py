@@ -14,7 +14,7 @@ from penstock.bus.offsets import OffsetTracker
 from penstock.bus.producer import Producer
 from penstock.bus.types import Event, Hop, Message, Outcome, Partition, RawConsumer, Reject, Sent, Transient, Transport
 from penstock.clock import Clock
-from penstock.contracts.codec import Codec, Invalid, Undecodable
+from penstock.contracts.codec import Codec, Undecodable
 from penstock.settings import ServiceSettings
 from penstock.telemetry import get_logger, metrics
 from penstock.telemetry.traces import NoTracing, Tracing
@@ -265,7 +265,7 @@ class HopRunner:
         with self._tracing.hop(self.hop.group, event.message.headers) as headers:
             try:
                 acks += [await self._producer.send(emit.topic, emit.key, emit.record, headers) for emit in outcome]
-            except Invalid as error:
+            except ValueError as error:  # Invalid, or more bytes than the log takes: neither changes by trying again.
                 await self._give_up(event, _Broken("invalid_output", str(error)), acks)
                 return
         self._limit.saw(dead=False)

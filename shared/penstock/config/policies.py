@@ -155,7 +155,9 @@ def _pattern_problem(pattern: str) -> str | None:
     except re2.error as error:
         cause = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
         return f"{pattern!r} is no RE2 expression: {cause} (RE2 has no look-around and no back-references)"
-    if compiled.search("") is not None:
+    if any(
+        (match := compiled.search(probe)) is not None and match.start() == match.end() for probe in ("", "a", " a ")
+    ):
         return f"{pattern!r} matches the empty text, so it would match everything: make it say more"
     return None
 
