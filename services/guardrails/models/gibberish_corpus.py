@@ -77,7 +77,7 @@ def files(trees: list[Path], a_kind: int, seed: int) -> Iterator[Text]:
             family = "code" if path.suffix in CODE else "prose"
             if path.suffix == ".html":
                 plain = re.sub(r"\s*\n\s*", "\n", html.unescape(_TAG.sub(" ", text)))
-                for piece in _cut(plain, rng, 2):
+                for piece in _cut(plain, rng, 6):
                     yield Text("prose", "web pages", _part(str(path)), piece)
             if path.suffix == ".gz":
                 language = path.parts[path.parts.index("man") + 1] if "man" in path.parts else "man1"
@@ -85,7 +85,7 @@ def files(trees: list[Path], a_kind: int, seed: int) -> Iterator[Text]:
                     family, kind = "language", language[:2]
                 else:
                     kind = "man"
-            for piece in _cut(text, rng, 4):
+            for piece in _cut(text, rng, 10 if family == "prose" else 4):
                 yield Text(family, kind, _part(str(path)), piece)
 
 
@@ -176,9 +176,13 @@ def altered(texts: list[Text], seed: int, each: int) -> Iterator[Text]:
             yield Text("prose", "typing errors", part, _mistyped(prose[:800], rng))
             yield Text("prose", "no capitals", part, re.sub(r"[^\w\s]", "", prose[:800]).lower())
             yield Text("prose", "capitals", part, prose[:500].upper())
-            yield Text("language", "two languages", part, f"{prose[:200]}\n{language[:300]}")
+            yield Text("language", "two languages", part, f"{_whole_words(prose, 200)}\n{language[:300]}")
             line = rng.choice(code.splitlines() or [code])[:160]
-            yield Text("prose", "code in prose", part, f"{prose[:200]} {line} {prose[200:300]}")
+            yield Text("prose", "code in prose", part, f"{_whole_words(prose, 200)} {line}\n{_whole_words(code, 80)}")
+
+
+def _whole_words(text: str, most: int) -> str:
+    return text[: text.rfind(" ", 0, most)] if len(text) > most else text
 
 
 def _mistyped(text: str, rng: random.Random) -> str:

@@ -10,8 +10,9 @@ operating point. Recall is given for every family of suffixes by a model that wa
 import argparse
 import json
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,13 @@ from services.guardrails.scanners.static_embedding import shared_static_embeddin
 Array = npt.NDArray[Any]
 VERSION = "2026.11.1"
 SEED = 9
-_MOST_WINDOWS = 14
+_MOST_WINDOWS = 10
 """Windows taken of one benign text."""
 _INSIDE = 0.7
 """Share of a window that a suffix must fill for the window to count as one."""
+_WRITTEN = ("prompts", "commands", "tweets", "dialogue", "messages", "encyclopaedia")
+"""Kinds of text that people write."""
+_WRITTEN_WEIGHT = 4.0
 _CLEAR = 0.1
 """Share below which it counts as benign; windows between the two train nothing."""
 
@@ -115,16 +119,19 @@ class Windows:
         return found
 
 
-def fit(rows: Array, labels: Array) -> HistGradientBoostingClassifier:
+def fit(rows: Array, labels: Array, importance: Array) -> HistGradientBoostingClassifier:
+    """Trees on windows; `importance` weighs them within their class."""
     model = HistGradientBoostingClassifier(
         learning_rate=0.1, max_iter=160, max_leaf_nodes=24, max_depth=7, min_samples_leaf=60, l2_regularization=2.0,
         random_state=SEED, early_stopping=False,
     )  # fmt: skip
-    weights = np.where(labels == 1, len(labels) / 2 / (labels == 1).sum(), len(labels) / 2 / (labels == 0).sum())
+    weights = importance.astype(np.float64)
+    for label in (0, 1):
+        weights[labels == label] *= len(labels) / 2 / weights[labels == label].sum()
     return model.fit(rows, labels, sample_weight=weights)
 
 
-def exported(model: HistGradientBoostingClassifier, bias: float) -> Trees:
+def exported(model: HistGradientBoostingClassifier) -> Trees:
     """The trees of scikit-learn as plain arrays."""
     nodes = [predictor.nodes for (predictor,) in model._predictors]
     width = max(map(len, nodes))
@@ -140,9 +147,7 @@ def exported(model: HistGradientBoostingClassifier, bias: float) -> Trees:
         right[tree, :size] = np.where(inner, own["right"], np.arange(size))
         value[tree, :size] = np.where(inner, 0.0, own["value"])
     depth = int(max(own["depth"].max() for own in nodes))
-    return Trees(
-        feature, threshold, left, right, value, float(model._baseline_prediction.ravel()[0]) + bias, depth, VERSION
-    )
+    return Trees(feature, threshold, left, right, value, float(model._baseline_prediction.ravel()[0]), depth, VERSION)
 
 
 def balanced_threshold(scores: Array, kinds: Sequence[str], share: float) -> float:
@@ -176,8 +181,9 @@ def main() -> None:
     lexicon = suffixes.Lexicon.of(prose, code, languages, pieces)
 
     def attacks(part: str, each: int) -> tuple[list[tuple[str, int, int]], list[str]]:
-        hosts = [t.text[:400] for t in parts[part] if t.kind.startswith(("prompts", "commands"))]
-        hosts += [t.text[:300] for t in rng.sample(parts[part], 300)]
+        written = [t.text for t in parts[part] if t.kind.startswith(_WRITTEN)]
+        hosts = [text[: rng.choice((200, 400, 1000))] for text in written]
+        hosts += [t.text[: rng.choice((300, 1000, 2000))] for t in rng.sample(parts[part], 1000)]
         items, names = [], []
         for family, generators in suffixes.FAMILIES.items():
             for generator in generators:
@@ -189,8 +195,8 @@ def main() -> None:
     train_items, train_names = attacks("train", options.attacks)
     test_items, test_names = attacks("test", 100)
     benign = Windows([(t.text, 0, 0) for t in parts["train"]], statistics, _MOST_WINDOWS)
-    positive = Windows(train_items, statistics)
-    test_texts = rng.sample(parts["test"], min(9000, len(parts["test"])))
+    positive = Windows(train_items, statistics, 2 * _MOST_WINDOWS)
+    test_texts = rng.sample(parts["test"], min(6000, len(parts["test"])))
     test_benign, test_positive = (
         Windows([(t.text, 0, 0) for t in test_texts], statistics),
         Windows(test_items, statistics),
@@ -199,39 +205,35 @@ def main() -> None:
     names, test_family = np.array(train_names), np.array(test_names)
     print(len(benign.rows), len(positive.rows), (positive.label == 1).sum(), flush=True)
 
-    def trained(without: str | None) -> HistGradientBoostingClassifier:
-        kept = (positive.label >= 0) & (names[positive.owner] != without)
-        return fit(
-            np.concatenate([benign.rows, positive.rows[kept]]), np.concatenate([benign.label, positive.label[kept]])
-        )
+    # What people write to an assistant is what is judged most: it must be harmed least.
+    written = np.array([text.kind.startswith(_WRITTEN) for text in parts["train"]])
+    importance = np.where(written[benign.owner], _WRITTEN_WEIGHT, 1.0)
 
-    figures: dict[str, Any] = {"recall_of_family_not_trained_on": {}, "recall_of_family": {}}
-    for family in suffixes.FAMILIES:
-        model = exported(trained(family), 0.0)
-        limit = balanced_threshold(
-            test_benign.highest(model.margins(test_benign.rows), len(kinds)), kinds, options.false_positives
-        )
-        scores = test_positive.highest(model.margins(test_positive.rows), len(test_names))
-        figures["recall_of_family_not_trained_on"][family] = round(
-            float((scores[test_family == family] >= limit).mean()), 3
-        )
-        print(family, figures["recall_of_family_not_trained_on"][family], flush=True)
-    model = exported(trained(None), 0.0)
-    benign_scores = test_benign.highest(model.margins(test_benign.rows), len(kinds))
-    limit = balanced_threshold(benign_scores, kinds, options.false_positives)
-    scores = test_positive.highest(model.margins(test_positive.rows), len(test_names))
-    for family in suffixes.FAMILIES:
-        figures["recall_of_family"][family] = round(float((scores[test_family == family] >= limit).mean()), 3)
+    def trained(without: str | None) -> Trees:
+        kept = (positive.label >= 0) & (names[positive.owner] != without)
+        rows, labels = [benign.rows, positive.rows[kept]], [benign.label, positive.label[kept]]
+        weights = [importance, np.ones(kept.sum())]
+        return exported(fit(np.concatenate(rows), np.concatenate(labels), np.concatenate(weights)))
+
+    def measured(model: Trees) -> tuple[Array, float, dict[str, float]]:
+        """Scores of the benign texts, the threshold, the recall of each family."""
+        clean = test_benign.highest(model.margins(test_benign.rows), len(kinds))
+        limit = balanced_threshold(clean, kinds, options.false_positives)
+        found = test_positive.highest(model.margins(test_positive.rows), len(test_names)) >= limit
+        recall = {family: round(float(found[test_family == family].mean()), 3) for family in suffixes.FAMILIES}
+        return clean, limit, recall
+
+    model = trained(None)
+    clean, limit, recall = measured(model)
+    figures: dict[str, Any] = {"recall_of_family": recall}
+    families_of = np.array([text.family for text in test_texts])
     for family in KINDS:
-        mine = np.array([t.family == family for t in test_texts])
-        figures[f"false_positives {family}"] = round(float((benign_scores[mine] >= limit).mean()), 5)
-    wrong: dict[str, str] = {}
-    for kind in sorted(set(kinds)):
-        mine = np.array([k == kind for k in kinds])
-        if hits := int((benign_scores[mine] >= limit).sum()):
-            wrong[kind] = f"{hits} of {int(mine.sum())}"
-    figures["false_positives_by_kind"] = wrong
-    final = exported(trained(None), -limit)
+        figures[f"false_positives {family}"] = round(float((clean[families_of == family] >= limit).mean()), 5)
+    counted = Counter(kinds)
+    wrong = Counter(kind for kind, score in zip(kinds, clean, strict=True) if score >= limit)
+    figures["false_positives_by_kind"] = {kind: f"{hits} of {counted[kind]}" for kind, hits in sorted(wrong.items())}
+    print(json.dumps(figures, indent=1), flush=True)
+    final = replace(model, bias=model.bias - limit)
     np.savez_compressed(
         options.out / "gibberish_statistics.npz", grams=statistics.grams, pairs=statistics.pairs, seen=statistics.seen
     )
@@ -239,15 +241,21 @@ def main() -> None:
         options.out / "gibberish_trees.npz", feature=final.feature, threshold=final.threshold, left=final.left,
         right=final.right, value=final.value,
     )  # fmt: skip
+    write_metadata(options.out, final, figures)
+    figures["recall_of_family_not_trained_on"] = {}
+    for family in suffixes.FAMILIES:
+        _, _, recall = measured(trained(family))
+        figures["recall_of_family_not_trained_on"][family] = recall[family]
+        print(family, recall[family], flush=True)
+    write_metadata(options.out, final, figures)
+
+
+def write_metadata(folder: Path, final: Trees, figures: dict[str, Any]) -> None:
+    """What belongs to the arrays, and how good they are."""
     metadata = {
-        "version": VERSION,
-        "bias": final.bias,
-        "depth": final.depth,
-        "features": list(FEATURES),
-        "figures": figures,
-    }
-    (options.out / "gibberish_trees.json").write_text(json.dumps(metadata, indent=1) + "\n", "utf-8")
-    print(json.dumps(figures, indent=1))
+        "version": VERSION, "bias": final.bias, "depth": final.depth, "features": list(FEATURES), "figures": figures,
+    }  # fmt: skip
+    (folder / "gibberish_trees.json").write_text(json.dumps(metadata, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from services.guardrails.scanners.gibberish_features import Statistics, Trees, d
 from services.guardrails.scanners.static_embedding import StaticEmbedding, shared_static_embedding
 
 MODELS = Path(__file__).parent.parent / "models"
-_SECTION = 8_000
+_SECTION = 2_000
 """Characters described at once; what a stretch is compared with is its own section."""
 _OVERLAP = 200
 _SHORTEST = 24

@@ -47,7 +47,7 @@ FEATURES = (
     "prose", "code", "language", "least", "least_each", "unseen", "unseen_prose", "letters", "upper", "digits", "signs",
     "spaces", "beyond_ascii", "lines", "to_upper", "letter_sign", "letter_digit", "script_changes", "scripts", "known_words",
     "function_words", "seen_pairs", "returning", "word_length", "sign_variety", "coherence", "program_signs", "unbalanced",
-    "tokens", "single_letters", "contrast", "rest_least", "rest_unseen", "seen_contrast", "place", "length",
+    "tokens", "single_letters", "contrast", "rest_least", "rest_unseen", "seen_contrast",
 )  # fmt: skip
 
 FUNCTION_WORDS = frozenset(
@@ -210,8 +210,7 @@ def describe(text: str, statistics: Statistics, embedding: StaticEmbedding) -> t
         token_sums["returning"] / word_counts, token_sums["letters"] / word_counts, variety, coherence,
         over.of(program) / size, np.abs(over.of(opened) - over.of(closed)) / size, counts / size,
         token_sums["single"] / counts, least - rest_least, rest_least, rest_unseen,
-        pair_share - (pair_share.mean() if len(pair_share) else 0.0), starts / max(1, len(text)),
-        np.full(len(starts), np.log1p(len(text))),
+        pair_share - (pair_share.mean() if len(pair_share) else 0.0),
     )  # fmt: skip
     return starts, ends, np.stack([np.asarray(column, dtype=np.float32) for column in columns], axis=1)
 
