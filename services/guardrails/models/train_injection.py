@@ -37,7 +37,7 @@ from services.guardrails.scanners.injection import (
     embedding_table,
     shared_lexicon,
 )
-from services.guardrails.scanners.ngrams import LinearNgramModel, char_slots, word_slots
+from services.guardrails.scanners.ngrams import LinearNgramModel, NgramFeatures, char_slots, word_slots
 from services.guardrails.scanners.normalise import canonical
 from services.guardrails.scanners.static_embedding import shared_static_embedding, words
 
@@ -253,6 +253,28 @@ def train_prompts(rows: list[Row], args: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
+def left_out(rows: list[Row], args: argparse.Namespace) -> dict[str, list[float]]:
+    """[recall at 1 % false positives, AUC] of every family by n-grams that have seen no attack of it, nor the fifth of
+    the benign rows whose ordinary ones it is measured against.
+    """
+    trainer = Trainer(rows, args.bits, args.c, args.seed, convolution=False)
+    sources = np.array([row.source for row in rows])
+    held = (trainer.labels == 0) & (np.random.default_rng(0).random(len(rows)) < 0.2)
+    ordinary = held & np.isin(sources, sorted(ORDINARY))
+    found = {}
+    for family, of in FAMILIES.items():
+        attacks = np.isin(sources, of) & (trainer.labels == 1)
+        model = trainer.ngrams(~attacks & ~held, family)
+        benign, margins = (
+            [model.margin(NgramFeatures.of(trainer.folded[i], args.bits)) for i in np.flatnonzero(mask)]
+            for mask in (ordinary, attacks)
+        )
+        recall = float((np.array(margins) > np.quantile(benign, 0.99)).mean())
+        labels = np.repeat([0, 1], [len(benign), len(margins)])
+        found[family] = [round(recall, 4), round(float(roc_auc_score(labels, benign + margins)), 4)]
+    return found
+
+
 def train_documents(rows: list[Row], args: argparse.Namespace) -> dict[str, Any]:
     """The head of a document's sentences, supported by the prompts' as it is shipped."""
     support = Head.load(args.out / "injection_prompt", shared_static_embedding())
@@ -315,10 +337,12 @@ def main() -> None:
         "--document-false-positives", type=float, default=0.01, help="the same for held-out benign documents"
     )
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--only", choices=["prompt", "document"])
+    parser.add_argument("--only", choices=["prompt", "document", "families-left-out"])
     args = parser.parse_args()
     if args.only in (None, "prompt"):
         print("prompt", json.dumps(train_prompts(prompt_rows(args.data), args), indent=1))
+    if args.only == "families-left-out":
+        print(json.dumps(left_out(prompt_rows(args.data), args), indent=1))
     if args.only in (None, "document"):
         print("document", json.dumps(train_documents(document_rows(args.data), args), indent=1))
 
