@@ -81,7 +81,7 @@ def averaged(models: Sequence[ConvolutionModel]) -> ConvolutionModel:
         hidden[pooled:, columns] = model.hidden[size * len(WIDTHS) :]
         column, before = columns.stop, before + size
     bias = np.concatenate([m.hidden_bias for m in models])
-    output = np.concatenate([m.output for m in models]) / np.float32(len(models))
+    output = (np.concatenate([m.output for m in models]) / len(models)).astype(np.float32)
     return ConvolutionModel(
         models[0].table, filters, offsets, hidden, bias, output, sum(m.bias for m in models) / len(models)
     )
