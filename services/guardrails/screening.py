@@ -25,6 +25,7 @@ _NOT_ON_TRUSTED = frozenset(
 # What an answer must be; the passages it quotes need not.
 _ANSWER_ONLY = frozenset({"format", "refusal", "groundedness"})
 _NOT_ON_PASSAGES = frozenset({"language"})
+_FINDS_BETWEEN_CHECKS = 1_000
 # A name is too short for a judgement of its language or sense.
 _ON_NAMES = frozenset({"pii", "secrets", "regex", "banned_words", "invisible_text", "injection"})
 # An answer without a character may still be the wrong one.
@@ -131,6 +132,7 @@ def screen(
         offsets.append(position)
         position += len(segment.text) + 1
     scores: dict[str, float] = {}
+    visible = _Visible()
     for scanner, rule in rules:
         name = rule.name or scanner.name
         try:
@@ -139,12 +141,14 @@ def screen(
                     f"{position - 1} characters exceed the {limits.max_chars} that are scanned: send less, or split the text"
                 )
             timed = replace(reference, checkpoint=_deadline(started, rule.time_budget_s, limits, monotonic))
-            for index, span in _finds(scanner, rule, segments, timed):
+            for index, span in _finds(scanner, rule, segments, timed, visible):
                 scores[name] = max(scores.get(name, 0.0), span.score)
                 text = segments[index].text
                 if _counts(span, text, rule):
                     value = text[span.start : span.end]
                     start, end = offsets[index] + span.start, offsets[index] + span.end
+                    if len(findings) % _FINDS_BETWEEN_CHECKS == 0:
+                        timed.checkpoint()
                     findings.append(
                         Finding(
                             name,
@@ -219,7 +223,7 @@ def _deadline(
 
 
 def _finds(
-    scanner: AnyScanner, rule: Rule, segments: Sequence[Segment], reference: Reference
+    scanner: AnyScanner, rule: Rule, segments: Sequence[Segment], reference: Reference, visible: _Visible
 ) -> Sequence[tuple[int, Span]]:
     """(segment, span) of everything that the scanner finds where it applies."""
     reference.checkpoint()
@@ -234,20 +238,36 @@ def _finds(
             reference.checkpoint()
             spans = list(scanner.scan(segment.text, rule, reference))
             if scanner.name in _DATA:
-                spans += _hidden(scanner, segment.text, rule, reference, frozenset(spans))
+                spans += _hidden(scanner, segment.text, rule, reference, visible, frozenset(spans))
             finds += [(index, span) for span in spans]
     return finds
 
 
-def _hidden(scanner: Scanner, text: str, rule: Rule, reference: Reference, known: frozenset[Span]) -> Iterable[Span]:
+class _Visible:
+    """Texts without their invisible characters, and where each character stood; made once for all scanners."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[str, Sequence[int]]] = {}
+
+    def of(self, text: str) -> tuple[str, Sequence[int]]:
+        if text not in self._known:
+            visible, origin = strip_invisible(text), list[int]()
+            if len(visible) != len(text):
+                signs = {char for char in set(text) if strip_invisible(char)}
+                origin = [index for index, char in enumerate(text) if char in signs]
+            self._known[text] = visible, origin
+        return self._known[text]
+
+
+def _hidden(
+    scanner: Scanner, text: str, rule: Rule, reference: Reference, visible: _Visible, known: frozenset[Span]
+) -> Iterable[Span]:
     """What ``scanner`` finds beside ``known`` once invisible characters are left out, by its places in ``text``."""
-    visible = strip_invisible(text)
-    if len(visible) == len(text):
+    read, origin = visible.of(text)
+    if len(read) == len(text):
         return
     reference.checkpoint()
-    signs = {char for char in set(text) if strip_invisible(char)}
-    origin = [index for index, char in enumerate(text) if char in signs]
-    for span in scanner.scan(visible, rule, reference):
+    for span in scanner.scan(read, rule, reference):
         if span.start < span.end:
             found = replace(span, start=origin[span.start], end=origin[span.end - 1] + 1)
             if found not in known:

@@ -77,7 +77,9 @@ class InvisibleTextScanner:
         if text.isascii():
             return []
         found = []
-        for match in _INVISIBLE.finditer(text):
+        for number, match in enumerate(_INVISIBLE.finditer(text)):
+            if number % 1_000 == 0:
+                reference.checkpoint()
             run, start, end = match.group(), match.start(), match.end()
             if _TAGS.search(run):
                 if _is_flag(text, start):
