@@ -71,10 +71,11 @@ def canary_of(key: bytes, request_id: str) -> str:
 
 
 def request_segments(request: AdmittedRequest) -> list[Segment]:
-    """The messages in order, then the names of those who speak: the model reads both."""
+    """The messages in order, the names of those who speak, and what was put into the system's messages."""
     return [
         *(Segment(message.content, message.role) for message in request.messages),
         *(Segment(message.name, "name") for message in request.messages if message.name),
+        *(Segment(value, "inserted") for value in request.inserted),
     ]
 
 

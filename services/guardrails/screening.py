@@ -281,6 +281,9 @@ def _applies(scanner: str, role: str) -> bool:
         return scanner in _ON_NAMES
     if role == "system" and scanner in _NOT_ON_TRUSTED:
         return False
+    if role == "inserted":
+        # It stands in the system's message as well, where all the others look at it.
+        return scanner in _NOT_ON_TRUSTED
     if scanner in _TOOL_ONLY:
         return role == "tool"
     return role == "answer" or scanner not in _ANSWER_ONLY

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import ROUND_CEILING, Decimal
 from enum import StrEnum
@@ -89,6 +89,7 @@ class Judgement:
     messages: list[Message]
     sampling: Sampling
     team: Team | None = None
+    inserted: list[str] = field(default_factory=list)
     reserve: Decimal | None = None
     status: Status | None = None
     code: str = ""
@@ -179,6 +180,8 @@ def judge(request: LlmRequest, config: Configuration, limits: Limits, now: datet
             base,
             context=msgspec.structs.replace(base.context, prompt_name=prompt_name, prompt_version=prompt.version),
         )
+    system = "\n".join(message.content for message in messages if message.role == "system")
+    inserted = [value for value in request.prompt_variables.values() if value and value in system]
     messages += request.messages
     if problem := _problem(messages, request.sampling, limits):
         return refuse(*problem)
@@ -186,6 +189,7 @@ def judge(request: LlmRequest, config: Configuration, limits: Limits, now: datet
     return _replace(
         base,
         messages=messages,
+        inserted=inserted,
         sampling=sampling,
         reserve=_worst_case(messages, sampling, route, config, limits, request.occurred_at),
     )
@@ -207,6 +211,7 @@ def step(judgement: Judgement, claim: Claim, now: datetime) -> list[Emit]:
                 sampling=judgement.sampling,
                 stream=request.stream,
                 reserved_cost=judgement.reserve,
+                inserted=judgement.inserted,
             )
             return [Emit("requests-admitted", key, admitted)]
         case Decision.RATE_LIMITED:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from penstock.config.policies import Policy
 
 from services.guardrails.findings import Reference, Rule, Scanner, Span
+from services.guardrails.masking import fingerprint
 from services.guardrails.policy import CompiledPolicy, compile_policy
 from services.guardrails.registry import shipped_scanners
-from services.guardrails.masking import fingerprint
 from services.guardrails.screening import Limits, Screening, Segment, screen
 
 SCANNERS = shipped_scanners()

@@ -133,6 +133,10 @@ def test_the_teams_default_route_the_routes_policy_and_deadline_apply() -> None:
 def test_a_prompt_is_rendered_before_the_messages_and_named() -> None:
     judgement = judge(a_request(route="prompted", prompt_variables={"who": "{{who}}"}), PLANE, LIMITS, NOW)
     assert [m.content for m in judgement.messages] == ["You greet {{who}}.", "hello"]
+    # What a user may have typed stands in the system's message: guardrails are told.
+    (emit,) = step(judgement, Claim(Decision.ADMITTED), NOW)
+    assert isinstance(emit.record, AdmittedRequest)
+    assert emit.record.inserted == ["{{who}}"]
     assert judgement.context.prompt_name == "greet"
     assert judgement.context.prompt_version == PLANE.version("prompts", "greet@production")
 

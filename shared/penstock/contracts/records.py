@@ -165,6 +165,7 @@ class AdmittedRequest(Record, frozen=True, kw_only=True):
     sampling: Annotated[Sampling, Meta(description="Generation parameters, the route's defaults filled in.")] = Sampling()
     stream: Annotated[bool, Meta(description="Whether released pieces are wanted.")] = False
     reserved_cost: Annotated[Decimal | None, Meta(description="Worst-case cost reserved against the team's budget, USD; null where the route has no price.")] = None
+    inserted: Annotated[list[str], Meta(description="Values of the prompt's variables that stand in the system's messages: not the platform's own words, so guardrails judge them.")] = []
 
 
 class ScreenedRequest(Record, frozen=True, kw_only=True):
