@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 __all__ = [
-    "Masked", "Numbering", "Stretch", "agreed", "fingerprint", "has_pseudonyms", "mask_texts", "restore", "unambiguous",
+    "Masked", "Numbering", "Stretch", "agreed", "fingerprint", "has_pseudonyms", "mask_texts", "named",
+    "restore", "unambiguous",
 ]  # fmt: skip
 
 _STRENGTH = ("pseudonymise", "hash", "mask")
@@ -145,8 +146,13 @@ def unambiguous(pseudonyms: Mapping[str, str], texts: Iterable[str]) -> Mapping[
     """Return the pseudonyms that ``texts`` do not hold too: nobody could tell what an answer means by the others."""
     if not pseudonyms:
         return pseudonyms
-    foreign = {match[2].lower() for text in texts if "_" in text for match in _RESTORABLE.finditer(text)}
+    foreign = named(texts)
     return {name: value for name, value in pseudonyms.items() if name[1:-1].lower() not in foreign}
+
+
+def named(texts: Iterable[str]) -> frozenset[str]:
+    """Return everything in ``texts`` that reads like a pseudonym, in lower case and without brackets."""
+    return frozenset(match[2].lower() for text in texts if "_" in text for match in _RESTORABLE.finditer(text))
 
 
 def agreed(before: Mapping[str, str], now: Mapping[str, str]) -> Mapping[str, str]:

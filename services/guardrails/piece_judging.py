@@ -56,7 +56,7 @@ Rules = tuple[tuple[AnyScanner, Rule], ...]
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """What the answer is judged against: fields as in Reference."""
+    """What the answer is judged against: fields as in Reference, but for ``ambiguous``."""
 
     system_prompt: str = ""
     prompt: str = ""
@@ -64,6 +64,8 @@ class Asked(msgspec.Struct, frozen=True):
     passages: tuple[str, ...] = ()
     urls: tuple[str, ...] = ()
     canary: str = ""
+    ambiguous: tuple[str, ...] = ()
+    """What the passages hold that reads like a pseudonym: it is never taken back."""
 
 
 class StreamState(msgspec.Struct, frozen=True):

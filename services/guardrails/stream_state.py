@@ -9,8 +9,7 @@ import msgspec
 from penstock.bus import Transient
 from penstock.telemetry import get_logger
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import RedisError
 
 from services.guardrails.sealing import Seal, Unsealable
 from services.guardrails.streaming import StreamState
@@ -19,7 +18,7 @@ __all__ = ["MemoryStreams", "RedisStreams", "StreamKey", "Streams"]
 
 log = get_logger(__name__)
 
-_AWAY = (RedisConnectionError, RedisTimeoutError, OSError)
+_AWAY = (RedisError, OSError)
 
 StreamKey = tuple[str, str]
 """(tenant_id, request_id)."""

@@ -13,7 +13,7 @@ from penstock.contracts.envelope import derive, request_key
 from penstock.contracts.records import CompletionChunk, ResultChunk
 
 from services.guardrails.core import canary_of, reference_of
-from services.guardrails.masking import restore
+from services.guardrails.masking import named, restore
 from services.guardrails.piece_judging import Asked, Decision, PieceJudge, StreamState, decide, looking_back
 from services.guardrails.policy import CompiledPolicy
 from services.guardrails.screening import Screening
@@ -90,7 +90,13 @@ def _released(
 ) -> tuple[StreamState, list[Emit]]:
     assert judge.policy is not None
     finish = "content_filter" if decision.stop else chunk.finish_reason
-    content = restore(decision.text, judge.pseudonyms)
+    content = restore(
+        decision.text,
+        {name: value for name, value in judge.pseudonyms.items() if name[1:-1].lower() not in state.asked.ambiguous},
+        # A piece ends in no address, so each is seen whole.
+        state.asked.prompt,
+        in_json=any(rule.enforced and rule.json_schema is not None for _, rule in judge.policy.stages["output"]),
+    )
     emits: list[Emit] = []
     if content or finish is not None:
         judged = Judged(decision.screening, judge.policy, judge.key, now)
@@ -145,4 +151,5 @@ def _asked(chunk: CompletionChunk, judge: PieceJudge) -> Asked:
         passages=reference.passages if grounded else (),
         urls=tuple(sorted(reference.urls)),
         canary=canary,
+        ambiguous=tuple(sorted(named(f"{passage.title}\n{passage.text}" for passage in chunk.passages))),
     )

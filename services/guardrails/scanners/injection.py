@@ -1,7 +1,7 @@
 """Prompt injection and jailbreaks: normalisation, rules and trained classifiers, put together by their log odds."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,6 +120,10 @@ def ruled(strength: float) -> float:
     return RULE_WEIGHT * math.log(strength / (1 - strength)) if strength > 0.5 else 0.0
 
 
+def _unbounded() -> None:
+    """The checkpoint of a caller without a time budget."""
+
+
 class InjectionScanner:
     """Judges a prompt as a whole and window by window (`by_sentence=False`), or a document sentence by sentence; the
     highest score counts.
@@ -154,26 +158,32 @@ class InjectionScanner:
 
     def scan(self, text: str, rule: Rule, reference: Reference) -> list[Span]:
         """One span: that of the surest piece or hidden reading, or none for a text without words."""
-        kind, start, end, margin = self.judge(text)
+        kind, start, end, margin = self.judge(text, reference.checkpoint)
         return [Span(kind, start, end, probability(margin))] if margin > -math.inf and start < end else []
 
-    def judge(self, text: str) -> tuple[str, int, int, float]:
-        """Kind, place and log odds (0 the operating point, minus infinity without words) of the surest piece."""
-        kind, start, end, margin = self._surest(text)
+    def judge(self, text: str, checkpoint: Callable[[], None] = _unbounded) -> tuple[str, int, int, float]:
+        """Kind, place and log odds (0 the operating point, minus infinity without words) of the surest piece.
+
+        ``checkpoint`` is called between pieces and readings; what it raises ends the judging.
+        """
+        kind, start, end, margin = self._surest(text, checkpoint)
         for variant in decoded_variants(text):
-            hidden_kind, _, _, hidden = self._surest(variant.text)
+            checkpoint()
+            hidden_kind, _, _, hidden = self._surest(variant.text, checkpoint)
             hidden += HIDDEN_BONUS
             if hidden > margin:
                 kind, start, end, margin = f"{hidden_kind}:{variant.trick}", variant.start, variant.end, hidden
         return kind, start, end, margin
 
-    def _surest(self, text: str) -> tuple[str, int, int, float]:
+    def _surest(self, text: str, checkpoint: Callable[[], None]) -> tuple[str, int, int, float]:
         """Kind, place and log odds of the piece of `text` with the highest."""
         best = (self._classifier.kinds[0], 0, len(text), -math.inf)
         for start, end in self._pieces(text):
+            checkpoint()
             folded = canonical(text[start:end])
             networked = self._classifier.networked(folded)
             for reading, trick in ((folded, ""), *rewritten(folded, self._lexicon)):
+                checkpoint()
                 # Where few words change, the networks are not asked again: they cost more than all the rest.
                 kind, margin = self._judge(reading, networked if trick in _MENDED else None)
                 if margin > best[3]:

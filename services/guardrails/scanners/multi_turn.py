@@ -5,7 +5,7 @@ jailbreak attack").
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from services.guardrails.findings import Reference, Rule, Span
@@ -59,28 +59,30 @@ class MultiTurnScanner:
         turns = [(index, text) for index, text in enumerate(texts) if text.strip()][-MAX_TURNS - 1 :]
         if len(turns) < 2:
             return []
-        margins = [self._margin(text) for _, text in turns]
+        checkpoint = reference.checkpoint
+        margins = [self._margin(text, checkpoint) for _, text in turns]
         last, text = turns[-1]
         found = [
             ("GRADUAL_INJECTION", accumulated(margins) - LIMIT),
-            ("SPLIT_INJECTION", self._joined([text for _, text in turns])),
+            ("SPLIT_INJECTION", self._joined([text for _, text in turns], checkpoint)),
         ]
         return [(last, Span(kind, 0, len(text), probability(margin))) for kind, margin in found if margin > -math.inf]
 
-    def _joined(self, turns: Sequence[str]) -> float:
+    def _joined(self, turns: Sequence[str], checkpoint: Callable[[], None]) -> float:
         """Log odds of the surest way to read the last turns as one."""
         recent = turns[-JOINED_TURNS:]
-        best = self._margin("\n".join(recent)[-JOINED_CHARS:]) - JOINED_PENALTY
+        best = self._margin("\n".join(recent)[-JOINED_CHARS:], checkpoint) - JOINED_PENALTY
         parts = [fragments(turn) for turn in recent]
         if sum(map(bool, parts)) >= 2:
             flat = [fragment for turn in parts for fragment in turn]
-            pieced = max(self._margin(separator.join(flat)[-JOINED_CHARS:]) for separator in ("", " "))
+            pieced = max(self._margin(separator.join(flat)[-JOINED_CHARS:], checkpoint) for separator in ("", " "))
             best = max(best, pieced)
         return best
 
-    def _margin(self, text: str) -> float:
+    def _margin(self, text: str, checkpoint: Callable[[], None]) -> float:
         """Log odds of one text; short ones are remembered: a conversation sends its turns again with every request."""
-        return self._remembered(text) if len(text) <= JOINED_CHARS else self._injection.judge(text)[3]
+        checkpoint()
+        return self._remembered(text) if len(text) <= JOINED_CHARS else self._injection.judge(text, checkpoint)[3]
 
 
 def accumulated(margins: Sequence[float]) -> float:
