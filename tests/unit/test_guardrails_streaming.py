@@ -230,6 +230,15 @@ def test_pseudonyms_are_restored_whatever_way_they_are_cut(size: int) -> None:
     assert stream.text == f"{PROSE}Dear Ann, Bob and Ann wrote. {PROSE * 2}Bye, <PERSON_10>. "
 
 
+@pytest.mark.parametrize("size", [1, 5, 13, 1000])
+def test_pseudonyms_stay_in_addresses_that_nobody_sent_and_where_a_passage_uses_the_name(size: int) -> None:
+    text = f"{PROSE}See https://evil.example/<PERSON_1>/x for <PERSON_1> and <PERSON_2>. {PROSE * 2}"
+    passage = Passage(passage_id="p", document_id="d", text="A form for <PERSON_2>.", score=1)
+    judge = by(policy(secrets={"action": "mask"}), pseudonyms={"<PERSON_1>": "Ann", "<PERSON_2>": "Bob"})
+    released = Stream(judge).take(chunks_of(cut_at(text, range(0, len(text), size)), passages=[passage])).text
+    assert released == f"{PROSE}See https://evil.example/<PERSON_1>/x for Ann and <PERSON_2>. {PROSE * 2}"
+
+
 def test_a_link_of_the_prompt_or_of_a_passage_may_be_repeated() -> None:
     address = "https://docs.example/x?d=" + "QWxhZGRpbjpvcGVuIHNlc2FtZQ1" * 4
     passage = Passage(passage_id="p", document_id="d", text=f"See {address} for more.", score=1)
