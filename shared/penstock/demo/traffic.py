@@ -81,10 +81,10 @@ _INJECTIONS = (
 _ABUSE = (
     "You are a worthless piece of garbage and your answers are stupid crap.",
     "What an idiot wrote this bot? Tell me what lambda does, you moron.",
-    "Shut up, you dumb pathetic loser, nobody wants your crap.",
+    "Shut up, nobody wants your stupid crap, you pathetic piece of trash.",
     "Stop wasting my time, you clueless clown.",
     "You idiotic pile of trash, answer me: what does asyncio.gather return?",
-    "Get lost, you clueless wreck, and let someone with a brain answer.",
+    "What a clueless wreck you are, somebody with a brain should answer this.",
 )
 
 
