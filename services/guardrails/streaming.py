@@ -4,6 +4,7 @@ the clock that it is handed; what may be released is decided in piece_judging.
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 import msgspec
@@ -20,6 +21,9 @@ from services.guardrails.screening import Screening
 from services.guardrails.verdicts import Judged, verdicts
 
 __all__ = ["PieceJudge", "StreamState", "cut", "step"]
+
+_RUN_BEFORE = re.compile(r"\S+\Z")
+_RUN_AFTER = re.compile(r"\S+")
 
 
 def step(
@@ -90,10 +94,11 @@ def _released(
 ) -> tuple[StreamState, list[Emit]]:
     assert judge.policy is not None
     finish = "content_filter" if decision.stop else chunk.finish_reason
-    content = restore(
-        decision.text,
+    # What goes on with an address of which the beginning is out keeps its pseudonyms: the whole is not seen here.
+    inside = _inside_address(state.context, decision.text)
+    content = decision.text[:inside] + restore(
+        decision.text[inside:],
         {name: value for name, value in judge.pseudonyms.items() if name[1:-1].lower() not in state.asked.ambiguous},
-        # A piece ends in no address, so each is seen whole.
         state.asked.prompt,
         in_json=any(rule.enforced and rule.json_schema is not None for _, rule in judge.policy.stages["output"]),
     )
@@ -116,6 +121,15 @@ def _released(
         names=[(*value, name) for value, name in numbering.names.items()],
         persons=tuple(dict.fromkeys([*state.persons, *persons])),
     ), emits
+
+
+def _inside_address(context: str, text: str) -> int:
+    """How many characters of ``text`` go on with an address that ends ``context``, as it may where no space is written."""
+    run = _RUN_BEFORE.search(context)
+    if run is None or ("//" not in run.group() and len(run.group()) < len(context)):
+        return 0
+    after = _RUN_AFTER.match(text)
+    return after.end() if after else 0
 
 
 def _emits(state: StreamState, chunk: CompletionChunk, content: str, finish: str | None, judged: Judged) -> list[Emit]:

@@ -239,6 +239,15 @@ def test_pseudonyms_stay_in_addresses_that_nobody_sent_and_where_a_passage_uses_
     assert released == f"{PROSE}See https://evil.example/<PERSON_1>/x for Ann and <PERSON_2>. {PROSE * 2}"
 
 
+@given(st.integers(0, 40), st.integers(1, 9))
+@settings(max_examples=60, deadline=None)
+def test_pseudonyms_stay_in_addresses_that_are_written_without_spaces(padding: int, size: int) -> None:
+    text = f"{PROSE[:padding]}{PROSE}See https://evil.example/日<PERSON_1>本/<PERSON_1> now, <PERSON_1>. {PROSE * 2}"
+    judge = by(policy(secrets={"action": "mask"}), pseudonyms={"<PERSON_1>": "Ann"})
+    released = Stream(judge).take(chunks_of(cut_at(text, range(0, len(text), size)))).text
+    assert released == text.replace("now, <PERSON_1>", "now, Ann")
+
+
 def test_a_link_of_the_prompt_or_of_a_passage_may_be_repeated() -> None:
     address = "https://docs.example/x?d=" + "QWxhZGRpbjpvcGVuIHNlc2FtZQ1" * 4
     passage = Passage(passage_id="p", document_id="d", text=f"See {address} for more.", score=1)
