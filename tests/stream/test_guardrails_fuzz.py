@@ -222,8 +222,10 @@ def bombs() -> dict[str, str]:
 
 
 BUDGET = Limits(time_budget_s=0.5)
-OVERSHOOT_S = 0.5
-"""A scanner looks at the clock between pieces of its work, so the last piece may run over."""
+OVERSHOOT_S = 2.0
+"""A scanner looks at the clock between pieces of its work, so the last piece may run over; and a busy machine is slow. What
+grows faster than the text takes minutes on the longest.
+"""
 
 
 @pytest.mark.parametrize("stage", ["input", "output"])
@@ -241,7 +243,7 @@ def test_no_text_stalls_the_stage(name: str, stage: str) -> None:
     done = judge(text, LIMITS)
     # A cap is a clear error that the rule's `fail` decides on; nothing else may go wrong.
     assert all(error.startswith("OverflowError") for error in done.errors.values()), done.errors
-    assert done.elapsed_s < 1.5
+    assert done.elapsed_s < LIMITS.time_budget_s + OVERSHOOT_S
     longest = judge((text * 20)[: BUDGET.max_chars], BUDGET)
     assert longest.elapsed_s < BUDGET.time_budget_s + OVERSHOOT_S
     if longest.errors:
