@@ -166,10 +166,10 @@ def guardrails(deployed: Mapping[str, str], tmp_path: Path) -> Iterator[None]:
         process.wait(timeout=30)
 
 
-async def publish_policy(producer: Producer, policy: Policy) -> None:
+async def publish_policy(producer: Producer, policy: Policy, *, deleted: bool = False) -> None:
     entry = ConfigEntry(
         event_id=new_id(), request_id="", tenant_id="", occurred_at=datetime.now(UTC), causation_id="", kind="policies",
-        name=policy.name, version=policy.version, content=policy.canonical,
+        name=policy.name, version=policy.version, content="" if deleted else policy.canonical, deleted=deleted,
     )  # fmt: skip
     await (await producer.send("config-policies", policy.name, entry))
 
@@ -201,7 +201,8 @@ async def test_held_answers_are_decided_from_the_command_line_and_the_auditor_pr
     name = f"reviewed-{uuid.uuid4().hex[:8]}"
     producer = Producer(bus.producer(), codec, "test")
     rules = {"banned_words": {"action": "review", "words": ["falcon"]}, "pii": {"action": "mask"}}
-    await publish_policy(producer, Policy.model_validate({"name": name, "output": rules}))
+    policy = Policy.model_validate({"name": name, "output": rules})
+    await publish_policy(producer, policy)
     requests = {kind: f"{name}-{kind}" for kind in ("approved", "denied", "plain")}
 
     def cli(*arguments: str) -> Callable[[], subprocess.CompletedProcess[str]]:
@@ -276,3 +277,5 @@ async def test_held_answers_are_decided_from_the_command_line_and_the_auditor_pr
     assert "NOT PROVEN: 3 faults" in report.stdout
     before = penstock_cli(["audit", "verify", "--json", *since, "--until", now.isoformat()], deployed)
     assert before.returncode == 0, before.stdout
+    # Other tests find the configuration as they left it.
+    await publish_policy(producer, policy, deleted=True)

@@ -195,7 +195,8 @@ async def _messages(
 ) -> AsyncIterator[Message]:
     """What stands in the topics now, within the range by the broker's time."""
     since_ms = since.timestamp() * 1000 if isinstance(since, datetime) else since
-    until_ms = None if until is None else until.timestamp() * 1000
+    # The broker's instants are whole milliseconds.
+    until_ms = None if until is None else int(until.timestamp() * 1000)
     reader = await connection.bus.read(topics, since_ms=None if since_ms is None else max(0, int(since_ms)))
     try:
         while not await reader.at_end():
