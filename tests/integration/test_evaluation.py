@@ -149,6 +149,8 @@ async def test_feedback_and_alerts_and_a_clean_stop(service: Service) -> None:
     key = f"{service.team}-k"
     await service.producer.send("completions", key, service.completion(0, model=f"unknown-{service.team}"))
     await service.producer.send("llm-results", key, service.result(0, text, "you worthless fucking piece of shit"))
+    await service.collect(lambda: len(service.of(Evaluation)) >= 1 and len(service.of(Alert)) >= 3)
+    # Feedback follows what it is about.
     for repeat in range(10):
         await service.producer.send(
             "feedback", key,
@@ -157,7 +159,6 @@ async def test_feedback_and_alerts_and_a_clean_stop(service: Service) -> None:
                 occurred_at=datetime.now(UTC), causation_id="", source="moderator", labels={"prompt.toxicity": "clean"},
             ),
         )  # fmt: skip
-    await service.collect(lambda: len(service.of(Evaluation)) >= 1 and len(service.of(Alert)) >= 3)
     names = {alert.name for alert in service.of(Alert)}  # type: ignore[attr-defined]
     assert names == {"unpriced_model", "severe_prompt", "severe_answer"}
 
