@@ -137,5 +137,6 @@ def test_money_is_an_exact_decimal_with_twelve_places(topic: Topic) -> None:
             branches = field["type"] if isinstance(field["type"], list) else [field["type"]]
             decimals = [b for b in branches if isinstance(b, dict) and b.get("logicalType") == "decimal"]
             assert all((d["precision"], d["scale"]) == (38, 12) for d in decimals), path
-            if re.search(r"amount|budget|cost", path.rpartition(".")[2]):
+            if re.search(r"(amount|budget|cost)$", path.rpartition(".")[2]):
+                assert decimals, f"{topic.schema}: {path} is money and must be a decimal"
                 assert decimals, f"{topic.schema}: {path} is money and must be a decimal"

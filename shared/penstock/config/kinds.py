@@ -7,17 +7,19 @@ text's hash, and every reader validates it again. Rules between entries (a team'
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from penstock.config.entry import Entry, FieldError, Instant, ModelName, Money, Name, Part, Share
+from penstock.config.budgets import Budget
+from penstock.config.entry import Entry, FieldError, ModelName, Name, Part, Share
 from penstock.config.policies import SCANNERS, Policy, ScannerRule
+from penstock.config.prices import Price
 from penstock.config.prompts import Prompt, PromptMessage, PromptVariable, VariableError
 
 __all__ = [
-    "KINDS", "SCANNERS", "Entry", "Policy", "Price", "Prompt", "PromptMessage", "PromptVariable",
+    "KINDS", "SCANNERS", "Budget", "Entry", "Policy", "Price", "Prompt", "PromptMessage", "PromptVariable",
     "Retrieval", "Route", "RouteSampling", "ScannerRule", "Target", "Team", "VariableError",
 ]  # fmt: skip
 
@@ -34,11 +36,7 @@ class Team(Entry):
     policy: Name = Field(default="default", description="Guardrail policy, where the route names none.")
     default_route: Name = Field(default="default", description='Route of requests that ask for "default".')
     requests_per_minute: int | None = Field(default=None, ge=1, description="Admission limit; null for none.")
-    daily_budget: Money | None = Field(default=None, description="Most USD a UTC day; null for none.")
-    monthly_budget: Money | None = Field(default=None, description="Most USD a UTC calendar month; null for none.")
-    budget_alerts: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
-        default=(0.5, 0.8, 1.0), description="Shares of a budget at which on-call is alerted, ascending."
-    )
+    budgets: tuple[Budget, ...] = Field(default=(), description="What the team may spend; none for no limit.")
     toxicity_alert: Share | None = Field(
         default=None, description="Toxicity from 0 to 1 that raises an alert; null leaves it to evaluation."
     )
@@ -55,14 +53,10 @@ class Team(Entry):
             )
         if "*" in self.allowed_routes and len(self.allowed_routes) > 1:
             raise FieldError(("allowed_routes",), 'holds "*" beside other names: write ["*"] alone, or the names alone')
-        if list(self.budget_alerts) != sorted(set(self.budget_alerts)):
-            raise FieldError(("budget_alerts",), "must ascend without repetition, e.g. [0.5, 0.8, 1.0]")
-        if (
-            self.daily_budget is not None
-            and self.monthly_budget is not None
-            and self.daily_budget > self.monthly_budget
-        ):
-            raise FieldError(("daily_budget",), f"{self.daily_budget} exceeds monthly_budget {self.monthly_budget}")
+        names = [budget.name for budget in self.budgets]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise FieldError(("budgets", index, "name"), f"{name!r} is taken by another budget of the team")
         return self
 
     def allows(self, route: str) -> bool:
@@ -151,38 +145,6 @@ class Route(Entry):
     @property
     def key(self) -> str:
         return self.name
-
-
-class Price(Entry):
-    """What one model's tokens cost from an instant on.
-
-    Fields are named as in LiteLLM's model_prices_and_context_window.json, so its entries can be taken over as they are.
-    """
-
-    KIND: ClassVar[str] = "prices"
-
-    model: ModelName = Field(description="Model as completions name it.")
-    litellm_provider: str = Field(default="", description="Provider, e.g. openai.")
-    mode: Literal["chat", "completion", "embedding"] = Field(default="chat", description="What the model is for.")
-    input_cost_per_token: Money = Field(description="USD for one input token.")
-    output_cost_per_token: Money = Field(description="USD for one output token.")
-    cache_read_input_token_cost: Money | None = Field(
-        default=None, description="USD for one cached input token; null prices it as any other."
-    )
-    max_input_tokens: int | None = Field(default=None, ge=1, description="Most tokens of a prompt.")
-    max_output_tokens: int | None = Field(default=None, ge=1, description="Most tokens of an answer.")
-    source: str = Field(default="", description="Where the price was read, and when.")
-    effective_from: Instant | None = Field(
-        default=None, description="First instant of the price, UTC; null for always."
-    )
-
-    @property
-    def key(self) -> str:
-        if self.effective_from is None:
-            return self.model
-        instant = self.effective_from
-        at_midnight = (instant.hour, instant.minute, instant.second, instant.microsecond) == (0, 0, 0, 0)
-        return f"{self.model}@{instant.date().isoformat() if at_midnight else instant.isoformat()}"
 
 
 KINDS: dict[str, type[Entry]] = {kind.KIND: kind for kind in (Team, Route, Policy, Prompt, Price)}

@@ -98,6 +98,12 @@ class ConfigPlane:
         position = bisect_right(instants, at)
         return prices[position - 1] if position else None
 
+    def prices(self, model: str, since: datetime, until: datetime) -> list[Price]:
+        """Every price of ``model`` that is in force between two instants, oldest first; empty where one is unknown."""
+        instants, prices = self._prices.get(model, ([], []))
+        first, last = bisect_right(instants, since), bisect_right(instants, until)
+        return prices[first - 1 : last] if first else []
+
     def version(self, kind: str, key: str) -> str | None:
         """Content hash of an entry by its key (of a prompt: ``<name>@<label>``), or None."""
         entry = self._entries[kind].get(key)

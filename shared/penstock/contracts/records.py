@@ -87,6 +87,8 @@ class Context(Part, frozen=True, kw_only=True):
     tags: Annotated[dict[str, str], Meta(description="Free labels for cost allocation and analysis, e.g. feature.")] = {}
     requested_at: Annotated[datetime, Meta(description="When the producer made the request, UTC.")]
     deadline_at: Annotated[datetime | None, Meta(description="After this the answer is of no use: the request ends as expired.")] = None
+    key_id: Annotated[str | None, Meta(description="Identity of the credential the request came with; never the credential.")] = None
+    admitted_at: Annotated[datetime | None, Meta(description="When intake admitted the request, UTC: decides the budget windows that its calls count in.")] = None
 
 
 class Usage(Part, frozen=True, kw_only=True):
@@ -95,6 +97,8 @@ class Usage(Part, frozen=True, kw_only=True):
     input_tokens: Annotated[int, Meta(description="Tokens of the prompt, cached ones included.")] = 0
     output_tokens: Annotated[int, Meta(description="Tokens generated.")] = 0
     cached_input_tokens: Annotated[int, Meta(description="Prompt tokens served from the provider's prefix cache.")] = 0
+    cache_write_input_tokens: Annotated[int, Meta(description="Prompt tokens written to the provider's prefix cache, where it charges for that.")] = 0
+    reasoning_tokens: Annotated[int, Meta(description="Generated tokens that were spent on reasoning; part of output_tokens.")] = 0
 
 
 class Timings(Part, frozen=True, kw_only=True):
@@ -103,6 +107,7 @@ class Timings(Part, frozen=True, kw_only=True):
     queue_us: Annotated[int, Meta(description="From occurred_at of the request event to the call.")] = 0
     first_token_us: Annotated[int | None, Meta(description="From the call to the first token; null where the backend does not stream.")] = None
     model_us: Annotated[int, Meta(description="From the call to its end.")] = 0
+    compute_us: Annotated[int | None, Meta(description="Accelerator time of the call, its share where calls are batched; null where the backend does not say.")] = None
 
 
 class Passage(Part, frozen=True, kw_only=True):
@@ -155,6 +160,7 @@ class LlmRequest(Record, frozen=True, kw_only=True):
     stream: Annotated[bool, Meta(description="Whether released pieces of the answer are wanted on result-chunks.")] = False
     deadline_at: Annotated[datetime | None, Meta(description="After this the answer is of no use: the request ends as expired.")] = None
     tags: Annotated[dict[str, str], Meta(description="Free labels for cost allocation and analysis, e.g. feature.")] = {}
+    key_id: Annotated[str | None, Meta(description="Identity of the credential the request came with; never the credential.")] = None
 
 
 class AdmittedRequest(Record, frozen=True, kw_only=True):
@@ -164,7 +170,7 @@ class AdmittedRequest(Record, frozen=True, kw_only=True):
     messages: Annotated[list[Message], Meta(description="The conversation to answer, rendered.")]
     sampling: Annotated[Sampling, Meta(description="Generation parameters, the route's defaults filled in.")] = Sampling()
     stream: Annotated[bool, Meta(description="Whether released pieces are wanted.")] = False
-    reserved_cost: Annotated[Decimal | None, Meta(description="Worst-case cost reserved against the team's budget, USD; null where the route has no price.")] = None
+    reserved_cost: Annotated[Decimal | None, Meta(description="Worst-case cost of the request, USD, all its calls together; null where a target of the route has no price.")] = None
     inserted: Annotated[list[str], Meta(description="Values of the prompt's variables that stand in the system's messages: not the platform's own words, so guardrails judge them.")] = []
 
 
@@ -191,6 +197,7 @@ class GroundedRequest(Record, frozen=True, kw_only=True):
     embedding: Annotated[bytes | None, Meta(description="Embedding of the question, float32 little-endian, unit length; null where retrieval is off.")] = None
     embedder: Annotated[str | None, Meta(description="Name of the embedding model.")] = None
     attempt: Annotated[int, Meta(description="0 for the request itself, 1 where guardrails ask for its answer again.")] = 0
+    embedding_tokens: Annotated[int, Meta(description="Tokens that were embedded for this request; 0 where the embedding was there before.")] = 0
 
 
 class Completion(Record, frozen=True, kw_only=True):
@@ -212,6 +219,13 @@ class Completion(Record, frozen=True, kw_only=True):
     sampling: Annotated[Sampling, Meta(description="Generation parameters that were asked for.")] = Sampling()
     stream: Annotated[bool, Meta(description="Whether pieces were streamed ahead of this.")] = False
     attempt: Annotated[int, Meta(description="As in GroundedRequest: an answer is asked for again once at most.")] = 0
+    kind: Annotated[str, Meta(description="What the call was for: completion, judge or shadow; cached where no model was called.")] = "completion"
+    request_model: Annotated[str | None, Meta(description="Model that was asked for, as the route names it: the one that is priced.")] = None
+    embedder: Annotated[str | None, Meta(description="Name of the embedding model, as in GroundedRequest.")] = None
+    embedding_tokens: Annotated[int, Meta(description="As in GroundedRequest.")] = 0
+    cached_by: Annotated[str | None, Meta(description="Cache that answered: exact or semantic; null where the model did. usage is then what the call would have used.")] = None
+    cached_from: Annotated[str | None, Meta(description="event_id of the completion whose answer is repeated; null where the model answered.")] = None
+    reduced_input_tokens: Annotated[int, Meta(description="Estimate of the prompt tokens that were left out because they stood in the prompt twice.")] = 0
 
 
 class CompletionChunk(Record, frozen=True, kw_only=True):
@@ -243,6 +257,7 @@ class LlmResult(Record, frozen=True, kw_only=True):
     code: Annotated[str | None, Meta(description="Machine-readable reason of an early end, e.g. unknown_team, prompt_injection.")] = None
     reason: Annotated[str | None, Meta(description="The same in words, with the remedy.")] = None
     action: Annotated[str, Meta(description="The output verdict: allow, flag, mask or block.")] = "allow"
+    calls: Annotated[int | None, Meta(description="Completions there are of the request: so many costs it has; null in events older than this field.")] = None
 
 
 class ResultChunk(Record, frozen=True, kw_only=True):
@@ -263,6 +278,7 @@ class Refusal(Record, frozen=True, kw_only=True):
     code: Annotated[str, Meta(description="Machine-readable reason, e.g. unknown_team.")]
     reason: Annotated[str, Meta(description="The same in words, with the remedy.")]
     prompt: Annotated[str, Meta(description="The question, masked where guardrails saw it; empty before.")] = ""
+    calls: Annotated[int, Meta(description="Completions there are of the request: so many costs it has.")] = 0
 
 
 class Verdict(Record, frozen=True, kw_only=True):
@@ -343,34 +359,47 @@ class DocumentIndexed(Record, frozen=True, kw_only=True):
     chunks_removed: Annotated[int, Meta(description="Stale chunks that were removed.")] = 0
     embedder: Annotated[str, Meta(description="Name of the embedding model.")] = ""
     reason: Annotated[str | None, Meta(description="Why it failed; null otherwise.")] = None
+    embedded_tokens: Annotated[int, Meta(description="Tokens that were embedded.")] = 0
 
 
 class Cost(Record, frozen=True, kw_only=True):
-    """What one model call cost."""
+    """What one call cost, or saved."""
 
     context: Annotated[Context, Meta(description="Whom and what it is allocated to.")]
-    kind: Annotated[str, Meta(description="What the call was for: completion; later kinds: judge, shadow, embedding, cached.")] = "completion"
-    model: Annotated[str, Meta(description="Model that was called.")]
+    kind: Annotated[str, Meta(description="What the call was for: completion, repeat (the answer was asked for again), cancelled, cached (no model was called), judge, shadow or embedding.")] = "completion"
+    model: Annotated[str, Meta(description="Model that was asked for, as the route names it.")]
     backend: Annotated[str, Meta(description="Backend that was called.")] = ""
     priced: Annotated[bool, Meta(description="False where no price is known: then the amounts are null, never zero.")]
     price_version: Annotated[str | None, Meta(description="Content hash of the price; null where unpriced.")] = None
-    amount: Annotated[Decimal | None, Meta(description="Total, USD.")] = None
+    amount: Annotated[Decimal | None, Meta(description="Total, USD: the sum of the shares.")] = None
     input_amount: Annotated[Decimal | None, Meta(description="Share of the prompt, USD.")] = None
     output_amount: Annotated[Decimal | None, Meta(description="Share of the answer, USD.")] = None
     usage: Annotated[Usage, Meta(description="Tokens that were priced.")] = Usage()
+    compute_amount: Annotated[Decimal | None, Meta(description="Share of what is charged by time or by request, USD.")] = None
+    compute_us: Annotated[int, Meta(description="Time that was priced, microseconds; 0 where the price has none.")] = 0
+    saved: Annotated[dict[str, Decimal], Meta(description="What was not spent, USD, by cause: exact_cache, semantic_cache, prefix_cache, prompt_reduction (an estimate).")] = {}
+    accounted_at: Annotated[datetime | None, Meta(description="Instant that decides the windows it counts in, UTC: the admission of its request; null means occurred_at.")] = None
+    attempt: Annotated[int, Meta(description="Which call of the request: 0, or 1 for an answer that was asked for again.")] = 0
+    response_model: Annotated[str | None, Meta(description="Model that answered, as it names itself.")] = None
 
 
 class TeamSpend(Record, frozen=True, kw_only=True):
-    """What a team has spent in one calendar window; the newest event of a key replaces the older ones."""
+    """What a team, or the subject of one of its budgets, has spent in one window; the newest event of a key replaces the older ones."""
 
-    window: Annotated[str, Meta(description="day or month, UTC.")]
+    window: Annotated[str, Meta(description="day or month (UTC), or rolling-<hours>h.")]
     window_start: Annotated[datetime, Meta(description="First instant of the window, UTC.")]
     amount: Annotated[Decimal, Meta(description="Sum of the priced calls, USD.")]
-    calls: Annotated[int, Meta(description="Calls, unpriced ones included.")] = 0
+    calls: Annotated[int, Meta(description="Calls, unpriced and cached ones included.")] = 0
     unpriced_calls: Annotated[int, Meta(description="Calls without a known price.")] = 0
     input_tokens: Annotated[int, Meta(description="Prompt tokens.")] = 0
     output_tokens: Annotated[int, Meta(description="Generated tokens.")] = 0
-    budget: Annotated[Decimal | None, Meta(description="The team's budget of the window, USD; null where it has none.")] = None
+    budget: Annotated[Decimal | None, Meta(description="Limit of the budget, or the team's lowest one of this window, USD; null where it has none.")] = None
+    window_end: Annotated[datetime | None, Meta(description="First instant after the window, UTC.")] = None
+    cached_input_tokens: Annotated[int, Meta(description="Prompt tokens from the provider's prefix cache.")] = 0
+    cached_calls: Annotated[int, Meta(description="Calls that a cache answered.")] = 0
+    saved: Annotated[Decimal | None, Meta(description="Sum of what was not spent, USD; null in events older than this field.")] = None
+    budget_name: Annotated[str | None, Meta(description="Budget whose subject this is; null for the whole team.")] = None
+    subject: Annotated[str | None, Meta(description="The user, key, model or tag's value that the budget is for; null for the whole team.")] = None
 
 
 class Score(Part, frozen=True, kw_only=True):
