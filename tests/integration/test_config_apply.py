@@ -79,11 +79,11 @@ async def test_invalid_file_is_refused_with_the_line_and_nothing_is_published(
 ) -> None:
     before = await ends(bus)
     (folder / "teams" / "good.yaml").write_text("name: good\n")
-    (folder / "teams" / "bad.yaml").write_text("name: bad\npolicy: default\ndaily_budget: lots\n")
+    (folder / "teams" / "bad.yaml").write_text("name: bad\npolicy: default\nbudgets:\n  - {name: daily, limit: lots}\n")
     run = await asyncio.to_thread(penstock_cli, ["config", "apply", str(folder)], deployed)
     assert run.returncode == 2
-    assert f"{folder}/teams/bad.yaml:3: daily_budget: input should be a valid decimal (is 'lots')" in run.stderr
-    assert "Most USD a UTC day" in run.stderr
+    assert f"{folder}/teams/bad.yaml:4: budgets.0.limit: input should be a valid decimal (is 'lots')" in run.stderr
+    assert "Most USD in a window" in run.stderr
     assert "Traceback" not in run.stderr
     assert await ends(bus) == before
 

@@ -85,10 +85,14 @@ def test_file_holds_one_entry_or_a_list(tmp_path: Path) -> None:
     [
         pytest.param({"teams__a": "name: a\npolcy: x\n"}, 2, "polcy", "is no field here", "did you mean policy?",
                      id="misspelt field"),
-        pytest.param({"teams__a": "- name: a\n- name: b\n  daily_budget: -3\n"}, 3, "1.daily_budget",
-                     "must be 0 or more USD (is -3)", "Most USD a UTC day", id="negative money in a list"),
+        pytest.param({"teams__a": "- name: a\n- name: b\n  budgets:\n  - {name: d, limit: -3}\n"}, 4,
+                     "1.budgets.0.limit", "greater than 0 (is -3)", "Most USD in a window", id="negative money in a list"),
+        pytest.param({"teams__a": "name: a\nbudgets:\n- {name: d, limit: 1}\n- name: e\n  limit: 1\n  hours: 24\n"}, 6,
+                     "budgets.1.hours", "belongs to a rolling window", "Length of a rolling window", id="rule of a budget"),
+        pytest.param({"teams__a": "name: a\nbudgets:\n- {name: d, limit: 1}\n- name: d\n  limit: 2\n"}, 4,
+                     "budgets.1.name", "taken by another budget", "unique within the team", id="two budgets, one name"),
         pytest.param({"prices__a": "# price\nmodel: m\ninput_cost_per_token: 1e-7\n"}, 2, "output_cost_per_token",
-                     "is missing", "add it: USD for one output token.", id="missing field"),
+                     "is missing: a model of mode chat", "USD for one generated token.", id="missing field"),
         pytest.param({"routes__r": "name: r\ntargets:\n  - backend: openai\n    model: x\n    base_url: host\n"}, 5,
                      "targets.0.base_url", "'host' is no address", "", id="nested field"),
         pytest.param({"routes__r": "name: r\ntargets:\n  - backend: openai\n    model: ''\n"}, 4, "targets.0.model",
@@ -112,7 +116,7 @@ def test_file_holds_one_entry_or_a_list(tmp_path: Path) -> None:
         pytest.param({"teams__a": ""}, 1, "", "holds nothing where an entry of teams belongs", "", id="empty file"),
         pytest.param({"teams__a": "name: a\n", "teams__b": "\nname: a\n"}, 2, "teams", "a is defined a second time",
                      "a.yaml:1", id="two files, one name"),
-        pytest.param({"teams__a": "name: a\nmonthly_budget: .inf\n"}, 2, "monthly_budget", "", "", id="infinite money"),
+        pytest.param({"teams__a": "name: a\nbudgets:\n- name: m\n  limit: .inf\n"}, 4, "budgets.0.limit", "valid decimal", "", id="infinite money"),
         pytest.param({"teams__a": "name: 2024-01-01\n"}, 1, "name", "valid string", "", id="date for a name"),
         pytest.param({"team__a": "name: a\n"}, 1, "", "team is no kind of configuration", "rename it to teams",
                      id="misspelt folder"),
@@ -140,7 +144,7 @@ def test_all_problems_of_all_files_are_told_at_once(tmp_path: Path) -> None:
         prices__p="model: m\n",
     )
     assert [(p.file.name, p.line) for p in problems(root)] == [
-        ("p.yaml", 1), ("p.yaml", 1), ("r.yaml", 3), ("a.yaml", 1), ("a.yaml", 2),
+        ("p.yaml", 1), ("r.yaml", 3), ("a.yaml", 1), ("a.yaml", 2),
     ]  # fmt: skip
 
 

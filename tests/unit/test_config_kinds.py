@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from penstock.config.canonical import canonical_json, content_hash
 from penstock.config.kinds import (
     KINDS,
+    Budget,
     Policy,
     Price,
     Prompt,
@@ -28,6 +29,7 @@ from pydantic import BaseModel, ValidationError
 EXTRACTIVE = {"backend": "extractive", "model": "penstock-extractive-1"}
 OPENAI = {"backend": "openai", "model": "gpt-4o-mini"}
 PRICE = {"model": "m", "input_cost_per_token": "1e-7", "output_cost_per_token": "2e-7"}
+BUDGET = {"name": "daily", "limit": "0.10"}
 PROMPT: dict[str, Any] = {
     "name": "greet",
     "template": [{"role": "system", "content": "Greet {{name}} in {{ language }}."}],
@@ -64,11 +66,22 @@ def test_every_field_is_described_frozen_and_closed(kind: type[BaseModel]) -> No
         (Team, {"name": "a team"}, "letters, digits"),
         (Team, {"name": "a", "allowed_routes": []}, "allowed_routes: is empty"),
         (Team, {"name": "a", "allowed_routes": ["*", "default"]}, "allowed_routes: .*alone"),
-        (Team, {"name": "a", "budget_alerts": [0.8, 0.5]}, "budget_alerts: must ascend"),
-        (Team, {"name": "a", "budget_alerts": [0]}, "greater than 0"),
-        (Team, {"name": "a", "daily_budget": "-1"}, "0 or more USD"),
-        (Team, {"name": "a", "daily_budget": "NaN"}, "finite"),
-        (Team, {"name": "a", "daily_budget": "10", "monthly_budget": "9"}, "exceeds monthly_budget"),
+        (Team, {"name": "a", "budgets": [{**BUDGET, "alerts": [0.8, 0.5]}]}, "alerts: must ascend"),
+        (Team, {"name": "a", "budgets": [{**BUDGET, "alerts": [0.5, 0.5]}]}, "alerts: must ascend"),
+        (Team, {"name": "a", "budgets": [{**BUDGET, "alerts": [0]}]}, "greater than 0"),
+        (Team, {"name": "a", "budgets": [{**BUDGET, "limit": "-1"}]}, "greater than 0"),
+        (Team, {"name": "a", "budgets": [{**BUDGET, "limit": "0"}]}, "greater than 0"),
+        (Team, {"name": "a", "budgets": [{**BUDGET, "limit": "NaN"}]}, "finite"),
+        (Team, {"name": "a", "budgets": [{**BUDGET, "limit": "9000001"}]}, "less than or equal to 9000000"),
+        (Team, {"name": "a", "budgets": [{**BUDGET, "limit": "0.0000000000001"}]}, "13 decimal places"),
+        (Team, {"name": "a", "budgets": [{**BUDGET, "window": "rolling"}]}, "hours: .*a rolling window needs it"),
+        (Team, {"name": "a", "budgets": [{**BUDGET, "hours": 24}]}, "hours: belongs to a rolling window"),
+        (Team, {"name": "a", "budgets": [{**BUDGET, "window": "rolling", "hours": 745}]}, "less than or equal to 744"),
+        (Team, {"name": "a", "budgets": [{**BUDGET, "per": "tag"}]}, "tag: .*a budget per tag needs it"),
+        (Team, {"name": "a", "budgets": [{**BUDGET, "tag": "feature"}]}, "tag: belongs to a budget per tag"),
+        (Team, {"name": "a", "budgets": [{**BUDGET, "match": ["ada"]}]}, "match: .*whole team has none"),
+        (Team, {"name": "a", "budgets": [BUDGET, {**BUDGET, "limit": 2}]}, "budgets.1.name: 'daily' is taken"),
+        (Team, {"name": "a", "budgets": [{**BUDGET, "mode": "warn"}]}, "'hard' or 'soft'"),
         (Team, {"name": "a", "toxicity_alert": 1.01}, "less than or equal to 1"),
         (Team, {"name": "a", "requests_per_minute": 0}, "greater than or equal to 1"),
         (Team, {"name": "a", "budget": 1}, "not permitted"),
@@ -124,7 +137,10 @@ def test_invalid_content_is_refused_with_its_cause(kind: type[BaseModel], conten
 def test_defaults_are_those_of_the_contract() -> None:
     team = Team(name="acme")
     assert (team.allowed_routes, team.policy, team.default_route) == (("*",), "default", "default")
-    assert team.budget_alerts == (0.5, 0.8, 1.0)
+    assert team.budgets == ()
+    budget = Budget.model_validate(BUDGET)
+    assert (budget.per, budget.match, budget.window, budget.mode) == ("team", (), "day", "hard")
+    assert budget.alerts == (0.5, 0.8, 1.0)
     assert Retrieval() == Retrieval(
         enabled=True, collection="default", top_k=4, score_floor=0.25, token_budget=1200, on_unavailable="continue"
     )
@@ -163,7 +179,9 @@ def test_version_ignores_fields_at_their_default_and_labels() -> None:
 @pytest.mark.parametrize(
     "entry",
     [
-        Team(name="acme", daily_budget=Decimal("0.10")),
+        Team.model_validate(
+            {"name": "acme", "budgets": [BUDGET, {**BUDGET, "name": "m", "per": "model", "match": ["x"]}]}
+        ),
         Route.model_validate({"name": "r", "targets": [OPENAI, {**EXTRACTIVE, "weight": 3}]}),
         Policy.model_validate({"name": "p", "input": {"regex": {"action": "block", "patterns": [r"\bX-\d+\b"]}}}),
         Prompt.model_validate(PROMPT),

@@ -103,7 +103,8 @@ async def test_plane_follows_what_is_published_later(log: MemoryBus) -> None:
     ("change", "cause"),
     [
         ({"content": '{"name":"acme","policy":3}'}, "policy: Input should be a valid string"),
-        ({"content": '{"name":"acme","budgets":3}'}, "budgets: Extra inputs"),
+        ({"content": '{"name":"acme","budgets":3}'}, "budgets: Input should be"),
+        ({"content": '{"name":"acme","daily_budget":"3"}'}, "daily_budget: Extra inputs"),
         ({"content": "{"}, "Invalid JSON"),
         ({"version": "0" * 16}, "its content hashes to"),
         ({"kind": "teems"}, "unknown kind 'teems'"),
@@ -287,12 +288,12 @@ async def test_entry_that_was_damaged_on_its_topic_is_published_again(log: Memor
 
 
 def test_difference_is_told_by_field() -> None:
-    before = ConfigPlane.of([Team(name="a", requests_per_minute=5, budget_alerts=(0.5,))])
+    before = ConfigPlane.of([Team(name="a", requests_per_minute=5, toxicity_alert=0.5)])
     from penstock.config.publish import Change
 
     after = Team(name="a", requests_per_minute=9, policy="strict")
     change = Change("teams", "a", "changed", before.team("a"), after)
     assert set(change.differences()) == {
-        ("requests_per_minute", "5", "9"), ("budget_alerts", "[0.5]", None), ("policy", None, '"strict"'),
+        ("requests_per_minute", "5", "9"), ("toxicity_alert", "0.5", None), ("policy", None, '"strict"'),
     }  # fmt: skip
     assert replace(change, before=None).differences()
