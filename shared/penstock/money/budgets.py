@@ -22,7 +22,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What has a budget: ``value`` is a user, a key, a model or a tag's value, empty for the team and where a call has none."""
+    """What has a budget: ``value`` is a user, key, model or tag's value, empty for the team and where a call has none."""
 
     budget: Budget
     value: str
@@ -30,7 +30,9 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of time, UTC, the end excluded. ``id`` tells the windows of a budget apart; all rolling ones have one."""
+    """A stretch of time, UTC, the end excluded. ``id`` tells the windows of a budget apart; all rolling ones of one
+    length have one.
+    """
 
     id: str
     start: datetime
@@ -75,7 +77,8 @@ def window_of(budget: Budget, at: datetime) -> Window:
     length = bucket_seconds(budget)
     bucket = bucket_of(budget, at)
     return Window(
-        "rolling",
+        # With its length: the buckets of another length must not be added to these.
+        budget.window_name,
         _EPOCH + timedelta(seconds=(bucket - BUCKETS) * length),
         _EPOCH + timedelta(seconds=(bucket + 1) * length),
     )
