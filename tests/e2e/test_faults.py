@@ -76,7 +76,9 @@ async def test_streamed_answers_are_whole_though_guardrails_and_inference_are_ki
 
     async def read(number: int) -> None:
         pieces, result = "", None
-        async for event in flow.client.stream(f"What is said of town {number}?", tenant=TEAM, timeout_s=150):
+        async for event in flow.client.stream(
+            f"What is said of town {number}?", tenant=TEAM, timeout_s=150, late_pieces_s=60
+        ):
             if isinstance(event, ResultChunk):
                 assert event.finish_reason in (None, "stop")
                 pieces += event.content

@@ -20,7 +20,7 @@ from penstock.contracts.records import LlmResult, ResultChunk
 
 __all__ = ["send"]
 
-_FIELDS = ("route", "conversation_id", "user_id", "prompt", "request_id", "variables", "tags", "tenant")
+_FIELDS = ("route", "conversation_id", "user_id", "prompt", "request_id", "variables", "tags", "key_id", "tenant")
 
 
 @click.command()
@@ -28,6 +28,9 @@ _FIELDS = ("route", "conversation_id", "user_id", "prompt", "request_id", "varia
 @click.option("--team", required=True, help="Team that sends and pays; it must be configured.")
 @click.option("--route", default="default", show_default=True, help="Route to answer it.")
 @click.option("--conversation", help="Conversation it belongs to.")
+@click.option("--user", help="End user it is for: costs and budgets per user.")
+@click.option("--key", "key_id", help="Identity of the credential it comes with, never the credential.")
+@click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="Label for cost allocation; repeatable.")
 @click.option(
     "--file",
     "file",
@@ -39,8 +42,8 @@ _FIELDS = ("route", "conversation_id", "user_id", "prompt", "request_id", "varia
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for each result.")
 @click.option("--json", "as_json", is_flag=True, help="Print each result as one line of JSON.")
 def send(
-    question: str | None, team: str, route: str, conversation: str | None, file: Path | None,
-    stream: bool, no_wait: bool, timeout: float, as_json: bool,
+    question: str | None, team: str, route: str, conversation: str | None, user: str | None, key_id: str | None,
+    tags: tuple[str, ...], file: Path | None, stream: bool, no_wait: bool, timeout: float, as_json: bool,
 ) -> None:  # fmt: skip
     """Send QUESTION (or the requests of --file) and print the answers with their sources.
 
@@ -48,7 +51,15 @@ def send(
     """
     if (question is None) == (file is None):
         raise click.UsageError("give a QUESTION or --file, one of the two")
-    defaults = {"route": route, "conversation_id": conversation}
+    if unnamed := [tag for tag in tags if not tag.partition("=")[0] or "=" not in tag]:
+        raise click.UsageError(f"--tag {unnamed[0]!r} is no NAME=VALUE, e.g. --tag feature=search")
+    defaults = {
+        "route": route,
+        "conversation_id": conversation,
+        "user_id": user,
+        "key_id": key_id,
+        "tags": dict(tag.split("=", 1) for tag in tags),
+    }
     if stream:
         if question is None or no_wait:
             raise click.UsageError("--stream prints one answer while it comes: give a QUESTION, and no --no-wait")

@@ -20,7 +20,7 @@ from opentelemetry import propagate
 from penstock.bus import KafkaBus, Partition, Producer, Transport
 from penstock.bus.offsets import OffsetTracker
 from penstock.bus.types import RawConsumer, RawReader
-from penstock.client.reading import REMEMBERED, Unread, pieces_then_result
+from penstock.client.reading import LATE_PIECES_S, REMEMBERED, Unread, pieces_then_result
 from penstock.clock import Clock, SystemClock
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.codec import Codec, Invalid
@@ -120,11 +120,14 @@ class Client:
         stream: bool = False,
         deadline_s: float | None = None,
         tags: Mapping[str, str] | None = None,
+        key_id: str | None = None,
     ) -> str:
         """Publish a request and return its request_id once the log has it.
 
         ``question`` is a text, or the messages of a conversation, oldest first. The same ``request_id`` sent again with
         the same content is answered once. ``stream`` asks for pieces of the answer on result-chunks: see :meth:`stream`.
+        ``user_id``, ``key_id`` (the identity of a credential, never the credential) and ``tags`` say to whom the cost is
+        allocated, and which of the team's budgets it counts in.
 
         Raises:
             RequestNotSent: the log did not take it, or it does not fit its schema.
@@ -148,6 +151,7 @@ class Client:
             stream=stream,
             deadline_at=None if deadline_s is None else now + timedelta(seconds=deadline_s),
             tags=dict(tags or {}),
+            key_id=key_id,
         )
         await self._send("llm-requests", conversation_id or request_id, request)
         return request_id
@@ -250,12 +254,26 @@ class Client:
         return await self.result(await self.submit(question, **submit), timeout_s)
 
     async def stream(
-        self, question: Question, *, timeout_s: float = 60.0, request_id: str | None = None, **submit: Any
+        self,
+        question: Question,
+        *,
+        timeout_s: float = 60.0,
+        late_pieces_s: float = LATE_PIECES_S,
+        request_id: str | None = None,
+        **submit: Any,
     ) -> AsyncGenerator[ResultChunk | LlmResult, None]:
         """Submit, yield the released pieces of the answer as they come, and the result last.
 
         The last piece has a finish_reason; one that is neither stop nor length says that the pieces are not the whole
         answer: ``content_filter`` where a rule cut them, ``error`` where they could not go on. What counts is the result.
+
+        Args:
+            question: text of a single user message, or the conversation so far.
+            timeout_s: longest wait for the next piece or the result.
+            late_pieces_s: longest wait for the last pieces once the result is there. After a crash of guardrails pieces
+                can be later than the result by a session timeout of its consumers.
+            request_id: the request's identity; a new one by default.
+            submit: as of :meth:`submit`.
 
         Raises:
             RequestNotSent: the log did not take it.
@@ -266,7 +284,7 @@ class Client:
         events = self._streams[request_id] = asyncio.Queue()
         try:
             await self.submit(question, request_id=request_id, stream=True, **submit)
-            async for event in pieces_then_result(request_id, events, timeout_s):
+            async for event in pieces_then_result(request_id, events, timeout_s, late_pieces_s):
                 yield event
         finally:
             self._streams.pop(request_id, None)

@@ -11,13 +11,13 @@ from penstock.contracts.codec import Codec, Undecodable
 from penstock.contracts.records import LlmResult, Record, ResultChunk
 from penstock.telemetry import get_logger
 
-__all__ = ["REMEMBERED", "Unread", "pieces_then_result"]
+__all__ = ["LATE_PIECES_S", "REMEMBERED", "Unread", "pieces_then_result"]
 
 log = get_logger(__name__)
 
 REMEMBERED = 10_000
 """Events whose identity is remembered: after a crash upstream the same event may stand in the log twice."""
-_LATE_PIECES_S = 2.0
+LATE_PIECES_S = 2.0
 """How long the last pieces are waited for once the result is there: both leave guardrails at about the same time."""
 
 
@@ -44,7 +44,7 @@ class Unread:
 
 
 async def pieces_then_result(
-    request_id: str, events: asyncio.Queue[ResultChunk | LlmResult], timeout_s: float
+    request_id: str, events: asyncio.Queue[ResultChunk | LlmResult], timeout_s: float, late_pieces_s: float
 ) -> AsyncGenerator[ResultChunk | LlmResult, None]:
     """Yield the pieces of a request in their order, each once, and then the result.
 
@@ -55,7 +55,7 @@ async def pieces_then_result(
     expected, ended = 0, False
     while result is None or not ended:
         try:
-            async with asyncio.timeout(timeout_s if result is None else _LATE_PIECES_S):
+            async with asyncio.timeout(timeout_s if result is None else late_pieces_s):
                 event = await events.get()
         except TimeoutError:
             if result is None:
