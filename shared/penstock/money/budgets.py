@@ -66,7 +66,15 @@ def subjects(
 
 
 def window_of(budget: Budget, at: datetime) -> Window:
-    """Return the window of ``budget`` at an instant."""
+    """Return the window of ``budget`` at an instant of any time zone.
+
+    A rolling one reaches to the end of the bucket in progress, and so one bucket further than its hours at the most.
+
+    Raises:
+        ValueError: the instant has no time zone.
+    """
+    if at.tzinfo is None:
+        raise ValueError(f"{at} has no time zone, so it lies in no window")
     at = at.astimezone(UTC)
     if budget.window == "day":
         start = at.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -94,7 +102,7 @@ def bucket_of(budget: Budget, at: datetime) -> int:
     """Return the bucket of a rolling budget at an instant, counted from the epoch; 0 for a calendar window."""
     if budget.window != "rolling":
         return 0
-    return int((at - _EPOCH) // timedelta(seconds=bucket_seconds(budget)))
+    return (at - _EPOCH) // timedelta(seconds=bucket_seconds(budget))
 
 
 def counter_key(team: str, subject: Subject, at: datetime) -> str:

@@ -1,19 +1,21 @@
-"""A price applied to a call: what it cost, what it saved, and the most that it could cost."""
+"""A price applied to a call: what it cost, what it saved, and the most that it could cost.
+
+Everything is computed in integers of 1e-12 USD: exact, whatever the counts and rates are.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from decimal import Decimal
-from typing import TypeVar
+from decimal import ROUND_CEILING, Decimal
 
-from penstock.config.prices import TIERS, Price
+from penstock.config.prices import Price, Rates
 from penstock.contracts.records import Usage
-from penstock.money.amounts import exact, rounded_up
+from penstock.money.amounts import from_pico
 
 __all__ = ["Amounts", "charge", "worst_case"]
 
-_ZERO = Decimal(0)
-_T = TypeVar("_T")
+_ZERO = from_pico(0)
+_US_A_SECOND = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,73 +49,62 @@ def charge(price: Price, usage: Usage, compute_us: int = 0) -> Amounts:
         price: of its model, at its time.
         usage: its tokens. Cached, cache-writing and reasoning tokens are part of the totals, and cost what others do
             where the price has no own rate for them. A prompt above a tier's length has the tier's rates as a whole.
+            A count below zero is no count: it is taken for zero, so that no report of a backend lowers a cost.
         compute_us: time that a rate by the second applies to, microseconds; rounded half to even at 12 places.
     """
-    rate, cache_read, output_rate = _rates(price, usage.input_tokens)
-    cached = min(usage.cached_input_tokens, usage.input_tokens)
-    written = min(usage.cache_write_input_tokens, usage.input_tokens - cached)
-    write_rate = rate if price.cache_creation_input_token_cost is None else price.cache_creation_input_token_cost
-    reasoning = min(usage.reasoning_tokens, usage.output_tokens)
-    reasoning_rate = price.output_cost_per_reasoning_token
-    if reasoning_rate is None:
-        reasoning_rate = output_rate
-    plain = usage.input_tokens - cached - written
-    compute = price.input_cost_per_request or _ZERO
-    if per_second := _per_second(price):
-        compute += per_second * compute_us / 1_000_000
+    prompt, answer = max(0, usage.input_tokens), max(0, usage.output_tokens)
+    rates = _rates(price, prompt)
+    cached = min(max(0, usage.cached_input_tokens), prompt)
+    written = min(max(0, usage.cache_write_input_tokens), prompt - cached)
+    reasoning = min(max(0, usage.reasoning_tokens), answer)
+    plain = prompt - cached - written
     return Amounts(
-        input=exact(plain * rate + cached * cache_read + written * write_rate),
-        output=exact((usage.output_tokens - reasoning) * output_rate + reasoning * reasoning_rate),
-        compute=exact(compute),
-        prefix_cache_saved=exact(max(_ZERO, cached * (rate - cache_read))),
-        input_rate=rate,
+        input=from_pico(plain * rates.input + cached * rates.cache_read + written * rates.cache_write),
+        output=from_pico((answer - reasoning) * rates.output + reasoning * rates.reasoning),
+        compute=from_pico(price.per_request + _half_even(price.per_second * max(0, compute_us), _US_A_SECOND)),
+        prefix_cache_saved=from_pico(max(0, cached * (rates.input - rates.cache_read))),
+        input_rate=from_pico(rates.input),
     )
 
 
 def worst_case(price: Price, input_tokens: int, output_tokens: int, seconds: float) -> Decimal:
     """Return the most that a call can cost, USD, rounded up at 12 places.
 
+    No call within the bounds costs more, however its tokens fall to caches, reasoning and tiers. The price's own
+    max_input_tokens and max_output_tokens lower nothing: a model that takes more than a price file says would exceed
+    what was reserved for it.
+
     Args:
         price: of the model.
-        input_tokens: most tokens of the prompt; the model's own bound holds where it is lower.
-        output_tokens: most tokens of the answer, likewise.
-        seconds: longest time the call may take.
+        input_tokens: most tokens of the prompt, those of its template and its passages included.
+        output_tokens: most tokens of the answer, those of reasoning included.
+        seconds: longest time that is charged for the call.
     """
-    if price.max_input_tokens is not None:
-        input_tokens = min(input_tokens, price.max_input_tokens)
-    if price.max_output_tokens is not None:
-        output_tokens = min(output_tokens, price.max_output_tokens)
+    reach = [rates for rates in price.tiers if rates.above < max(0, input_tokens)]
     # A shorter prompt may be the dearer one, where a tier charges less: every tier within reach counts.
-    reach = [0, *(above + 1 for above in TIERS.values() if input_tokens > above)]
-    rates = [_rates(price, length) for length in reach]
-    dearest_input = max(
-        *(rate for rate, _, _ in rates),
-        *(cache_read for _, cache_read, _ in rates),
-        price.cache_creation_input_token_cost or _ZERO,
-    )
-    dearest_output = max(*(rate for _, _, rate in rates), price.output_cost_per_reasoning_token or _ZERO)
-    timed = _per_second(price) * Decimal(str(seconds)) + (price.input_cost_per_request or _ZERO)
-    return rounded_up(dearest_input * input_tokens + dearest_output * output_tokens + timed)
+    dearest = max(_dearest(rates, max(0, input_tokens), max(0, output_tokens)) for rates in [price.tiers[0], *reach])
+    compute_us = int((Decimal(str(seconds)) * _US_A_SECOND).to_integral_value(ROUND_CEILING))
+    timed = -(-price.per_second * max(0, compute_us) // _US_A_SECOND)
+    return from_pico(dearest + timed + price.per_request)
 
 
-def _rates(price: Price, input_tokens: int) -> tuple[Decimal, Decimal, Decimal]:
-    """Return USD a plain prompt token, a cached one and a generated one, at the tier of a prompt's length."""
-    rate = price.input_cost_per_token or _ZERO
-    output = price.output_cost_per_token or _ZERO
-    cache_read = price.cache_read_input_token_cost
-    for tier, above in TIERS.items():
-        if input_tokens <= above:
+def _rates(price: Price, input_tokens: int) -> Rates:
+    """Return the rates of the highest tier that a prompt of so many tokens is above of."""
+    rates = price.tiers[0]
+    for tier in price.tiers[1:]:
+        if input_tokens <= tier.above:
             break
-        rate = _above(price, "input_cost_per_token", tier, rate)
-        output = _above(price, "output_cost_per_token", tier, output)
-        cache_read = _above(price, "cache_read_input_token_cost", tier, cache_read)
-    return rate, rate if cache_read is None else cache_read, output
+        rates = tier
+    return rates
 
 
-def _above(price: Price, field_name: str, tier: str, below: _T) -> Decimal | _T:
-    own: Decimal | None = getattr(price, f"{field_name}_above_{tier}_tokens")
-    return below if own is None else own
+def _dearest(rates: Rates, input_tokens: int, output_tokens: int) -> int:
+    prompt = max(rates.input, rates.cache_read, rates.cache_write)
+    return prompt * input_tokens + max(rates.output, rates.reasoning) * output_tokens
 
 
-def _per_second(price: Price) -> Decimal:
-    return (price.input_cost_per_second or _ZERO) + (price.output_cost_per_second or _ZERO)
+def _half_even(numerator: int, denominator: int) -> int:
+    """Return a quotient of integers that are not negative, rounded half to even."""
+    quotient, rest = divmod(numerator, denominator)
+    over = 2 * rest - denominator
+    return quotient + (over > 0 or (over == 0 and quotient % 2 == 1))
