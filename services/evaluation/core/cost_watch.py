@@ -1,0 +1,111 @@
+"""Watches what a team spends: anomalies of the rate, changed prices, caches that serve less. Pure.
+
+Fed with every :class:`Cost` of a team in log order, once for each of :func:`watch_keys`: the team as a whole, and the
+team with the model. The team's key watches the rate only, the model's all three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+import msgspec
+from penstock.bus import Emit
+from penstock.contracts.records import Cost, LogRange
+
+from services.evaluation.core import cache_rate, price_change, spend_rate
+from services.evaluation.core.alerts import alert_emit
+from services.evaluation.core.cache_rate import CacheRate
+from services.evaluation.core.cost_alerts import cache_alert, price_alert, rate_alert
+from services.evaluation.core.cost_rules import CacheRateRules, CostWatchRules, PriceChangeRules, SpendRateRules
+from services.evaluation.core.price_change import PriceWatch, Usage
+from services.evaluation.core.spend_rate import Call, SpendRate
+
+__all__ = [
+    "CacheRateRules", "CostWatch", "CostWatchRules", "PriceChangeRules", "SpendRateRules", "watch_expires", "watch_keys",
+    "watch_step",
+]  # fmt: skip
+
+_TEAM, _MODEL = "watch/team/", "watch/model/"
+
+
+class CostWatch(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """What is kept of one key: under 8 KB however long it runs.
+
+    Attributes:
+        seen_at: newest timestamp of its messages.
+        rate: of the rate of spending.
+        usage: of the last day, by hour; of a model's key.
+        price: of the model's price.
+        tokens: of the share of prompt tokens that the provider's cache served.
+        calls: of the share of calls that a cache answered.
+    """
+
+    seen_at: datetime
+    rate: SpendRate = SpendRate()
+    usage: Usage = ()
+    price: PriceWatch = PriceWatch()
+    tokens: CacheRate = CacheRate()
+    calls: CacheRate = CacheRate()
+    idle: timedelta = timedelta(days=15)
+
+
+def watch_keys(cost: Cost) -> Iterable[str]:
+    """Return the keys that a cost is watched under: its team's, and its team's and model's."""
+    return (f"{_TEAM}{cost.tenant_id}", f"{_MODEL}{cost.tenant_id}/{cost.model}")
+
+
+def watch_step(
+    key: str, state: CostWatch | None, cost: Cost, origin: LogRange, rules: CostWatchRules, now: datetime
+) -> tuple[CostWatch, list[Emit]]:
+    """Take one cost into the state of one of its keys; return the alerts that follow.
+
+    Args:
+        key: one of :func:`watch_keys` of ``cost``.
+        state: of the key so far; ``None`` at first. It is not changed.
+        cost: the cost.
+        origin: where it stands in the log.
+        rules: parameters.
+        now: timestamp of the message; there is no other clock.
+    """
+    state = state or CostWatch(seen_at=now)
+    model = cost.model if key.startswith(_MODEL) else None
+    offset = origin.first_offset
+    emits: list[Emit] = []
+    rate = state.rate
+    # The instant that the ledger accounts it at: that of the admission, which a backlog behind it does not bunch
+    # together. Nothing happens after its message was written: a wrong clock cannot move the present.
+    accounted_at = min(cost.accounted_at or cost.occurred_at, now)
+    if cost.amount is not None:
+        call = Call(int(accounted_at.timestamp() // 60), cost.amount, offset, cost.request_id)
+        rate, found = spend_rate.observe(rate, call, rules.spend_rate, now)
+        if found is not None:
+            emits.append(alert_emit(rate_alert(cost, model, found, origin, now)))
+    seen_at = max(state.seen_at, now)
+    if model is None:
+        return CostWatch(seen_at, rate, idle=rules.idle), emits
+    usage = price_change.used(state.usage, cost, accounted_at.timestamp())
+    called_at = min(cost.occurred_at, now).timestamp()
+    price, change = price_change.observe(state.price, cost, called_at, offset, usage, rules.price_change, now)
+    if change is not None:
+        emits.append(alert_emit(price_alert(cost, change, origin, rules.price_change, now)))
+    tokens_a_day, calls_a_day = _a_day(usage)
+    tokens, fall = cache_rate.observe_tokens(state.tokens, cost, offset, tokens_a_day, rules.cache_rate, now)
+    if fall is not None:
+        emits.append(alert_emit(cache_alert(cost, fall, origin, now)))
+    calls, fall = cache_rate.observe_calls(state.calls, cost, offset, calls_a_day, rules.cache_rate, now)
+    if fall is not None:
+        emits.append(alert_emit(cache_alert(cost, fall, origin, now)))
+    return CostWatch(seen_at, rate, usage, price, tokens, calls, rules.idle), emits
+
+
+def watch_expires(state: CostWatch) -> datetime | None:
+    """Return when the state may be forgotten: the key has then been idle for ``rules.idle``."""
+    return state.seen_at + state.idle
+
+
+def _a_day(usage: Usage) -> tuple[float, float]:
+    """Return prompt tokens and calls of the last 24 hours, of the hours seen where they are fewer."""
+    hours = max(usage[-1].hour - usage[0].hour + 1, 1)
+    share = 24 / max(min(hours, 24), 1)
+    return sum(each.input_tokens for each in usage) * share, sum(each.calls for each in usage) * share
