@@ -230,8 +230,8 @@ async def end_overdue_reviews(reviews: Reviews, producer: Producer, clock: Clock
     """
     while not stopping.is_set():
         try:
-            for review in await reviews.overdue(clock.now()):
-                ended = undecided(review, clock.now())
+            for held in await reviews.overdue(clock.now()):
+                review, ended = held.review, undecided(held, clock.now())
                 # Not where a person was faster: their decision is on its way.
                 if await reviews.end(review, ended.record.event_id):
                     await (await producer.send(ended.topic, ended.key, ended.record))

@@ -35,7 +35,7 @@ from services.guardrails.screening import Segment
 from services.guardrails.verdicts import Judged, findings_of, verdicts
 
 __all__ = [
-    "Judged", "Released", "Screened", "canary_of", "document_segments", "ended_request", "has_answer",
+    "Judged", "Released", "Screened", "calls_of", "canary_of", "document_segments", "ended_request", "has_answer",
     "output_reference", "output_segments", "reference_of", "released", "released_refusal", "request_segments",
     "screened_document", "screened_request", "unjudged",
 ]  # fmt: skip
@@ -161,7 +161,8 @@ def released(completion: Completion, judged: Judged | None, pseudonyms: Mapping[
     """
     context, at = completion.context, completion.occurred_at
     if completion.error is not None:
-        return Released(_early(completion, Status.FAILED, "inference", "model_error", completion.error, at))
+        status, code = (Status.EXPIRED, "expired") if _late(completion) else (Status.FAILED, "model_error")
+        return Released(_early(completion, status, "inference", code, completion.error, at))
     if _late(completion):
         reason = f"the answer was ready at {at.isoformat()}, after the deadline; allow more time"
         return Released(_early(completion, Status.EXPIRED, "guardrails", "deadline_exceeded", reason, at))
@@ -198,6 +199,7 @@ def released(completion: Completion, judged: Judged | None, pseudonyms: Mapping[
         usage=completion.usage,
         timings=completion.timings,
         action=screening.action,
+        calls=calls_of(completion),
     )
     if screening.action == "review":
         key = request_key(context, completion.request_id)
@@ -205,6 +207,11 @@ def released(completion: Completion, judged: Judged | None, pseudonyms: Mapping[
         held = hold(completion, context, "output", judged, waiting, prompt=result.prompt, content=screening.texts[0])
         return Released(None, [*verdicts(completion, "output", judged), held.emit], held)
     return Released(result, verdicts(completion, "output", judged, result))
+
+
+def calls_of(completion: Completion) -> int:
+    """Return how many completions there are of a request whose last one this is: each of them is priced."""
+    return completion.attempt + 1
 
 
 def has_answer(completion: Completion) -> bool:
@@ -229,6 +236,7 @@ def released_refusal(refusal: Refusal, now: datetime) -> LlmResult:
         code=refusal.code,
         reason=refusal.reason,
         action="block" if refusal.status == Status.BLOCKED else "allow",
+        calls=refusal.calls,
     )
 
 
@@ -281,6 +289,7 @@ def _repeated(completion: Completion, judged: Judged) -> GroundedRequest:
         grounding=completion.grounding,
         passages=completion.passages,
         embedding=completion.embedding,
+        embedder=completion.embedder,
         attempt=completion.attempt + 1,
     )
 
@@ -299,7 +308,10 @@ def _asked(completion: Completion) -> list[Message]:
 
 def _late(completion: Completion) -> bool:
     deadline = completion.context.deadline_at
-    return deadline is not None and completion.occurred_at > deadline
+    if deadline is None:
+        return False
+    # What broke off at its very deadline broke off because of it.
+    return completion.occurred_at >= deadline if completion.error is not None else completion.occurred_at > deadline
 
 
 def _early(completion: Completion, status: Status, stage: str, code: str, reason: str, now: datetime) -> LlmResult:
@@ -316,6 +328,7 @@ def _early(completion: Completion, status: Status, stage: str, code: str, reason
         stage=stage,
         code=code,
         reason=reason,
+        calls=calls_of(completion),
     )
 
 

@@ -69,8 +69,8 @@ class Reviews(Protocol):
         """Return whether the event ``event_id`` is the one that ends ``review``: the first that asks, and that again."""
         ...
 
-    async def overdue(self, now: datetime) -> Sequence[Review]:
-        """Return some of the reviews that nobody decided in time."""
+    async def overdue(self, now: datetime) -> Sequence[Held]:
+        """Return some of what nobody decided on in time."""
         ...
 
     async def close(self, review: Review) -> None:
@@ -156,7 +156,7 @@ class RedisReviews:
             raise _transient(error) from error
         return first is None or first.decode() == event_id
 
-    async def overdue(self, now: datetime) -> Sequence[Review]:
+    async def overdue(self, now: datetime) -> Sequence[Held]:
         try:
             keys = await self._redis.zrangebyscore(_DUE, "-inf", now.timestamp(), start=0, num=100)
             pipeline = self._redis.pipeline(transaction=False)
@@ -165,10 +165,10 @@ class RedisReviews:
             entries = await pipeline.execute() if keys else []
             due, gone = [], []
             for key, sealed in zip(keys, entries, strict=True):
-                if (review := self._readable(key.decode(), sealed)) is None:
+                if (held := self._readable(key.decode(), sealed)) is None:
                     gone.append(key)
                 else:
-                    due.append(review)
+                    due.append(held)
             if gone:
                 await self._redis.zrem(_DUE, *gone)
         except _AWAY as error:
@@ -185,12 +185,12 @@ class RedisReviews:
         except _AWAY as error:
             raise _transient(error) from error
 
-    def _readable(self, key: str, sealed: bytes | None) -> Review | None:
-        """The review; one that is gone or cannot be read any more must not keep the others from ending."""
+    def _readable(self, key: str, sealed: bytes | None) -> Held | None:
+        """What is held; one that is gone or cannot be read any more must not keep the others from ending."""
         if sealed is None:
             return None
         try:
-            return self._held(key, sealed).review
+            return self._held(key, sealed)
         except (Unsealable, Undecodable, ValueError, KeyError) as error:
             log.error("held text cannot be read: its request does not end by itself", place=key, reason=str(error))
             return None
@@ -237,8 +237,8 @@ class MemoryReviews:
     async def end(self, review: Review, event_id: str) -> bool:
         return self.ended.setdefault((review.tenant_id, review.event_id), event_id) == event_id
 
-    async def overdue(self, now: datetime) -> Sequence[Review]:
-        return [held.review for key, held in self.held.items() if key not in self.closed and held.review.due_at <= now]
+    async def overdue(self, now: datetime) -> Sequence[Held]:
+        return [held for key, held in self.held.items() if key not in self.closed and held.review.due_at <= now]
 
     async def close(self, review: Review) -> None:
         self.closed.add((review.tenant_id, review.event_id))

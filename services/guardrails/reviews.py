@@ -25,6 +25,8 @@ from services.guardrails.verdicts import Judged, findings_of
 
 __all__ = ["Held", "decided", "hold", "undecided"]
 
+_MOST_CALLS = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -36,6 +38,15 @@ class Held:
     @property
     def emit(self) -> Emit:
         return Emit("reviews", self.onward.key, self.review)
+
+    @property
+    def calls(self) -> int:
+        """Completions there are of the request: none where it was held before the model was asked."""
+        record = self.onward.record
+        if not isinstance(record, LlmResult):
+            return 0
+        # Held by a version that did not note it: all there can be, so that no reservation ends before its cost.
+        return _MOST_CALLS if record.calls is None else record.calls
 
 
 def hold(
@@ -97,16 +108,18 @@ def decided(decision: ReviewDecision, held: Held, now: datetime) -> list[Emit]:
         )
         return [said, Emit("llm-results", onward.key, denied)]
     assert isinstance(onward.record, ScreenedRequest)
-    return [said, _ended(decision, review, Status.BLOCKED, "review_denied", reason, now)]
+    return [said, _ended(decision, held, Status.BLOCKED, "review_denied", reason, now)]
 
 
-def undecided(review: Review, now: datetime) -> Emit:
+def undecided(held: Held, now: datetime) -> Emit:
     """Return the end of a request whose review nobody decided in time."""
+    review = held.review
     reason = f"held for review until {review.due_at.isoformat()} and not decided; see `penstock review list`"
-    return _ended(review, review, Status.EXPIRED, "review_timeout", reason, now)
+    return _ended(review, held, Status.EXPIRED, "review_timeout", reason, now)
 
 
-def _ended(cause: Record, review: Review, status: Status, code: str, reason: str, now: datetime) -> Emit:
+def _ended(cause: Record, held: Held, status: Status, code: str, reason: str, now: datetime) -> Emit:
+    review = held.review
     refusal = Refusal(
         **derive(cause, "guardrails.review.refusal", 0, now),
         context=review.context,
@@ -116,5 +129,6 @@ def _ended(cause: Record, review: Review, status: Status, code: str, reason: str
         reason=reason,
         # A request that nobody approved is not shown to those who read results: it may hold what it was held for.
         prompt="" if review.stage == "input" else review.prompt,
+        calls=held.calls,
     )
     return Emit("refusals", request_key(review.context, review.request_id), refusal)

@@ -8,8 +8,9 @@ import aiohttp
 from penstock.bus import Hop
 from penstock.service import Runtime, run_service
 
-from services.inference.adapters import Backend, ExtractiveBackend, OpenAIBackend
+from services.inference.adapters import Backend, ExtractiveBackend
 from services.inference.app import inference_hop
+from services.inference.openai_endpoint import OpenAIBackend
 from services.inference.settings import Settings
 
 

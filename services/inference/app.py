@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Protocol
 
 from penstock.bus import Emit, Event, Hop, Outcome, Producer, Transient
 from penstock.clock import Clock
-from penstock.config.kinds import Route
+from penstock.config.kinds import Route, Target
 from penstock.contracts.records import GroundedRequest, Status
 from penstock.telemetry import get_logger, metrics
 from penstock.telemetry.traces import carried
 
 from services.inference.adapters import Backend, BackendError
-from services.inference.core import completion, expired, is_streamed, order_targets, refusal
+from services.inference.core import completion, expired, is_streamed, order_targets, refusal, unfinished
 from services.inference.pieces import KafkaPieces, NoPieces
 
 __all__ = ["Routes", "inference_hop"]
@@ -26,6 +28,22 @@ class Routes(Protocol):
     """The part of the config plane that inference reads."""
 
     def route(self, name: str) -> Route | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call of a target. Times are seconds of the monotonic clock."""
+
+    target: Target
+    started: float
+    stopped: float | None = None
+
+    def ended(self, at: float) -> _Call:
+        return self if self.stopped is not None else replace(self, stopped=at)
+
+    @property
+    def model_us(self) -> int:
+        return 0 if self.stopped is None else int((self.stopped - self.started) * 1e6)
 
 
 def inference_hop(
@@ -41,42 +59,54 @@ def inference_hop(
         request = event.record
         if expired(request, clock.now()):
             return end(request, Status.EXPIRED, "expired", "the deadline passed before the model was called")
+        called_at = clock.now()
         if not is_streamed(request):
-            return await ask(request, None)
+            return await ask(request, None, called_at, [])
         pieces = KafkaPieces(request, producer, carried(event.message.headers), clock)
         deadline = request.context.deadline_at
-        left = None if deadline is None else (deadline - clock.now()).total_seconds()
+        left = None if deadline is None else (deadline - called_at).total_seconds()
+        calls: list[_Call] = []
         try:
             async with asyncio.timeout(left) as limit:
-                return await ask(request, pieces)
+                return await ask(request, pieces, called_at, calls)
         except TimeoutError:
             await broken(pieces)
             if not limit.expired():
                 raise
-            return end(request, Status.EXPIRED, "expired", "the deadline passed while the answer was streamed")
+            reason = "the deadline passed while the answer was streamed"
+            if not calls or deadline is None:
+                return end(request, Status.EXPIRED, "expired", reason)
+            # The model was at work: whoever runs it charges for that, so it has a completion. It ended at its deadline.
+            return unanswered(request, calls[-1], reason, pieces.size, called_at, max(clock.now(), deadline))
         except Transient:
             raise
         except Exception:
             await broken(pieces)
             raise
 
-    async def ask(request: GroundedRequest, streamed: KafkaPieces | None) -> list[Emit]:
-        called_at = clock.now()
+    async def ask(
+        request: GroundedRequest, streamed: KafkaPieces | None, called_at: datetime, calls: list[_Call]
+    ) -> list[Emit]:
         route = routes.route(request.context.route)
         if route is None:
             reason = f"route {request.context.route!r} was withdrawn while the request was under way"
             return end(request, Status.FAILED, "unknown_route", reason)
-        failures = []
+        failures: list[str] = []
+        charged: tuple[_Call, int] | None = None
         for target in order_targets(route, request.request_id):
             backend = backends.get(target.backend)
             if backend is None:
                 failures.append(f"{target.model}: this process has no {target.backend} backend")
                 continue
+            calls.append(_Call(target, clock.monotonic()))
             try:
                 answered = await backend.generate(request, target, streamed or NoPieces())
             except BackendError as error:
                 log.warning("target failed", request_id=request.request_id, model=target.model, reason=str(error))
                 failures.append(str(error))
+                if error.charged:
+                    metrics.BROKEN_CALLS.labels(target.backend, target.model).inc()
+                    charged = calls[-1].ended(clock.monotonic()), 0 if streamed is None else streamed.size
                 if streamed is not None and streamed.is_open:
                     # Another target has other words: they come with the completion, not after these.
                     await streamed.end("error")
@@ -87,8 +117,28 @@ def inference_hop(
             metrics.MODEL_SECONDS.labels(answered.backend, answered.model).observe(answered.model_us / 1e6)
             metrics.TOKENS.labels(answered.model, "input").inc(answered.usage.input_tokens)
             metrics.TOKENS.labels(answered.model, "output").inc(answered.usage.output_tokens)
-            return completion(request, answered, called_at, clock.now(), streamed=streamed is not None)
-        return end(request, Status.FAILED, "model_unavailable", "no target answered: " + "; ".join(failures))
+            return completion(
+                request,
+                answered,
+                called_at,
+                clock.now(),
+                request_model=target.model,
+                streamed=streamed is not None,
+            )
+        reason = "no target answered: " + "; ".join(failures)
+        if charged is not None:
+            call, size = charged
+            return unanswered(request, call, reason, size, called_at, clock.now())
+        return end(request, Status.FAILED, "model_unavailable", reason)
+
+    def unanswered(
+        request: GroundedRequest, call: _Call, reason: str, answer_size: int, called_at: datetime, now: datetime
+    ) -> list[Emit]:
+        """Return the completion of a call that gave no answer and may be charged for."""
+        call = call.ended(clock.monotonic())
+        metrics.ESTIMATED_USAGE.labels(call.target.backend, call.target.model).inc()
+        answer = unfinished(request, call.target, reason, answer_size=answer_size, model_us=call.model_us)
+        return completion(request, answer, called_at, now, request_model=call.target.model)
 
     async def broken(pieces: KafkaPieces) -> None:
         """End a stream whose answer does not come, if it has begun."""

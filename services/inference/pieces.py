@@ -12,6 +12,7 @@ from penstock.contracts.records import GroundedRequest
 from penstock.telemetry.traces import Headers
 
 from services.inference.core import Streamed, piece
+from services.inference.prompt import text_bytes
 
 __all__ = ["MAX_WAIT_S", "PIECE_CHARS", "KafkaPieces", "NoPieces", "Pieces"]
 
@@ -54,6 +55,8 @@ class KafkaPieces:
         # The first words go out at once.
         self._sent_at = clock.monotonic() - MAX_WAIT_S
         self._ended = False
+        self.size = 0
+        """Bytes of the answer that have come."""
 
     @property
     def is_open(self) -> bool:
@@ -63,6 +66,7 @@ class KafkaPieces:
     async def add(self, text: str) -> None:
         if not text:
             return
+        self.size += text_bytes(text)
         self._waiting.append(text)
         waited = self._clock.monotonic() - self._sent_at
         if waited >= MAX_WAIT_S or sum(map(len, self._waiting)) >= PIECE_CHARS:

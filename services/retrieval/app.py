@@ -11,9 +11,8 @@ from typing import Any, Protocol, TypeVar
 from penstock.bus import Emit, Event, Hop, Outcome, Transient
 from penstock.clock import Clock
 from penstock.config.kinds import Retrieval, Route
-from penstock.contracts.records import ScreenedDocument, ScreenedRequest, Status
-from penstock.embedding import Embedder, EmbedderError, EmbedderUnavailable, pack_vector
-from penstock.embedding.protocol import Vectors
+from penstock.contracts.records import Passage, ScreenedDocument, ScreenedRequest, Status
+from penstock.embedding import Embedded, Embedder, EmbedderError, EmbedderUnavailable, pack_vector
 from penstock.telemetry import get_logger, metrics
 
 from services.retrieval.adapters import PassageStore, Point, Query, StoreMisfit, StoreUnavailable
@@ -22,7 +21,6 @@ from services.retrieval.cleaning import UnsupportedType, clean_document
 from services.retrieval.core import (
     ChunkRecord,
     Grounding,
-    IndexPlan,
     chunk_records,
     expired,
     grounded,
@@ -72,9 +70,9 @@ class Engine:
         """Run ``call`` on one of the threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
 
-    async def embed(self, texts: Sequence[str]) -> Vectors:
-        """Return the vectors of ``texts``; see :meth:`Embedder.embed`."""
-        return await self.run(self.embedder.embed, texts)
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        """Return the vectors and the tokens of ``texts``; see :meth:`Embedder.embed_counted`."""
+        return await self.run(self.embedder.embed_counted, texts)
 
     async def close(self) -> None:
         """Let the call under way finish, and end the threads."""
@@ -119,12 +117,12 @@ def ground_hop(
         results = [Grounding("empty")] * len(requests)
         if not searched:
             return results
-        vectors: Vectors | None = None
+        embedded: Embedded | None = None
         try:
-            vectors = await engine.embed([questions[n] for n in searched])
+            embedded = await engine.embed([questions[n] for n in searched])
             queries = [
                 Query(requests[n].tenant_id, asked[n].collection, vector, query_vector(questions[n]))
-                for n, vector in zip(searched, vectors, strict=True)
+                for n, vector in zip(searched, embedded.vectors, strict=True)
             ]
             hits = await store.search(queries, max(candidates, *(rule.top_k for rule in asked)))
         except (StoreUnavailable, StoreMisfit, EmbedderError) as error:
@@ -132,17 +130,18 @@ def ground_hop(
                 raise Transient(f"requests wait for their passages, as their route says: {error}") from error
             log.warning("requests go on without passages", requests=len(searched), reason=str(error))
             for row, n in enumerate(searched):
-                results[n] = _grounding("unavailable", None if vectors is None else vectors[row])
+                results[n] = _grounding("unavailable", embedded, row)
             return results
         for row, n in enumerate(searched):
             passages = select(hits[row], asked[n])
-            results[n] = _grounding("grounded" if passages else "empty", vectors[row], passages)
+            results[n] = _grounding("grounded" if passages else "empty", embedded, row, passages)
         return results
 
-    def _grounding(state: str, vector: Vectors | None, passages: Sequence[Any] = ()) -> Grounding:
-        if vector is None:
+    def _grounding(state: str, embedded: Embedded | None, row: int, passages: Sequence[Passage] = ()) -> Grounding:
+        if embedded is None:
             return Grounding(state)
-        return Grounding(state, tuple(passages), pack_vector(vector), engine.embedder.name)
+        vector = pack_vector(embedded.vectors[row])
+        return Grounding(state, tuple(passages), vector, engine.embedder.name, embedded.tokens[row])
 
     def failed(event: Event[Any], error: Exception) -> Sequence[Emit]:
         metrics.REFUSED.labels("retrieval", "internal_error").inc()
@@ -176,31 +175,29 @@ def index_hop(engine: Engine, store: PassageStore, clock: Clock, limits: IndexLi
             raise Transient(f"documents wait: {error}") from error
 
     async def index(document: ScreenedDocument) -> Outcome:
+        tokens = 0
         try:
             wanted = await engine.run(_chunks, document, embedder, limits)
             plan = plan_index(wanted, await store.digests(document.tenant_id, document.document_id))
-            await write(plan)
+            for start in range(0, len(plan.embed), _EMBED_SLICE):
+                points, used = await engine.run(_points, plan.embed[start : start + _EMBED_SLICE], embedder)
+                tokens += used
+                await store.write(points, (), ())
+            if plan.rewrite or plan.remove:
+                await store.write((), plan.rewrite, plan.remove)
         except (UnsupportedType, _TooLong) as error:
             return failure(document, str(error))
         except EmbedderUnavailable:
             raise
         except EmbedderError as error:
-            return failure(document, f"the embedder refuses it: {error}")
+            return failure(document, f"the embedder refuses it: {error}", tokens)
         metrics.INDEXED_CHUNKS.labels("embedded").inc(len(plan.embed))
         metrics.INDEXED_CHUNKS.labels("removed").inc(len(plan.remove))
-        return indexed(document, plan, embedder.name, clock.now())
+        return indexed(document, plan, embedder.name, clock.now(), tokens)
 
-    async def write(plan: IndexPlan) -> None:
-        for start in range(0, len(plan.embed), _EMBED_SLICE):
-            part = plan.embed[start : start + _EMBED_SLICE]
-            points = await engine.run(_points, part, embedder)
-            await store.write(points, (), ())
-        if plan.rewrite or plan.remove:
-            await store.write((), plan.rewrite, plan.remove)
-
-    def failure(document: ScreenedDocument, reason: str) -> list[Emit]:
+    def failure(document: ScreenedDocument, reason: str, tokens: int = 0) -> list[Emit]:
         log.warning("document not indexed", document_id=document.document_id, reason=reason)
-        return indexing_failed(document, reason, embedder.name, clock.now())
+        return indexing_failed(document, reason, embedder.name, clock.now(), tokens)
 
     def failed(event: Event[Any], error: Exception) -> Sequence[Emit]:
         return failure(event.record, "it could not be read; it is among the dead letters of retrieval")
@@ -231,9 +228,11 @@ def _chunks(document: ScreenedDocument, embedder: Embedder, limits: IndexLimits)
     return chunk_records(document, clean.title, chunk_document(clean, embedder.token_spans, limits.chunks))
 
 
-def _points(chunks: Sequence[ChunkRecord], embedder: Embedder) -> list[Point]:
+def _points(chunks: Sequence[ChunkRecord], embedder: Embedder) -> tuple[list[Point], int]:
+    """Return the chunks with their vectors, and the tokens that were embedded."""
     texts = [chunk.embedded_text for chunk in chunks]
-    vectors = embedder.embed(texts)
+    embedded = embedder.embed_counted(texts)
     return [
-        Point(chunk, vector, chunk_vector(text)) for chunk, vector, text in zip(chunks, vectors, texts, strict=True)
-    ]
+        Point(chunk, vector, chunk_vector(text))
+        for chunk, vector, text in zip(chunks, embedded.vectors, texts, strict=True)
+    ], sum(embedded.tokens)

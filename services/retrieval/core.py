@@ -133,6 +133,7 @@ class Grounding:
     passages: tuple[Passage, ...] = ()
     embedding: bytes | None = None
     embedder: str | None = None
+    embedding_tokens: int = 0
 
 
 def collection_of(document: ScreenedDocument) -> str:
@@ -264,6 +265,7 @@ def grounded(request: ScreenedRequest, grounding: Grounding, now: datetime) -> l
         passages=list(grounding.passages),
         embedding=grounding.embedding,
         embedder=grounding.embedder,
+        embedding_tokens=grounding.embedding_tokens,
     )
     return [Emit("requests-grounded", request_key(request.context, request.request_id), record)]
 
@@ -282,8 +284,10 @@ def refusal(request: ScreenedRequest, status: Status, code: str, reason: str, no
     return [Emit("refusals", request_key(request.context, request.request_id), record)]
 
 
-def indexed(document: ScreenedDocument, plan: IndexPlan, embedder: str, now: datetime) -> list[Emit]:
-    """Return the event that says what became of ``document``."""
+def indexed(
+    document: ScreenedDocument, plan: IndexPlan, embedder: str, now: datetime, embedded_tokens: int = 0
+) -> list[Emit]:
+    """Return the event that says what became of ``document``, and how many tokens were embedded for it."""
     status = "deleted" if document.deleted else "unchanged" if plan.unchanged else "indexed"
     record = DocumentIndexed(
         **derive(document, "retrieval.indexed", 0, now),
@@ -294,11 +298,14 @@ def indexed(document: ScreenedDocument, plan: IndexPlan, embedder: str, now: dat
         chunks_embedded=len(plan.embed),
         chunks_removed=len(plan.remove),
         embedder=embedder,
+        embedded_tokens=embedded_tokens,
     )
     return [Emit("documents-indexed", document.document_id, record)]
 
 
-def indexing_failed(document: ScreenedDocument, reason: str, embedder: str, now: datetime) -> list[Emit]:
+def indexing_failed(
+    document: ScreenedDocument, reason: str, embedder: str, now: datetime, embedded_tokens: int = 0
+) -> list[Emit]:
     """Return the event that says why ``document`` was not indexed; what was indexed of it before stays."""
     record = DocumentIndexed(
         **derive(document, "retrieval.indexed", 0, now),
@@ -307,5 +314,6 @@ def indexing_failed(document: ScreenedDocument, reason: str, embedder: str, now:
         status="failed",
         embedder=embedder,
         reason=reason,
+        embedded_tokens=embedded_tokens,
     )
     return [Emit("documents-indexed", document.document_id, record)]

@@ -163,11 +163,12 @@ async def test_a_malformed_answer_is_asked_for_once_more_and_then_blocked() -> N
         assert again.startswith("give me the order as JSON")
         assert '"required": ["id"]' in again
         assert own.bus.messages("llm-results") == []
-        second = completion(own, "still 7", event_id="second", messages=repeated.messages, attempt=1)
+        second = completion(own, "still 7", event_id="second", messages=repeated.messages, attempt=repeated.attempt)
         await own.publish("completions", second)
         result = await own.one("llm-results")
         verdicts = await own.verdicts(2)
     assert (result.status, result.code, result.prompt) == ("blocked", "invalid_format", "give me the order as JSON")
+    assert result.calls == 2
     assert {verdict.action for verdict in verdicts} == {"ask_again"}
     assert len(own.bus.messages("requests-repeated")) == 1
 
@@ -218,16 +219,18 @@ REVIEWED = {
 }
 
 
-@pytest.mark.parametrize("approved", [True, False])
-async def test_an_answer_waits_for_a_person(approved: bool) -> None:
+@pytest.mark.parametrize(("approved", "attempt"), [(True, 0), (False, 1)])
+async def test_an_answer_waits_for_a_person(approved: bool, attempt: int) -> None:
     async with gate(REVIEWED) as own:
-        await own.publish("completions", completion(own, "the falcon lands"))
+        conversation = completion(own, "").messages * (1 if attempt == 0 else 3)
+        await own.publish("completions", completion(own, "the falcon lands", attempt=attempt, messages=conversation))
         review = await own.one("reviews")
         assert (review.stage, review.content) == ("output", "the falcon lands")
         assert own.bus.messages("llm-results") == []
         await own.publish("review-decisions", decision(own, review, approved=approved))
         result = await own.one("llm-results")
         verdicts = await own.verdicts(2)
+    assert result.calls == attempt + 1
     held, said = verdicts
     assert (held.action, held.released) == ("review", "")
     assert (said.stage, said.reviewer, said.causation_id) == ("review", "mara", held.causation_id)
@@ -253,9 +256,24 @@ async def test_a_request_waits_for_a_person_and_the_first_decision_counts() -> N
     assert own.bus.messages("refusals") == []
 
 
-async def test_a_review_that_nobody_decides_ends_the_request_as_expired() -> None:
+@pytest.mark.parametrize("decided", [True, False])
+async def test_a_request_that_was_held_and_not_approved_has_no_completions(decided: bool) -> None:
     async with gate(REVIEWED) as own:
-        await own.publish("completions", completion(own, "the falcon lands"))
+        await own.publish("requests-admitted", admitted(own, "tell me of the falcon"))
+        review = await own.one("reviews")
+        if decided:
+            await own.publish("review-decisions", decision(own, review, approved=False))
+        else:
+            own.clock.advance(601)
+        result = await own.one("llm-results")
+    assert (result.code, result.calls) == ("review_denied" if decided else "review_timeout", 0)
+
+
+@pytest.mark.parametrize("attempt", [0, 1])
+async def test_a_review_that_nobody_decides_ends_the_request_as_expired(attempt: int) -> None:
+    async with gate(REVIEWED) as own:
+        conversation = completion(own, "").messages * (1 if attempt == 0 else 3)
+        await own.publish("completions", completion(own, "the falcon lands", attempt=attempt, messages=conversation))
         review = await own.one("reviews")
         assert review.due_at == own.clock.now() + timedelta(seconds=600)
         own.clock.advance(601)
@@ -263,7 +281,7 @@ async def test_a_review_that_nobody_decides_ends_the_request_as_expired() -> Non
         # A decision that comes too late finds the request ended.
         await own.publish("review-decisions", decision(own, review, approved=True))
         await own.bus.settled("guardrails-reviews", ["review-decisions"])
-    assert (result.status, result.code) == ("expired", "review_timeout")
+    assert (result.status, result.code, result.calls) == ("expired", "review_timeout", attempt + 1)
     assert len(own.bus.messages("llm-results")) == 1
 
 

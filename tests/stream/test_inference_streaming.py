@@ -29,8 +29,9 @@ from penstock.contracts.records import (
 )
 from penstock.settings import ServiceSettings
 
-from services.inference.adapters import ExtractiveBackend, OpenAIBackend
+from services.inference.adapters import ExtractiveBackend
 from services.inference.app import inference_hop
+from services.inference.openai_endpoint import OpenAIBackend
 from services.inference.pieces import PIECE_CHARS
 from tests.stream.test_inference import EXTRACTIVE, Reply, endpoint, openai
 
@@ -173,8 +174,11 @@ async def test_an_endpoint_that_does_not_stream_is_one_piece(bus: MemoryBus) -> 
 async def test_an_answer_that_breaks_off_ends_its_stream_and_the_request(bus: MemoryBus, broken: list[bytes]) -> None:
     async with endpoint(streaming(broken)) as url:
         chunks, ended = await through(bus, a_request(), openai(url))
-    assert isinstance(ended, Refusal)
-    assert (ended.status, ended.code) == ("failed", "model_unavailable")
+    # The model was at work, so the call has a completion, and a cost.
+    assert isinstance(ended, Completion)
+    assert (ended.error or "").startswith("no target answered")
+    assert (ended.content, ended.finish_reason, ended.usage.output_tokens) == ("", "error", len("".join(WORDS)))
+    assert ended.usage.input_tokens == len("Are tuples immutable sequences?")
     assert "".join(WORDS).startswith(hold_together(chunks))
     assert (chunks[-1].finish_reason, chunks[-1].content) == ("error", "")
 
@@ -203,8 +207,12 @@ async def test_the_deadline_ends_a_stream(bus: MemoryBus) -> None:
     context = Context(requested_at=CLOCK.now(), deadline_at=CLOCK.now() + timedelta(seconds=0.5))
     async with endpoint(streaming([event(word) for word in WORDS], stay_s=30)) as url:
         chunks, ended = await through(bus, a_request(context=context), openai(url, timeout_s=20))
-    assert isinstance(ended, Refusal)
-    assert (ended.status, ended.code) == ("expired", "expired")
+    assert isinstance(ended, Completion)
+    assert "deadline passed" in (ended.error or "")
+    assert context.deadline_at is not None
+    assert ended.occurred_at >= context.deadline_at
+    assert (ended.usage.output_tokens, ended.request_model) == (len("".join(WORDS)), "m")
+    assert ended.timings.model_us > 100_000
     assert chunks[-1].finish_reason == "error"
 
 

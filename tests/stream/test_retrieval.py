@@ -16,9 +16,8 @@ from penstock.config.kinds import Retrieval, Route, Target
 from penstock.config.plane import ConfigPlane
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.records import Context, Message, ScreenedDocument, ScreenedRequest
-from penstock.embedding import EmbedderUnavailable, unpack_vector
+from penstock.embedding import Embedded, EmbedderUnavailable, unpack_vector
 from penstock.embedding.minilm import MiniLmEmbedder
-from penstock.embedding.protocol import Vectors
 from penstock.settings import ServiceSettings
 
 from services.retrieval.adapters import PassageStore, Point, Query, StoreUnavailable
@@ -58,12 +57,12 @@ class CountingEmbedder(MiniLmEmbedder):
         self.calls: list[list[str]] = []
         self.failures = 0
 
-    def embed(self, texts: Sequence[str]) -> Vectors:
+    def embed_counted(self, texts: Sequence[str]) -> Embedded:
         if self.failures:
             self.failures -= 1
             raise EmbedderUnavailable("the embedder is away")
         self.calls.append(list(texts))
-        return super().embed(texts)
+        return super().embed_counted(texts)
 
 
 class FailingStore:
@@ -176,6 +175,10 @@ async def test_a_document_becomes_the_passage_that_answers(service: Service) -> 
     vector = unpack_vector(grounded.embedding, 384)
     assert abs(float(vector @ vector) - 1) < 1e-4
     assert grounded.embedder == "all-MiniLM-L6-v2"
+    counted = service.embedder.token_spans
+    assert grounded.embedding_tokens == len(counted("What does error E4012 mean?")) > 0
+    assert found["r2"].embedding_tokens == len(counted("Who was the king of France in 1515?"))
+    assert indexed.embedded_tokens == sum(len(counted(text)) for text in service.embedder.calls[0]) > 0
     assert (found["r2"].grounding, found["r2"].passages) == ("empty", [])
     assert found["r2"].embedding is not None
 
@@ -191,6 +194,7 @@ async def test_a_batch_of_questions_is_embedded_in_one_call_and_a_route_without_
     states = {event.record.request_id: (event.record.grounding, event.record.embedding is None) for event in events}
     assert states["off"] == ("off", True)
     assert states["mute"] == ("empty", True)
+    assert {e.record.request_id for e in events if e.record.embedding_tokens} == {f"r{n}" for n in range(6)}
     assert states["r0"] == ("empty", False)
     assert service.embedder.calls == [[f"question number {n}" for n in range(6)]]
     assert [event.record.request_id for event in events] == [*(f"r{n}" for n in range(6)), "off", "mute"]
@@ -226,6 +230,7 @@ async def test_a_new_version_replaces_the_old_one_and_embeds_only_what_changed(s
         assert any("E9999" in passage.text for passage in found["r1"].passages)
         again = (await service.index(a_document(content=changed, version=3)))[-1]
         assert (again.status, again.chunks, again.chunks_embedded) == ("unchanged", second.chunks, 0)
+        assert (again.embedded_tokens, second.embedded_tokens > 0) == (0, True)
     assert first.chunks_embedded == embedded
 
 
@@ -260,9 +265,10 @@ async def test_without_the_store_a_route_goes_on_and_says_so(service: Service) -
         found = await service.ground(a_request("r1"))
         assert (found["r1"].grounding, found["r1"].passages) == ("unavailable", [])
         assert found["r1"].embedding is not None, "the question was embedded all the same"
+        assert found["r1"].embedding_tokens > 0
         service.embedder.failures = 1
         found = await service.ground(a_request("r2"))
-        assert (found["r2"].grounding, found["r2"].embedding) == ("unavailable", None)
+        assert (found["r2"].grounding, found["r2"].embedding, found["r2"].embedding_tokens) == ("unavailable", None, 0)
         assert (await service.ground(a_request("r3")))["r3"].grounding == "grounded"
 
 

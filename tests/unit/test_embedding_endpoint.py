@@ -84,3 +84,30 @@ def test_a_wrong_answer_is_an_error_that_names_its_cause(response: httpx.Respons
     with pytest.raises(EmbedderError, match=cause) as raised:
         embedder(lambda _: response).embed(["a"])
     assert not isinstance(raised.value, EmbedderUnavailable)
+
+
+@pytest.mark.parametrize("usage", [{"prompt_tokens": 11, "total_tokens": 11}, {"prompt_tokens": 3}])
+def test_texts_share_the_tokens_that_the_endpoint_counts(usage: dict[str, int]) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=by_length(request).json() | {"usage": usage})
+
+    one, two, three = embedder(answer).embed_counted(["a" * 10, "", "b" * 23]).tokens
+    assert one + two + three == usage["prompt_tokens"]
+    assert two <= one <= three
+    # Each call is counted by itself.
+    assert sum(embedder(answer, batch=1).embed_counted(["a", "b"]).tokens) == 2 * usage["prompt_tokens"]
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None}, {"prompt_tokens": 0}, "many"])
+def test_texts_that_nobody_counts_have_as_many_tokens_as_bytes(usage: object) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=by_length(request).json() | {"usage": usage})
+
+    assert embedder(answer).embed_counted(["grün", "b"]).tokens == (5, 1)
+
+
+def test_a_long_text_has_the_tokens_of_all_its_windows() -> None:
+    words = " ".join(f"w{n}" for n in range(25))
+    found = embedder(by_length, max_tokens=10).embed_counted(["x", words])
+    # The spaces between windows are not sent.
+    assert found.tokens == (1, len(words) - 2)

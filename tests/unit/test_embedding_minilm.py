@@ -100,3 +100,17 @@ def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "roberta"}')
     with pytest.raises(EmbedderError, match="roberta"):
         BertConfig.load(tmp_path / "config.json")
+
+
+def test_the_tokens_of_a_text_are_its_word_pieces(embedder: MiniLmEmbedder) -> None:
+    texts = ["Hello wörld", "", "word " * 700, "straße 한국어 你好"]
+    found = embedder.embed_counted(texts)
+    assert list(found.tokens) == [len(embedder.token_spans(text)) for text in texts]
+    assert found.tokens[:3] == (2, 0, 700)
+    np.testing.assert_allclose(found.vectors, embedder.embed(texts), atol=1e-6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=60))
+def test_a_text_has_no_more_tokens_than_bytes(embedder: MiniLmEmbedder, text: str) -> None:
+    assert embedder.embed_counted([text]).tokens[0] <= len(text.encode("utf-8", "surrogatepass"))

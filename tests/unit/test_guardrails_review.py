@@ -292,7 +292,7 @@ def decision(approved: bool) -> ReviewDecision:
 
 def test_a_request_that_nobody_approved_is_not_shown_in_its_result() -> None:
     held = held_request()
-    ends = [decided(decision(False), held, NOW)[-1], undecided(held.review, NOW)]
+    ends = [decided(decision(False), held, NOW)[-1], undecided(held, NOW)]
     for end in ends:
         assert SECRET not in str(end.record)
         assert SECRET not in str(core.released_refusal(end.record, NOW))  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ package needs none of them.
 """
 
 from penstock.embedding.protocol import (
+    Embedded,
     Embedder,
     EmbedderError,
     EmbedderUnavailable,
@@ -14,6 +15,6 @@ from penstock.embedding.protocol import (
 from penstock.embedding.settings import EmbeddingSettings, embedder_from_settings
 
 __all__ = [
-    "Embedder", "EmbedderError", "EmbedderUnavailable", "EmbeddingSettings", "embedder_from_settings", "pack_vector",
-    "unpack_vector",
+    "Embedded", "Embedder", "EmbedderError", "EmbedderUnavailable", "EmbeddingSettings", "embedder_from_settings",
+    "pack_vector", "unpack_vector",
 ]  # fmt: skip

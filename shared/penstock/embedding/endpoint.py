@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import httpx
 import numpy as np
 
 from penstock.embedding.protocol import (
+    Embedded,
     EmbedderError,
     EmbedderUnavailable,
     Vectors,
     even_windows,
     mean_of_windows,
 )
+from penstock.telemetry import metrics
 
 __all__ = ["EndpointEmbedder"]
 
@@ -66,6 +70,14 @@ class EndpointEmbedder:
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Return unit vectors of shape (len(texts), dimension); see :meth:`Embedder.embed`."""
+        return self.embed_counted(texts).vectors
+
+    def embed_counted(self, texts: Sequence[str]) -> Embedded:
+        """Return the vectors, and the tokens of each text.
+
+        The endpoint counts the tokens of a call; its texts share them by their length, and the sum is exact. Where it
+        says nothing, a text has as many as it has bytes in UTF-8: no byte-level tokenizer makes more.
+        """
         windows: list[str] = []
         counts: list[int] = []
         for text in texts:
@@ -73,10 +85,14 @@ class EndpointEmbedder:
             windows.extend(parts)
             counts.append(len(parts))
         vectors = np.empty((len(windows), self._dimension), np.float32)
+        tokens: list[int] = []
         for start in range(0, len(windows), self._batch):
             part = windows[start : start + self._batch]
-            vectors[start : start + len(part)] = self._call(part)
-        return mean_of_windows(vectors, counts)
+            vectors[start : start + len(part)], used = self._call(part)
+            tokens += used
+        ends = list(itertools.accumulate(counts))
+        each = tuple(sum(tokens[end - count : end]) for count, end in zip(counts, ends, strict=True))
+        return Embedded(mean_of_windows(vectors, counts), each)
 
     def token_spans(self, text: str) -> list[tuple[int, int]]:
         """Return the (start, end) character offsets of an estimate of the tokens of ``text``."""
@@ -93,7 +109,8 @@ class EndpointEmbedder:
         bounds = even_windows(len(spans), self._max_tokens)
         return [text[spans[first][0] : spans[last - 1][1]] for first, last in bounds]
 
-    def _call(self, texts: Sequence[str]) -> Vectors:
+    def _call(self, texts: Sequence[str]) -> tuple[Vectors, list[int]]:
+        """Return the vectors of ``texts``, and the tokens of each."""
         try:
             response = self._client.post(self._url, json={"model": self._model, "input": list(texts)})
         except httpx.TransportError as error:
@@ -105,7 +122,8 @@ class EndpointEmbedder:
                 f"{self._url} answers {response.status_code}: {response.text[:200]}; check EMBEDDING_MODEL and its key"
             )
         try:
-            data = sorted(response.json()["data"], key=lambda item: item["index"])
+            answer = response.json()
+            data = sorted(answer["data"], key=lambda item: item["index"])
             vectors = np.array([item["embedding"] for item in data], np.float32)
         except (ValueError, KeyError, TypeError) as error:
             raise EmbedderError(f"{self._url} gives no OpenAI-compatible answer: {error!r}") from error
@@ -118,4 +136,18 @@ class EndpointEmbedder:
         if not np.all(np.isfinite(norms)) or not np.all(norms > 0):
             raise EmbedderError(f"{self._url} gives a vector without direction (zero or not a number)")
         unit: Vectors = vectors / norms
-        return unit
+        return unit, _tokens(texts, answer.get("usage"), self._model)
+
+
+def _tokens(texts: Sequence[str], usage: Any, model: str) -> list[int]:
+    """Return the tokens of each text of one call, from what the endpoint says of all of them."""
+    sizes = [len(text.encode("utf-8", "replace")) for text in texts]
+    total = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    if not isinstance(total, int) or total <= 0:
+        metrics.ESTIMATED_USAGE.labels("embedding", model).inc()
+        return sizes
+    # Each has what lies between two points of the whole: what is rounded away here is counted there.
+    whole = max(1, sum(sizes))
+    points = [0, *(total * size // whole for size in itertools.accumulate(sizes))]
+    points[-1] = total
+    return [last - first for first, last in itertools.pairwise(points)]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from penstock.embedding.bert_graph import BertConfig, BertEncoder, SafetensorsFile
-from penstock.embedding.protocol import EmbedderError, Vectors, even_windows, mean_of_windows
+from penstock.embedding.protocol import Embedded, EmbedderError, Vectors, even_windows, mean_of_windows
 
 __all__ = ["MiniLmEmbedder", "packaged_model"]
 
@@ -71,12 +71,19 @@ class MiniLmEmbedder:
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Return unit vectors of shape (len(texts), 384); see :meth:`Embedder.embed`."""
+        return self.embed_counted(texts).vectors
+
+    def embed_counted(self, texts: Sequence[str]) -> Embedded:
+        """Return the vectors, and the word pieces of each text; [CLS] and [SEP] of its windows do not count."""
         if not texts:
-            return np.empty((0, self.dimension), np.float32)
+            return Embedded(np.empty((0, self.dimension), np.float32), ())
         blocks = [
             self._embed_block(texts[start : start + _TEXTS_A_BLOCK]) for start in range(0, len(texts), _TEXTS_A_BLOCK)
         ]
-        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        if len(blocks) == 1:
+            return blocks[0]
+        tokens = tuple(count for block in blocks for count in block.tokens)
+        return Embedded(np.concatenate([block.vectors for block in blocks]), tokens)
 
     def token_spans(self, text: str) -> list[tuple[int, int]]:
         """Return the (start, end) character offsets of the word pieces of ``text``."""
@@ -84,21 +91,23 @@ class MiniLmEmbedder:
         offsets: list[tuple[int, int]] = tokenizer.encode(_encodable(text), add_special_tokens=False).offsets
         return offsets
 
-    def _embed_block(self, texts: Sequence[str]) -> Vectors:
+    def _embed_block(self, texts: Sequence[str]) -> Embedded:
         tokenizer, encoder = self._loaded()
         windows: list[list[int]] = []
         counts: list[int] = []
+        tokens: list[int] = []
         for text in texts:
             # One at a time: encode_batch would take every core.
             pieces = tokenizer.encode(_encodable(text), add_special_tokens=False).ids
             bounds = even_windows(len(pieces), self._max_pieces)
             windows.extend([_CLS, *pieces[first:last], _SEP] for first, last in bounds)
             counts.append(len(bounds))
+            tokens.append(len(pieces))
         vectors = np.empty((len(windows), self.dimension), np.float32)
         for rows in _runs([len(window) for window in windows]):
             ids, lengths = _padded([windows[row] for row in rows])
             vectors[rows] = encoder(ids, lengths)
-        return mean_of_windows(vectors, counts)
+        return Embedded(mean_of_windows(vectors, counts), tuple(tokens))
 
     def _loaded(self) -> tuple[Tokenizer, BertEncoder]:
         if self._tokenizer is None or self._encoder is None:

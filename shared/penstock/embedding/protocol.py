@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "Embedder", "EmbedderError", "EmbedderUnavailable", "Vectors", "even_windows", "mean_of_windows", "pack_vector",
-    "unpack_vector",
+    "Embedded", "Embedder", "EmbedderError", "EmbedderUnavailable", "Vectors", "even_windows", "mean_of_windows",
+    "pack_vector", "unpack_vector",
 ]  # fmt: skip
 
 Vectors = NDArray[np.float32]
 """Array of shape (n, dimension), or (dimension,) for one vector."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """What an embedder made of some texts.
+
+    Attributes:
+        vectors: shape (number of texts, dimension), each row of unit length.
+        tokens: for each text, the tokens that were embedded: the unit in which embedding is priced.
+    """
+
+    vectors: Vectors
+    tokens: tuple[int, ...]
 
 
 class EmbedderError(Exception):
@@ -51,6 +65,10 @@ class Embedder(Protocol):
             EmbedderUnavailable: away for now.
             EmbedderError: it cannot be done, now or later.
         """
+        ...
+
+    def embed_counted(self, texts: Sequence[str]) -> Embedded:
+        """Return what :meth:`embed` does, with the tokens of each text; raises what it does."""
         ...
 
     def token_spans(self, text: str) -> Sequence[tuple[int, int]]:
