@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Context, Decimal
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -36,6 +36,7 @@ TIERED = (
 
 # The dearest model known charges below 0.001 USD a token. The bound keeps every product with a count of tokens within
 # the 38 digits of the records.
+_CONTEXT = Context(prec=38)
 Rate = Annotated[Money, Field(le=1_000_000)]
 
 
@@ -196,5 +197,5 @@ class Price(Entry):
 
 
 def _pico(cost: Decimal | None) -> int:
-    # Exact: a rate has 12 places and 7 digits before the point at the most, and 28 digits are carried.
-    return 0 if cost is None else int(cost.scaleb(MONEY_PLACES))
+    # Exact: a rate has 12 places and 7 digits before the point at the most.
+    return 0 if cost is None else int(cost.scaleb(MONEY_PLACES, context=_CONTEXT))

@@ -24,6 +24,8 @@ def exact(amount: Decimal) -> Decimal:
     Raises:
         decimal.InvalidOperation: it has more than 26 digits before the point, or is not finite.
     """
+    if not amount.is_finite():
+        raise InvalidOperation(f"{amount} is no amount of money")
     return amount.quantize(_UNIT, rounding=ROUND_HALF_EVEN, context=_CONTEXT)
 
 
@@ -33,11 +35,13 @@ def pico(amount: Decimal) -> int:
     Raises:
         ValueError: it has more than 12 places or more than 26 digits before the point, or is not finite.
     """
+    if not amount.is_finite():
+        raise ValueError(f"{amount} is no amount of money")
     try:
         return int(amount.quantize(_UNIT, context=_LOSSLESS).scaleb(PLACES, context=_LOSSLESS))
     except (InvalidOperation, Inexact) as error:
-        cause = f"more than {PLACES} decimal places" if isinstance(error, Inexact) else "no 38 digits that hold it"
-        raise ValueError(f"{amount} USD has {cause}") from None
+        too_many = f"{PLACES} decimal places" if isinstance(error, Inexact) else "26 digits before the point"
+        raise ValueError(f"{amount} USD has more than {too_many}") from None
 
 
 def from_pico(amount: int) -> Decimal:

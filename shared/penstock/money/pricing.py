@@ -6,7 +6,9 @@ Everything is computed in integers of 1e-12 USD: exact, whatever the counts and 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from decimal import ROUND_CEILING, Decimal
+from decimal import Context, Decimal
+from fractions import Fraction
+from math import ceil
 
 from penstock.config.prices import Price, Rates
 from penstock.contracts.records import Usage
@@ -15,6 +17,7 @@ from penstock.money.amounts import from_pico
 __all__ = ["Amounts", "charge", "worst_case"]
 
 _ZERO = from_pico(0)
+_CONTEXT = Context(prec=38)  # the digits of the records: the 28 of a process would cut large sums
 _US_A_SECOND = 1_000_000
 
 
@@ -39,7 +42,7 @@ class Amounts:
     @property
     def total(self) -> Decimal:
         """The sum of the shares."""
-        return self.input + self.output + self.compute
+        return _CONTEXT.add(_CONTEXT.add(self.input, self.output), self.compute)
 
 
 def charge(price: Price, usage: Usage, compute_us: int = 0) -> Amounts:
@@ -79,12 +82,14 @@ def worst_case(price: Price, input_tokens: int, output_tokens: int, seconds: flo
         input_tokens: most tokens of the prompt, those of its template and its passages included.
         output_tokens: most tokens of the answer, those of reasoning included.
         seconds: longest time that is charged for the call.
+
+    Raises:
+        ValueError: ``seconds`` is not a finite number.
     """
     reach = [rates for rates in price.tiers if rates.above < max(0, input_tokens)]
     # A shorter prompt may be the dearer one, where a tier charges less: every tier within reach counts.
     dearest = max(_dearest(rates, max(0, input_tokens), max(0, output_tokens)) for rates in [price.tiers[0], *reach])
-    compute_us = int((Decimal(str(seconds)) * _US_A_SECOND).to_integral_value(ROUND_CEILING))
-    timed = -(-price.per_second * max(0, compute_us) // _US_A_SECOND)
+    timed = ceil(price.per_second * max(Fraction(0), Fraction(str(seconds))))
     return from_pico(dearest + timed + price.per_request)
 
 
