@@ -21,12 +21,14 @@ class BackendError(Exception):
     Attributes:
         retriable: nothing was generated, and a later try may succeed.
         charged: a model may have worked on it, and whoever runs it may charge for that.
+        cancelled: it was given up because it took too long; it may be charged for, too.
     """
 
-    def __init__(self, reason: str, *, retriable: bool = False, charged: bool = False) -> None:
+    def __init__(self, reason: str, *, retriable: bool = False, charged: bool = False, cancelled: bool = False) -> None:
         super().__init__(reason)
         self.retriable = retriable
-        self.charged = charged
+        self.charged = charged or cancelled
+        self.cancelled = cancelled
 
 
 class Backend(Protocol):
@@ -59,7 +61,7 @@ class ExtractiveBackend:
             model=MODEL,
             backend="extractive",
             content=found.content,
-            finish_reason="stop",
+            finish_reason="length" if found.cut else "stop",
             usage=Usage(input_tokens=read, output_tokens=count_tokens(found.content)),
             model_us=_since(started),
             citations=found.citations,

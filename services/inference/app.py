@@ -37,13 +37,7 @@ class _Call:
     target: Target
     started: float
     stopped: float | None = None
-
-    def ended(self, at: float) -> _Call:
-        return self if self.stopped is not None else replace(self, stopped=at)
-
-    @property
-    def model_us(self) -> int:
-        return 0 if self.stopped is None else int((self.stopped - self.started) * 1e6)
+    cancelled: bool = False
 
 
 def inference_hop(
@@ -77,7 +71,8 @@ def inference_hop(
             if not calls or deadline is None:
                 return end(request, Status.EXPIRED, "expired", reason)
             # The model was at work: whoever runs it charges for that, so it has a completion. It ended at its deadline.
-            return unanswered(request, calls[-1], reason, pieces.size, called_at, max(clock.now(), deadline))
+            call = replace(calls[-1], cancelled=True)
+            return unanswered(request, call, reason, pieces.size, called_at, max(clock.now(), deadline))
         except Transient:
             raise
         except Exception:
@@ -106,7 +101,8 @@ def inference_hop(
                 failures.append(str(error))
                 if error.charged:
                     metrics.BROKEN_CALLS.labels(target.backend, target.model).inc()
-                    charged = calls[-1].ended(clock.monotonic()), 0 if streamed is None else streamed.size
+                    call = replace(calls[-1], stopped=clock.monotonic(), cancelled=error.cancelled)
+                    charged = call, 0 if streamed is None else streamed.size
                 if streamed is not None and streamed.is_open:
                     # Another target has other words: they come with the completion, not after these.
                     await streamed.end("error")
@@ -135,9 +131,16 @@ def inference_hop(
         request: GroundedRequest, call: _Call, reason: str, answer_size: int, called_at: datetime, now: datetime
     ) -> list[Emit]:
         """Return the completion of a call that gave no answer and may be charged for."""
-        call = call.ended(clock.monotonic())
+        stopped = clock.monotonic() if call.stopped is None else call.stopped
         metrics.ESTIMATED_USAGE.labels(call.target.backend, call.target.model).inc()
-        answer = unfinished(request, call.target, reason, answer_size=answer_size, model_us=call.model_us)
+        answer = unfinished(
+            request,
+            call.target,
+            reason,
+            answer_size=answer_size,
+            model_us=int((stopped - call.started) * 1e6),
+            cancelled=call.cancelled,
+        )
         return completion(request, answer, called_at, now, request_model=call.target.model)
 
     async def broken(pieces: KafkaPieces) -> None:

@@ -104,7 +104,9 @@ def piece(
     return after, Emit("completion-chunks", request_key(request.context, request.request_id), record)
 
 
-def unfinished(request: GroundedRequest, target: Target, reason: str, *, answer_size: int, model_us: int) -> Answered:
+def unfinished(
+    request: GroundedRequest, target: Target, reason: str, *, answer_size: int, model_us: int, cancelled: bool
+) -> Answered:
     """Return what is known of a call that gave no answer, and that may be charged for.
 
     Args:
@@ -112,12 +114,13 @@ def unfinished(request: GroundedRequest, target: Target, reason: str, *, answer_
         reason: why there is no answer.
         answer_size: bytes of the answer that had come.
         model_us: how long the call took.
+        cancelled: whether it was given up because it took too long.
     """
     return Answered(
         model=target.model,
         backend=target.backend,
         content="",
-        finish_reason="error",
+        finish_reason="cancelled" if cancelled else "error",
         usage=estimated_usage(prompt_of(request).size, answer_size, request.sampling.max_completion_tokens),
         model_us=model_us,
         error=reason,

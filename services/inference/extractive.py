@@ -6,6 +6,7 @@ enough of the question it says that it found nothing rather than guess.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import Counter
@@ -42,11 +43,14 @@ _LONGEST_SENTENCE = 600
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was found: sentences, the passages they quote, and how much of the question's evidence the best one has."""
+    """What was found: sentences, the passages they quote, and how much of the question's evidence the best one has.
+    ``cut``: the only sentence was longer than was asked for, and ends in the middle.
+    """
 
     sentences: tuple[str, ...]
     citations: tuple[str, ...]
     score: float
+    cut: bool = False
 
     @property
     def content(self) -> str:
@@ -67,7 +71,9 @@ def count_tokens(text: str) -> int:
 
 
 def answer(question: str, passages: Sequence[Passage], max_tokens: int | None = None) -> Answer:
-    """Return the sentences of ``passages`` that answer ``question`` best, at most ``max_tokens`` of them in tokens.
+    """Return the sentences of ``passages`` that answer ``question`` best, of at most ``max_tokens`` tokens together.
+
+    Where not even the best sentence fits, its first tokens are the answer.
 
     A sentence scores by the share of the question's words it holds, each word weighted by its rarity among the passages'
     sentences (inverse document frequency, Sparck Jones 1972), with its neighbourhood and its passage's rank as a
@@ -76,7 +82,7 @@ def answer(question: str, passages: Sequence[Passage], max_tokens: int | None = 
     asked = set(_stems(question))
     sentences = [s for index, passage in enumerate(passages) for s in _sentences(passage, index)]
     if not asked or not sentences:
-        return Answer((NOTHING_FOUND,), (), 0.0)
+        return _bounded((NOTHING_FOUND,), (), 0.0, max_tokens)
     frequency = Counter(word for s in sentences for word in set(s.words))
     weight = {word: math.log(1 + len(sentences) / (1 + frequency[word])) for word in asked}
     total = sum(weight.values())
@@ -94,7 +100,7 @@ def answer(question: str, passages: Sequence[Passage], max_tokens: int | None = 
     ranked = sorted(((score(s), -s.passage, -s.position, s) for s in sentences), key=lambda r: r[:3], reverse=True)
     best = ranked[0][0]
     if best < _FLOOR:
-        return Answer((NOTHING_FOUND,), (), best)
+        return _bounded((NOTHING_FOUND,), (), best, max_tokens)
     chosen: list[_Sentence] = []
     for value, _, _, sentence in ranked:
         if len(chosen) == _MOST_SENTENCES or value < best * _NEXT:
@@ -106,7 +112,17 @@ def answer(question: str, passages: Sequence[Passage], max_tokens: int | None = 
             chosen.pop()
     order = sorted(chosen, key=lambda s: (s.passage, s.position))
     cited = dict.fromkeys(passages[s.passage].passage_id for s in chosen)
-    return Answer(tuple(s.text for s in order), tuple(cited), best)
+    return _bounded(tuple(s.text for s in order), tuple(cited), best, max_tokens)
+
+
+def _bounded(sentences: tuple[str, ...], citations: tuple[str, ...], score: float, max_tokens: int | None) -> Answer:
+    """Return the answer; a single sentence of more than ``max_tokens`` is cut after so many."""
+    if max_tokens is None or len(sentences) > 1:
+        return Answer(sentences, citations, score)
+    tokens = list(itertools.islice(_TOKEN.finditer(sentences[0]), max_tokens + 1))
+    if len(tokens) <= max_tokens:
+        return Answer(sentences, citations, score)
+    return Answer((sentences[0][: tokens[max_tokens - 1].end() if max_tokens > 0 else 0],), citations, score, cut=True)
 
 
 def _sentences(passage: Passage, index: int) -> list[_Sentence]:

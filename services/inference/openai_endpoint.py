@@ -171,7 +171,7 @@ class OpenAIBackend:
             raise BackendError(f"{url}: cannot connect: {error}", retriable=True) from error
         except TimeoutError as error:
             # The model may have generated: another try could pay twice.
-            raise BackendError(f"{url}: no answer within {target.timeout_s:.0f} s", charged=True) from error
+            raise BackendError(f"{url}: no answer within {target.timeout_s:.0f} s", cancelled=True) from error
         except aiohttp.ClientError as error:
             raise BackendError(f"{url}: {type(error).__name__}: {error}", charged=True) from error
         if response.status != 200:

@@ -98,6 +98,14 @@ async def test_extractive_answers_from_the_passages_and_reports_itself() -> None
     assert 0 < record.timings.compute_us <= record.timings.model_us
 
 
+async def test_extractive_keeps_the_length_that_was_asked_for() -> None:
+    passage = Passage(passage_id="p", document_id="d", text="Tuples are immutable sequences in Python.", score=0.9)
+    request = a_request(passages=[passage], sampling=Sampling(max_completion_tokens=3))
+    (event,) = await through([request], EXTRACTIVE)
+    assert (event.record.content, event.record.finish_reason) == ("Tuples are immutable", "length")
+    assert event.record.usage.output_tokens == 3
+
+
 async def test_an_endpoint_is_asked_as_openai_is_and_its_usage_is_kept() -> None:
     asked: list[Any] = []
 
@@ -177,15 +185,19 @@ async def test_an_endpoint_that_fails_ends_the_request_with_the_cause(reply: Rep
     assert re.search(words, record.reason)
 
 
-@pytest.mark.parametrize(("reply", "words"), [(half, "Payload|Disconnect|no answer"), (silent, "no answer within")])
-async def test_a_call_that_may_be_charged_for_has_a_completion_though_nobody_answered(reply: Reply, words: str) -> None:
+@pytest.mark.parametrize(
+    ("reply", "words", "finish"), [(half, "Payload|Disconnect", "error"), (silent, "no answer within", "cancelled")]
+)
+async def test_a_call_that_may_be_charged_for_has_a_completion_though_nobody_answered(
+    reply: Reply, words: str, finish: str
+) -> None:
     request = a_request(messages=[Message(role="user", content="Grüße?")], attempt=1)
     async with endpoint(reply) as url:
         (event,) = await through([request], openai(url, timeout_s=0.5))
     record = event.record
     assert isinstance(record, Completion)
     assert re.search(words, record.error or "")
-    assert (record.content, record.finish_reason, record.attempt) == ("", "error", 1)
+    assert (record.content, record.finish_reason, record.attempt) == ("", finish, 1)
     # As many tokens as the prompt has bytes: nobody said how many there were.
     assert (record.usage, record.request_model) == (Usage(input_tokens=8), "m")
 

@@ -209,6 +209,7 @@ async def test_the_deadline_ends_a_stream(bus: MemoryBus) -> None:
         chunks, ended = await through(bus, a_request(context=context), openai(url, timeout_s=20))
     assert isinstance(ended, Completion)
     assert "deadline passed" in (ended.error or "")
+    assert ended.finish_reason == "cancelled"
     assert context.deadline_at is not None
     assert ended.occurred_at >= context.deadline_at
     assert (ended.usage.output_tokens, ended.request_model) == (len("".join(WORDS)), "m")

@@ -53,6 +53,32 @@ def test_the_length_is_bounded_by_whole_sentences() -> None:
     )
 
 
+TEXTS = st.text(max_size=300) | st.text("abcdefg .,!é漢\x1f\u0301", max_size=300)
+
+
+@given(TEXTS, st.lists(TEXTS, max_size=4), st.integers(1, 40))
+def test_an_answer_keeps_the_length_that_was_asked_for(question: str, texts: list[str], most: int) -> None:
+    passages = [a_passage(str(i), text) for i, text in enumerate(texts)]
+    found, whole = answer(question, passages, most), answer(question, passages)
+    assert count_tokens(found.content) <= most
+    assert found.content
+    if count_tokens(whole.content) <= most:
+        assert found == whole
+    if found.cut:
+        assert count_tokens(found.content) == most
+
+
+def test_a_sentence_longer_than_was_asked_for_ends_in_the_middle() -> None:
+    found = answer("Are tuples immutable sequences?", [TUPLES], max_tokens=4)
+    assert (found.content, found.citations, found.cut) == ("Tuples are immutable sequences", ("p1",), True)
+    assert answer("What is a tuple?", [], max_tokens=3).content == "I found nothing"
+
+
+@given(TEXTS)
+def test_a_text_has_no_more_tokens_than_bytes(text: str) -> None:
+    assert count_tokens(text) <= len(text.encode("utf-8", "surrogatepass"))
+
+
 @given(st.text(max_size=200), st.lists(st.text(max_size=300), max_size=4))
 def test_every_sentence_of_an_answer_stands_in_a_passage(question: str, texts: list[str]) -> None:
     passages = [a_passage(str(i), text) for i, text in enumerate(texts)]
