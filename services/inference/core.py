@@ -44,6 +44,7 @@ class Answered:
     first_token_us: int | None = None
     compute_us: int | None = None
     error: str | None = None
+    reduced_input_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,7 @@ def completion(
         request_model=request_model,
         embedder=request.embedder,
         embedding_tokens=request.embedding_tokens,
+        reduced_input_tokens=answer.reduced_input_tokens,
     )
     return [Emit("completions", request_key(request.context, request.request_id), record)]
 

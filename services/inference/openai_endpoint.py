@@ -128,6 +128,7 @@ class OpenAIBackend:
             usage=usage,
             model_us=_since(started),
             first_token_us=reply.first_token_us,
+            reduced_input_tokens=prompt.reduced_tokens(usage.input_tokens),
         )
 
     def _note_estimate(self, target: Target) -> None:

@@ -128,6 +128,28 @@ async def test_an_endpoint_is_asked_as_openai_is_and_its_usage_is_kept() -> None
     assert "top_p" not in body
 
 
+async def test_what_stood_twice_in_the_passages_is_sent_once_and_counted() -> None:
+    asked: list[Any] = []
+
+    async def reply(request: web.Request) -> web.StreamResponse:
+        asked.append(await request.json())
+        return web.json_response(OK | {"usage": {"prompt_tokens": 200, "completion_tokens": 2}})
+
+    page = "Tuples are immutable sequences in Python. " * 20
+    cuts = [(0, 400), (300, 700)]
+    passages = [
+        Passage(passage_id=f"p{n}", document_id="d", title="T", start=a, end=b, text=page[a:b], score=0.9)
+        for n, (a, b) in enumerate(cuts)
+    ]
+    async with endpoint(reply) as url:
+        (event,) = await through([a_request(passages=passages)], openai(url))
+    sent = asked[0]["messages"][-1]["content"]
+    assert f"[1] [2] T\n{page[:700]}\n" in sent
+    assert event.record.passages == passages
+    # 100 characters and the second title, at the tokens a byte of what was sent.
+    assert 200 * 100 // len(sent) <= event.record.reduced_input_tokens <= 200 * 110 // len(sent)
+
+
 async def test_a_busy_endpoint_is_asked_again() -> None:
     tries = 0
 
