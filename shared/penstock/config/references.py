@@ -1,14 +1,20 @@
-"""Rules between entries: what one names must exist."""
+"""Rules between entries: what one names must exist, and what a hard budget must bound must have a price."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
 
 from penstock.config.kinds import Entry, Policy, Price, Route, Team
 
-__all__ = ["BrokenReference", "check_references"]
+__all__ = ["BrokenReference", "UnpricedTarget", "check_references", "unpriced_targets"]
+
+_COSTS_OF_TOKENS = [name for name in Price.model_fields if "cost" in name and "token" in name]
+# USD a token. The dearest models known cost below 0.001; a price by the million begins at 0.01.
+_DEAR = Decimal("0.01")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +25,29 @@ class BrokenReference:
     cause: str
     remedy: str
     warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UnpricedTarget:
+    """A target of a route whose model has no price.
+
+    Attributes:
+        target: its index in the route.
+        begins: when the model's first price begins, where there is one to come.
+        refused: teams that may ask for the route and have a hard budget: their requests are refused.
+    """
+
+    route: str
+    target: int
+    model: str
+    begins: datetime | None = None
+    refused: tuple[str, ...] = ()
+
+
+def unpriced_targets(known: Mapping[str, Mapping[str, Entry]], at: datetime) -> list[UnpricedTarget]:
+    """Return the targets of the routes in ``known`` (kind -> key -> entry) whose model has no price at ``at``."""
+    routes = (route for route in known.get("routes", {}).values() if isinstance(route, Route))
+    return list(_unpriced(routes, known, at))
 
 
 def check_references(entry: Entry, known: Mapping[str, Mapping[str, Entry]]) -> Iterator[BrokenReference]:
@@ -40,15 +69,73 @@ def check_references(entry: Entry, known: Mapping[str, Mapping[str, Entry]]) -> 
         if not entry.allows(entry.default_route):
             cause = f"{entry.default_route!r} is not among the routes that the team may ask for"
             yield BrokenReference(("default_route",), cause, "add it to allowed_routes or choose another")
+        yield from _budgets(entry, known)
     elif isinstance(entry, Policy):
         yield from missing("policies", entry.shadows, "shadows")
     elif isinstance(entry, Route):
         yield from missing("policies", entry.policy, "policy")
         if entry.prompt is not None:
             yield from missing("prompts", f"{entry.prompt}@production", "prompt")
-        if "prices" in known:
-            priced = {price.model for price in known["prices"].values() if isinstance(price, Price)}
-            for index, target in enumerate(entry.targets):
-                if target.model not in priced:
-                    cause = f"{target.model!r} has no price, so its calls cannot be priced"
-                    yield BrokenReference(("targets", index, "model"), cause, "add it to prices", warning=True)
+        for found in _never_priced([entry], known):
+            cause = f"{found.model!r} has no price, so its calls cannot be priced"
+            if found.refused:
+                cause += (
+                    f"; requests of {', '.join(found.refused)} are refused as unpriced_model: hard budgets need one"
+                )
+            yield BrokenReference(("targets", found.target, "model"), cause, "add it to prices", warning=True)
+    elif isinstance(entry, Price):
+        for name in _COSTS_OF_TOKENS:
+            if (cost := getattr(entry, name)) is not None and cost >= _DEAR:
+                cause = f"is {cost} USD for one token: prices are by the token, not by the million"
+                yield BrokenReference((name,), cause, "divide it by 1000000, unless it is meant", warning=True)
+
+
+def _budgets(team: Team, known: Mapping[str, Mapping[str, Entry]]) -> Iterator[BrokenReference]:
+    routes = [route for route in known.get("routes", {}).values() if isinstance(route, Route)]
+    models = {target.model for route in routes for target in route.targets}
+    for index, budget in enumerate(team.budgets):
+        for position, model in enumerate(budget.match if budget.per == "model" and routes else ()):
+            if model not in models:
+                close = difflib.get_close_matches(model, models, n=1)
+                cause = f"{model!r} is the model of no route, so nothing counts for it"
+                remedy = f"did you mean {close[0]}?" if close else f"the models are {', '.join(sorted(models))}"
+                yield BrokenReference(("budgets", index, "match", position), cause, remedy, warning=True)
+    hard = next((index for index, budget in enumerate(team.budgets) if budget.mode == "hard"), None)
+    if hard is None:
+        return
+    # What "*" lets a team ask for may have no price: most of what it asks for does. What it names itself must have one.
+    named = {team.default_route, *team.allowed_routes}
+    for found in _never_priced([route for route in routes if route.name in named], known):
+        cause = (
+            f"{team.budgets[hard].name!r} is hard, and {found.model!r} of the route {found.route} has no price: "
+            "requests of the team would be refused as unpriced_model"
+        )
+        remedy = "add it to prices (`penstock prices import`), or make the budget soft"
+        yield BrokenReference(("budgets", hard), cause, remedy)
+
+
+def _never_priced(routes: Iterable[Route], known: Mapping[str, Mapping[str, Entry]]) -> Iterator[UnpricedTarget]:
+    """Yield the targets whose model has no price at any time; none where ``known`` lacks prices."""
+    return _unpriced(routes, known, None) if "prices" in known else iter(())
+
+
+def _unpriced(
+    routes: Iterable[Route], known: Mapping[str, Mapping[str, Entry]], at: datetime | None
+) -> Iterator[UnpricedTarget]:
+    begins: dict[str, datetime | None] = {}
+    for price in known.get("prices", {}).values():
+        if isinstance(price, Price):
+            start, first = price.effective_from, begins.get(price.model, price.effective_from)
+            begins[price.model] = None if start is None or first is None else min(start, first)
+    hard = [
+        team
+        for team in known.get("teams", {}).values()
+        if isinstance(team, Team) and any(budget.mode == "hard" for budget in team.budgets)
+    ]
+    for route in routes:
+        for index, target in enumerate(route.targets):
+            first = begins.get(target.model)
+            if target.model in begins and (at is None or first is None or first <= at):
+                continue
+            refused = tuple(sorted(team.name for team in hard if team.allows(route.name)))
+            yield UnpricedTarget(route.name, index, target.model, first, refused)
