@@ -38,7 +38,7 @@ def processors(
 ) -> dict[str, tuple[Sequence[str], Logic[Any, Any]]]:
     """Return each processor's source topics and logic by its name."""
     return {
-        "pricing": (("completions",), pricing(config.price)),
+        "pricing": (("completions", "documents-indexed"), pricing(config.price)),
         "spend": (("costs",), spending(config.team)),
         "scoring": (("llm-results", "feedback"), scoring(model, settings.scoring_rules(), config.team)),
     }
@@ -120,7 +120,8 @@ async def evaluation_worker(
             interval_s=settings.checkpoint_interval_s,
             # Most keys are remembered results, which are read again only where feedback comes.
             max_clean_states=2_000,
-            recent_ids=IdLimits(capacity=16_384),
+            # A writer that was down for hours and then repeats itself must not be paid twice.
+            recent_ids=IdLimits(capacity=32_768, ttl_s=86_400.0),
             dead_letter_ratio=settings.dlq_max_ratio,
             dead_letter_window=settings.dlq_min_messages,
         ),

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 from penstock.bus import Emit
+from penstock.bus import Message as LogMessage
 from penstock.config.files import load_files
 from penstock.config.kinds import Retrieval
 from penstock.config.plane import ConfigPlane
@@ -22,6 +23,7 @@ from penstock.contracts.records import (
     AdmittedRequest,
     Completion,
     Document,
+    DocumentIndexed,
     Feedback,
     GroundedRequest,
     LlmRequest,
@@ -247,33 +249,43 @@ def _times(count: int, seed: int) -> Iterator[tuple[int, datetime, random.Random
 
 
 def _completions() -> list[tuple[str, Record]]:
+    """Calls of every kind, some admitted long before they came, and documents that were embedded."""
     base: Completion = example("completions")
-    feed = []
+    document: DocumentIndexed = example("documents-indexed", "indexed")
+    feed: list[tuple[str, Record]] = []
     for number, now, dice in _times(120, 1):
-        usage = Usage(input_tokens=dice.randrange(2000), output_tokens=dice.randrange(300))
-        model = dice.choice(["penstock-extractive-1", "gpt-4o-mini", "model-without-price"])
+        if dice.random() < 0.1:
+            indexed = changed(
+                document, event_id=f"document-{number}", request_id=f"upload-{number}", occurred_at=now,
+                embedded_tokens=dice.randrange(5000), embedder=dice.choice(["all-MiniLM-L6-v2", "without-price"]),
+                tenant_id=dice.choice(["support", "research"]),
+            )  # fmt: skip
+            feed.append(("documents-indexed", indexed))
+        prompt, answer, cached = dice.randrange(200_000), dice.randrange(30_000), dice.randrange(100)
+        usage = Usage(input_tokens=prompt, output_tokens=answer, cached_input_tokens=cached)
+        late = timedelta(days=dice.choice([0, 0, 0, 1, 40]))
+        context = changed(base.context, admitted_at=now - late, user_id=dice.choice(["ada", "alan", None]))
         record = changed(
-            base, event_id=f"completion-{number}", request_id=f"request-{number}", occurred_at=now, usage=usage, model=model,
-            tenant_id=dice.choice(["support", "acme"]),
+            base, event_id=f"completion-{number}", request_id=f"request-{number}", occurred_at=now, usage=usage,
+            model=dice.choice(["penstock-extractive-1", "gpt-4o-mini", "model-without-price"]), request_model=None,
+            tenant_id=dice.choice(["support", "acme", "research"]), context=context, attempt=dice.choice([0, 0, 1]),
+            finish_reason=dice.choice(["stop", "stop", "cancelled"]), kind=dice.choice(["completion", "judge"]),
+            cached_by=dice.choice([None, None, "exact", "semantic"]), embedding_tokens=dice.choice([0, 12]),
         )  # fmt: skip
         feed.append(("completions", record))
     return feed
 
 
 def _costs() -> list[tuple[str, Record]]:
-    feed = []
-    for _, record in _completions():
-        assert isinstance(record, Completion)
-        _, emits = pricing(CONFIG.price).step(None, _first(pricing(CONFIG.price), record), record.occurred_at)
-        feed.append(("costs", emits[0].record))
+    logic = pricing(CONFIG.price)
+    feed: list[tuple[str, Record]] = []
+    for topic, record in _completions():
+        _, calls = next(
+            iter(logic.route(record, LogMessage(topic, 0, 0, 0, b"key", b""), lambda key: None)), (None, None)
+        )
+        if calls is not None:
+            feed += [("costs", emit.record) for emit in logic.step(None, calls, record.occurred_at)[1]]
     return feed
-
-
-def _first(logic: Logic[Any, Any], record: Record) -> Any:
-    from penstock.bus import Message as LogMessage
-
-    message = LogMessage("completions", 0, 0, 0, b"key", b"")
-    return next(iter(logic.route(record, message, lambda key: None)))[1]
 
 
 def _results() -> list[tuple[str, Record]]:

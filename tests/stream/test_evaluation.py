@@ -14,7 +14,7 @@ from faust.events import Event as FaustEvent
 from faust.types.tuples import Message as FaustMessage
 from penstock.bus import MemoryBus, Message, Producer
 from penstock.clock import ManualClock
-from penstock.config.kinds import Price, Team
+from penstock.config.kinds import Budget, Price, Team
 from penstock.config.plane import ConfigPlane
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.envelope import event_id
@@ -24,6 +24,7 @@ from penstock.contracts.records import (
     Context,
     Cost,
     DeadLetter,
+    DocumentIndexed,
     Evaluation,
     Feedback,
     LlmResult,
@@ -78,7 +79,7 @@ class Agents:
             await agent.new_value_processed.wait()
 
     async def everything(self) -> None:
-        await self.pump("pricing", ["completions"])
+        await self.pump("pricing", ["completions", "documents-indexed"])
         await self.pump("spend", ["costs"])
         await self.pump("scoring", ["llm-results", "feedback"])
 
@@ -94,7 +95,7 @@ async def agents() -> AsyncIterator[Agents]:
     config = ConfigPlane.of(
         [
             Price(model="m", input_cost_per_token=Decimal("1E-6"), output_cost_per_token=Decimal("2E-6")),
-            Team(name="team", daily_budget=Decimal("0.01"), budget_alerts=(1.0,)),
+            Team(name="team", budgets=(Budget(name="daily", limit=Decimal("0.01"), alerts=(1.0,)),)),
         ]
     )
     app = faust.App(
@@ -148,11 +149,13 @@ async def test_completions_become_costs_spend_and_a_budget_alert(agents: Agents)
     costs: list[Cost] = agents.out("costs")
     assert len(costs) == 7  # the repeated completion gave nothing
     assert {cost.amount for cost in costs} == {Decimal("0.002"), None}
-    spend = {f"{s.window}": s for s in agents.out("team-spend") if isinstance(s, TeamSpend)}
+    spend = {s.window: s for s in agents.out("team-spend") if isinstance(s, TeamSpend) and s.budget_name is None}
     assert (spend["day"].amount, spend["day"].calls, spend["day"].unpriced_calls) == (Decimal("0.012"), 7, 1)
-    assert spend["month"].amount == Decimal("0.012")
+    assert {s.amount for s in spend.values()} == {Decimal("0.012")}
     # One newest total a window, not one a cost.
-    assert len(agents.out("team-spend")) == 2
+    assert len(agents.out("team-spend")) == len(spend) + 1
+    (daily,) = [s for s in agents.out("team-spend") if s.budget_name == "daily"]
+    assert (daily.amount, daily.budget, daily.subject) == (Decimal("0.012"), Decimal("0.01"), None)
     assert sorted(alert.name for alert in agents.out("alerts")) == ["budget_threshold", "unpriced_model"]
 
 
@@ -193,7 +196,8 @@ async def test_state_is_written_once_a_checkpoint_and_restored_to_the_same(agent
     await publish(agents, "completions", *(completion(n) for n in range(5)))
     await agents.everything()
     changelog = agents.bus.messages("evaluation-spend-changelog")
-    assert len(changelog) == 2  # the team, and the ids that were seen
+    # The team's last hours, its month, its budget's day, and the ids that were seen.
+    assert len(changelog) == 4
 
     async def restore(contents: Any) -> None:
         contents.clear()
@@ -202,4 +206,28 @@ async def test_state_is_written_once_a_checkpoint_and_restored_to_the_same(agent
     await agents.processors["spend"].recover(restore)
     await publish(agents, "completions", completion(3), completion(5))
     await agents.everything()
-    assert [s.calls for s in agents.out("team-spend") if s.window == "day"] == [5, 6]
+    assert [s.calls for s in agents.out("team-spend") if s.window == "day"] == [5, 5, 6, 6]
+
+
+async def test_offsets_set_back_add_nothing_however_much_later(agents: Agents) -> None:
+    document = DocumentIndexed(
+        event_id="d", request_id="upload", tenant_id="team", occurred_at=ManualClock().now(), causation_id="",
+        document_id="d", status="indexed", embedder="m", embedded_tokens=30,
+    )  # fmt: skip
+    await publish(agents, "completions", *(completion(n) for n in range(5)))
+    await publish(agents, "documents-indexed", document)
+    await agents.everything()
+    written = {name: agents.bus.messages(f"evaluation-{name}-changelog") for name in ("pricing", "spend")}
+    for name, changelog in written.items():
+
+        async def restore(contents: Any, changelog: Any = changelog) -> None:
+            # What the ids said is long forgotten; the offsets are not.
+            contents.clear()
+            contents.update({message.key: message.value for message in changelog if b"/i/" not in message.key})
+
+        await agents.processors[name].recover(restore)
+    before = {topic: len(agents.out(topic)) for topic in ("costs", "team-spend", "alerts")}
+    assert before["costs"] == 6
+    agents.read.clear()
+    await agents.everything()
+    assert {topic: len(agents.out(topic)) for topic in before} == before

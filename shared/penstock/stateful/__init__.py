@@ -7,12 +7,13 @@ only.
 
 from penstock.stateful.guard import Stalled, StallGuard
 from penstock.stateful.processor import Checkpointing, StatefulProcessor
-from penstock.stateful.protocols import Logic, Lookup
+from penstock.stateful.protocols import EmitLike, Logic, Lookup
 from penstock.stateful.table import IdLimits
 from penstock.stateful.worker import FaustWorker, PartitionMismatch, faust_settings, partition_count
 
 __all__ = [
     "Checkpointing",
+    "EmitLike",
     "FaustWorker",
     "IdLimits",
     "Logic",

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
 
-from penstock.bus import Emit, Message
+from penstock.bus import Message
 from penstock.bus.runner import DeadLetterLimit
 from penstock.clock import Clock
 from penstock.contracts.codec import Codec, Undecodable
 from penstock.stateful.guard import StallGuard
-from penstock.stateful.protocols import EventLike, Logic, MessageLike, Output, StreamLike, TableLike
+from penstock.stateful.protocols import EmitLike, EventLike, Logic, MessageLike, Output, StreamLike, TableLike
 from penstock.stateful.table import IdLimits, KeyState, Overlay, Writes
 from penstock.telemetry import get_logger
 
@@ -272,11 +272,11 @@ class StatefulProcessor(Generic[StateT, EventT]):
             event_id, message.offset
         )
 
-    def _apply(self, record: Any, message: Message) -> tuple[list[Emit], list[tuple[KeyState, Any]]]:
+    def _apply(self, record: Any, message: Message) -> tuple[list[EmitLike], list[tuple[KeyState, Any]]]:
         """Route a record and step each of its keys; nothing is stored yet, so a failure half-way leaves no trace."""
         overlay = self._overlay
         now = _EPOCH + timedelta(milliseconds=message.timestamp_ms)
-        emits: list[Emit] = []
+        emits: list[EmitLike] = []
         stores: list[tuple[KeyState, Any]] = []
         try:
             for key, event in self._logic.route(record, message, lambda key: self._lookup(message.partition, key)):

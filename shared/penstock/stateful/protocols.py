@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
-from penstock.bus import Emit, Message
+from penstock.bus import Message
 from penstock.contracts.records import Record
 
-__all__ = ["AppLike", "EventLike", "Logic", "Lookup", "MessageLike", "Output", "StreamLike", "TableLike", "TopicLike"]
+__all__ = [
+    "AppLike", "EmitLike", "EventLike", "Logic", "Lookup", "MessageLike", "Output", "StreamLike", "TableLike", "TopicLike",
+]  # fmt: skip
 
 StateT = TypeVar("StateT")
 EventT = TypeVar("EventT")
@@ -18,6 +20,25 @@ EventT = TypeVar("EventT")
 Lookup = Callable[[str], Any]
 """Reads the state of another key of the same partition; ``None`` where there is none. What it returns is not to be
 changed."""
+
+
+class EmitLike(Protocol):
+    """One output of a step; :class:`penstock.bus.Emit` is one. Another may make its record only when it is asked for."""
+
+    @property
+    def topic(self) -> str:
+        """Where it goes."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """The key it goes there under."""
+        ...
+
+    @property
+    def record(self) -> Record:
+        """What goes there."""
+        ...
 
 
 class Output(Protocol):
@@ -166,7 +187,7 @@ class Logic(Generic[StateT, EventT]):
             puts out there between two checkpoints, the last one of each key is sent.
     """
 
-    step: Callable[[StateT | None, EventT, datetime], tuple[StateT | None, Sequence[Emit]]]
+    step: Callable[[StateT | None, EventT, datetime], tuple[StateT | None, Sequence[EmitLike]]]
     route: Callable[[Any, Message, Lookup], Iterable[tuple[str | None, EventT]]]
     state_type: Any = Any
     expires_at: Callable[[str, StateT], datetime | None] | None = None
