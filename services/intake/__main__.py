@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from penstock.bus import Hop
 from penstock.service import Runtime, run_service
@@ -19,11 +20,16 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
     settings = runtime.settings
     redis = Redis.from_url(settings.redis_url)
     runtime.on_stop(redis.aclose)
-    claims = RedisClaims(redis, settings.idempotency_ttl_s)
-    limits = Limits(max_prompt_bytes=settings.max_prompt_bytes, max_messages=settings.max_messages)
+    claims = RedisClaims(redis, settings.idempotency_ttl_s, settings.reservation_grace_s)
+    limits = Limits(
+        max_prompt_bytes=settings.max_prompt_bytes,
+        max_messages=settings.max_messages,
+        answered_within=timedelta(seconds=settings.idempotency_ttl_s),
+        embedder=settings.embedding_model,
+    )
     return [
         admission_hop(runtime.config, claims, limits, runtime.clock),
-        settlement_hop(runtime.config, claims),
+        settlement_hop(runtime.config, claims, runtime.clock),
     ]
 
 

@@ -1,100 +1,71 @@
-"""The ledger of claims in Redis: who sent a request first, how fast a team sends, what it may still spend."""
+"""The ledger of claims in Redis: who sent a request first, how fast a team sends, what it may still spend.
+
+The scripts stand in ``scripts``; where their keys lie is described in ``penstock.money.counters``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 from penstock.bus import Transient
+from penstock.money import bucket_of, counter_key, from_pico, pico
+from penstock.money.counters import (
+    claim_key,
+    exhausted_key,
+    first_bucket,
+    kept_ms,
+    key_prefix,
+    lapses_key,
+    rate_key,
+    reservation_key,
+    settled_key,
+)
+from penstock.telemetry import get_logger
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from services.intake.core import Claim, Decision, Judgement, content_hash, nano_usd
+from services.intake.bounds import Hold
+from services.intake.core import Claim, Decision, Judgement, Refused, content_hash
+from services.intake.exceeded import Exceeded, described
+from services.intake.settlement import Charge, Release
 
 __all__ = ["Claims", "RedisClaims"]
 
-# One script a request: the claim, the rate and the budget change together or not at all. A request that was seen before
-# gets the decision it got then, so a replay decides nothing anew.
-# Rate: the generic cell rate algorithm (GCRA, ITU-T I.371) on Redis' own clock; the burst is a tenth of the minute.
-# Money: integers of 1e-9 USD. Lua's numbers are exact to 2^53, which is 9 million USD.
-_ADMIT = """
-local seen = redis.call('GET', KEYS[1])
-if seen then
-  local event, hash, decision = string.match(seen, '^(.-)|(.-)|(.*)$')
-  if event == ARGV[1] then return {decision, '0'} end
-  if hash == ARGV[2] then return {'duplicate', '0'} end
-  return {'conflict', '0'}
-end
-local decision, wait = ARGV[4], 0
-if decision == 'admitted' and tonumber(ARGV[5]) > 0 then
-  local time = redis.call('TIME')
-  local now = time[1] * 1000000 + time[2]
-  local interval = 60000000 / tonumber(ARGV[5])
-  local burst = interval * math.max(1, tonumber(ARGV[5]) / 10)
-  local arrival = math.max(tonumber(redis.call('GET', KEYS[2]) or '0'), now)
-  if arrival + interval - now > burst + 0.5 then
-    decision, wait = 'rate_limited', arrival + interval - now - burst
-  else
-    redis.call('SET', KEYS[2], string.format('%.0f', arrival + interval), 'PX', 120000)
-  end
-end
-local reserve = tonumber(ARGV[6])
-if decision == 'admitted' and reserve > 0 then
-  for i = 3, 4 do
-    local budget = tonumber(ARGV[4 + i])
-    if budget >= 0 and tonumber(redis.call('GET', KEYS[i]) or '0') + reserve > budget then decision = 'over_budget' end
-  end
-  if decision == 'admitted' then
-    for i = 3, 4 do
-      redis.call('INCRBY', KEYS[i], ARGV[6])
-      redis.call('EXPIRE', KEYS[i], 3456000)
-    end
-    redis.call('SET', KEYS[5], ARGV[6] .. '|' .. KEYS[3] .. '|' .. KEYS[4], 'EX', ARGV[3])
-  end
-end
-redis.call('SET', KEYS[1], ARGV[1] .. '|' .. ARGV[2] .. '|' .. decision, 'EX', ARGV[3])
-return {decision, string.format('%.0f', wait)}
-"""
+log = get_logger(__name__)
 
-# A reservation is settled once: it is taken away with the same stroke that corrects the sums.
-_SETTLE = """
-local held = redis.call('GETDEL', KEYS[1])
-if not held then return 0 end
-local reserved, day, month = string.match(held, '^(.-)|(.-)|(.*)$')
-local change = tonumber(ARGV[1]) - tonumber(reserved)
-redis.call('INCRBY', day, string.format('%.0f', change))
-redis.call('INCRBY', month, string.format('%.0f', change))
-return 1
-"""
+_SCRIPTS = Path(__file__).parent / "scripts"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 class Claims(Protocol):
     """Decides what depends on other requests."""
 
     async def admit(self, judgements: Sequence[Judgement]) -> list[Claim]: ...
-    async def settle(self, settlements: Sequence[Settlement]) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """A reservation's end: what the request cost, in nano-USD."""
-
-    tenant_id: str
-    request_id: str
-    amount: int
+    async def settle(self, settlements: Sequence[Charge | Release], now: datetime) -> None: ...
 
 
 class RedisClaims:
-    """Claims in Redis, one script a request, pipelined by batch. All keys of a team share a hash slot."""
+    """Claims in Redis, one script an event, pipelined by batch. All keys of a team share a hash slot.
 
-    def __init__(self, redis: Redis, ttl_s: int) -> None:
+    Args:
+        ttl_s: how long a request_id and a charged cost are remembered, and how long a reservation stands that nothing
+            ends, seconds.
+        grace_s: how long after the end of a request the cost of a call may still come that is not counted on, seconds.
+    """
+
+    def __init__(self, redis: Redis, ttl_s: int, grace_s: float = 120.0) -> None:
         self._redis: Any = redis
         self._ttl_s = ttl_s
-        self._admit = redis.register_script(_ADMIT)
-        self._settle = redis.register_script(_SETTLE)
+        self._grace_s = grace_s
+        self._admit, self._charge, self._release = (
+            redis.register_script(_source("amounts") + _source(name)) for name in ("admit", "charge", "release")
+        )
 
     async def admit(self, judgements: Sequence[Judgement]) -> list[Claim]:
         """Claim every request, in order.
@@ -106,41 +77,158 @@ class RedisClaims:
             return []
         pipeline = self._redis.pipeline(transaction=False)
         for judgement in judgements:
-            await self._admit(keys=_keys(judgement), args=self._arguments(judgement), client=pipeline)
+            keys, asked = _asked(judgement, self._ttl_s)
+            await self._admit(
+                keys=keys, args=[_encode(asked), key_prefix(judgement.request.tenant_id)], client=pipeline
+            )
         answers = await _execute(pipeline)
-        return [Claim(Decision(decision.decode()), float(wait) / 1e6) for decision, wait in answers]
+        return [_claim(decision.decode(), told) for decision, told in answers]
 
-    async def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Settle every reservation that still stands.
+    async def settle(self, settlements: Sequence[Charge | Release], now: datetime) -> None:
+        """Charge every cost once, and give back what is held for calls that will not be made, in order.
 
         Raises:
             Transient: Redis is away.
         """
         if not settlements:
             return
+        soon_ms = str(_ms(now + timedelta(seconds=self._grace_s)))
         pipeline = self._redis.pipeline(transaction=False)
-        for s in settlements:
-            await self._settle(
-                keys=[f"{_prefix(s.tenant_id)}:reserved:{s.request_id}"], args=[s.amount], client=pipeline
-            )
-        await _execute(pipeline)
+        for one in settlements:
+            prefix = key_prefix(one.tenant_id)
+            if isinstance(one, Charge):
+                keys = [settled_key(one.tenant_id, one.event_id)]
+                keys += [counter_key(one.tenant_id, subject, one.at) for subject in one.subjects]
+                await self._charge(
+                    keys=keys, args=[_encode(_charged(one, self._ttl_s, soon_ms, now)), prefix], client=pipeline
+                )
+            else:
+                ended = {
+                    "request_id": one.request_id, "calls": one.calls, "at_once": one.at_once, "soon_ms": soon_ms,
+                }  # fmt: skip
+                await self._release(
+                    keys=[reservation_key(one.tenant_id, one.request_id)],
+                    args=[_encode(ended), prefix],
+                    client=pipeline,
+                )
+        for one, beyond in zip(settlements, await _execute(pipeline), strict=True):
+            if isinstance(one, Charge) and beyond:
+                log.error(
+                    "a call cost more than was reserved for it",
+                    request_id=one.request_id,
+                    team=one.tenant_id,
+                    counter=beyond.decode(),
+                    amount=str(from_pico(one.amount)),
+                    remedy="see services/intake/README.md, what the bound assumes",
+                )
 
-    def _arguments(self, judgement: Judgement) -> list[str | int]:
-        team = judgement.team
-        daily = team.daily_budget if team else None
-        monthly = team.monthly_budget if team else None
-        held = daily is not None or monthly is not None
-        reserve = nano_usd(judgement.reserve) if held and judgement.reserve is not None else 0
-        return [
-            judgement.request.event_id,
-            content_hash(judgement.request),
-            self._ttl_s,
-            Decision.REFUSED if judgement.status is not None else Decision.ADMITTED,
-            (team.requests_per_minute or 0) if team else 0,
-            reserve,
-            -1 if daily is None else nano_usd(daily),
-            -1 if monthly is None else nano_usd(monthly),
-        ]
+
+class _Over(msgspec.Struct):
+    """Exceeded as it is remembered: amounts and instants are digits, since Lua's numbers are not exact."""
+
+    budget: str
+    subject: str
+    window: str
+    ends_at: str
+    limit: str
+    needed: str
+    spent: str = "0"
+    reserved: str = "0"
+
+
+class _Told(msgspec.Struct):
+    """A claim as it is remembered."""
+
+    at: str = ""
+    refused: Refused | None = None
+    wait: str = "0"
+    over: _Over | None = None
+    alert: bool = False
+
+
+_decode = msgspec.json.Decoder(_Told).decode
+_encode = msgspec.json.encode
+
+
+def _claim(decision: str, told: bytes) -> Claim:
+    claim = _decode(told)
+    over = claim.over
+    return Claim(
+        Decision(decision),
+        admitted_at=_instant(claim.at) if claim.at else None,
+        refused=claim.refused,
+        retry_after_s=float(claim.wait) / 1e6,
+        exceeded=None
+        if over is None
+        else Exceeded(
+            over.budget, over.subject, over.window, _instant(over.ends_at),
+            limit=int(over.limit), spent=int(over.spent), reserved=int(over.reserved), needed=int(over.needed),
+        ),
+        alert=claim.alert,
+    )  # fmt: skip
+
+
+def _asked(judgement: Judgement, ttl_s: int) -> tuple[list[str], dict[str, Any]]:
+    """Return the keys and the argument of the admission script."""
+    request, team, at = judgement.request, judgement.team, judgement.at
+    tenant = request.tenant_id
+    holds = [] if judgement.refused else judgement.holds
+    slots: dict[str, list[tuple[int, str]]] = {}
+    for number, hold in enumerate(holds, start=1):
+        for slot, amount in hold.amounts.items():
+            slots.setdefault(slot, []).append((number, str(amount)))
+    keys = [claim_key(tenant, request.request_id), rate_key(tenant), reservation_key(tenant, request.request_id)]
+    keys += [lapses_key(tenant), *(counter_key(tenant, hold.subject, at) for hold in holds)]
+    asked: dict[str, Any] = {
+        "event": request.event_id,
+        "hash": content_hash(request),
+        "request_id": request.request_id,
+        "decision": Decision.REFUSED if judgement.refused else Decision.ADMITTED,
+        "at": str((at - _EPOCH) // _MICROSECOND),
+        "now_ms": str(_ms(at)),
+        "lapses_ms": str(_ms(at + timedelta(seconds=ttl_s))),
+        "ttl_s": ttl_s,
+        "rate": (team.requests_per_minute or 0) if team else 0,
+        "counters": [_counter(tenant, hold, at) for hold in holds],
+        "slots": slots,
+    }
+    if judgement.refused:
+        asked["refused"] = judgement.refused
+    return keys, asked
+
+
+def _counter(tenant: str, hold: Hold, at: datetime) -> dict[str, Any]:
+    budget, limit, needed = hold.subject.budget, str(pico(hold.subject.budget.limit)), str(hold.needed)
+    subject, window, ends_at = described(hold.subject, at)
+    return {
+        "first": first_bucket(budget, at),
+        "bucket": str(bucket_of(budget, at)),
+        "limit": limit,
+        "needed": needed,
+        "kept_ms": str(kept_ms(budget, at, at)),
+        "exhausted": exhausted_key(tenant, hold.subject, at),
+        "about": _Over(budget.name, subject, window, str((ends_at - _EPOCH) // _MICROSECOND), limit, needed),
+    }
+
+
+def _charged(charge: Charge, ttl_s: int, soon_ms: str, now: datetime) -> dict[str, Any]:
+    """Return the argument of the script that charges a cost."""
+    charged: dict[str, Any] = {
+        "request_id": charge.request_id,
+        "amount": str(charge.amount),
+        "ttl_s": ttl_s,
+        "soon_ms": soon_ms,
+        "counters": [
+            {
+                "bucket": str(bucket_of(subject.budget, charge.at)),
+                "kept_ms": str(kept_ms(subject.budget, charge.at, now)),
+            }
+            for subject in charge.subjects
+        ],
+    }
+    if charge.slot is not None:
+        charged["slot"] = charge.slot
+    return charged
 
 
 async def _execute(pipeline: Any) -> list[Any]:
@@ -151,18 +239,13 @@ async def _execute(pipeline: Any) -> list[Any]:
     return answers
 
 
-def _prefix(tenant_id: str) -> str:
-    return f"penstock:{{{tenant_id}}}"
+def _source(name: str) -> str:
+    return (_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8")
 
 
-def _keys(judgement: Judgement) -> list[str]:
-    request = judgement.request
-    prefix = _prefix(request.tenant_id)
-    at: datetime = request.occurred_at
-    return [
-        f"{prefix}:admitted:{request.request_id}",
-        f"{prefix}:rate",
-        f"{prefix}:spend:{at:%Y-%m-%d}",
-        f"{prefix}:spend:{at:%Y-%m}",
-        f"{prefix}:reserved:{request.request_id}",
-    ]
+def _instant(microseconds: str) -> datetime:
+    return _EPOCH + int(microseconds) * _MICROSECOND
+
+
+def _ms(at: datetime) -> int:
+    return (at - _EPOCH) // timedelta(milliseconds=1)

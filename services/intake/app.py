@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from penstock.bus import Emit, Event, Hop, Outcome, Reject
+from penstock.bus import Emit, Event, Hop, Message, Outcome, Reject
 from penstock.clock import Clock
 from penstock.contracts.envelope import request_key
-from penstock.contracts.records import Context, Cost, LlmRequest, Refusal, Status
+from penstock.contracts.records import Context, Cost, LlmRequest, LlmResult, LogRange, Status
 from penstock.telemetry import get_logger, metrics
 
-from services.intake.adapters import Claims, Settlement
-from services.intake.core import Configuration, Decision, Limits, identifiable, judge, refusal, settled, step
+from services.intake.adapters import Claims
+from services.intake.core import Configuration, Decision, Limits, Refused, identifiable, judge, refusal, step
+from services.intake.settlement import Charge, InvalidAmount, Release, charge_of, release_of
 
 __all__ = ["admission_hop", "settlement_hop"]
 
@@ -32,16 +33,16 @@ def admission_hop(config: Configuration, claims: Claims, limits: Limits, clock: 
         ]
         claimed = iter(zip(judgements, await claims.admit(judgements), strict=True))
         outcomes: list[Outcome] = []
-        for problem in problems:
+        for event, problem in zip(events, problems, strict=True):
             if problem is not None:
                 outcomes.append(Reject("invalid_request", problem))
                 continue
             judgement, claim = next(claimed)
             if claim.decision is not Decision.ADMITTED:
-                code = judgement.code or str(claim.decision)
+                code = claim.refused.code if claim.refused else str(claim.decision)
                 metrics.REFUSED.labels("intake", code).inc()
                 log.info("not admitted", request_id=judgement.request.request_id, code=code)
-            outcomes.append(step(judgement, claim, now))
+            outcomes.append(step(judgement, claim, _place(event.message), now))
         return outcomes
 
     def failed(event: Event[Any], error: Exception) -> Sequence[Emit]:
@@ -52,9 +53,11 @@ def admission_hop(config: Configuration, claims: Claims, limits: Limits, clock: 
         ended = refusal(
             request,
             context,
-            Status.FAILED,
-            "internal_error",
-            "intake could not process the request; it is among the dead letters of intake",
+            Refused(
+                Status.FAILED,
+                "internal_error",
+                "intake could not process the request; it is among the dead letters of intake",
+            ),
             clock.now(),
         )
         return [Emit("refusals", request_key(context, request.request_id), ended)]
@@ -62,19 +65,30 @@ def admission_hop(config: Configuration, claims: Claims, limits: Limits, clock: 
     return Hop(service="intake", group="intake", topics=("llm-requests",), handler=handle, failed=failed)
 
 
-def settlement_hop(config: Configuration, claims: Claims) -> Hop:
-    """Return the hop that settles reservations from costs and refusals; it emits nothing."""
+def settlement_hop(config: Configuration, claims: Claims, clock: Clock) -> Hop:
+    """Return the hop that settles reservations from costs and results; it emits nothing."""
 
-    async def handle(events: Sequence[Event[Cost | Refusal]]) -> Sequence[Outcome]:
-        settlements = []
+    async def handle(events: Sequence[Event[Cost | LlmResult]]) -> Sequence[Outcome]:
+        settlements: list[Charge | Release] = []
+        outcomes: list[Outcome] = []
         for event in events:
             record = event.record
             team = config.team(record.tenant_id)
-            if team is None or (team.daily_budget is None and team.monthly_budget is None):
+            try:
+                one = charge_of(record, team) if isinstance(record, Cost) else release_of(record, team)
+            except InvalidAmount as error:
+                outcomes.append(Reject("invalid_amount", str(error)))
                 continue
-            if (amount := settled(record)) is not None:
-                settlements.append(Settlement(record.tenant_id, record.request_id, amount))
-        await claims.settle(settlements)
-        return [()] * len(events)
+            outcomes.append(())
+            if one is not None:
+                settlements.append(one)
+        await claims.settle(settlements, clock.now())
+        return outcomes
 
-    return Hop(service="intake", group="intake-settlement", topics=("costs", "refusals"), handler=handle)
+    return Hop(service="intake", group="intake-settlement", topics=("costs", "llm-results"), handler=handle)
+
+
+def _place(message: Message) -> LogRange:
+    return LogRange(
+        topic=message.topic, partition=message.partition, first_offset=message.offset, last_offset=message.offset
+    )

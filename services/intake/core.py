@@ -1,8 +1,8 @@
 """Admission: what is decided about a request before anything is spent on it. Pure.
 
-Three steps: :func:`judge` decides what can be decided from the request and the configuration alone; the ledger of
-claims (Redis, in ``adapters``) decides what depends on other requests (duplicates, rate, budget); :func:`step` makes the
-events.
+Three steps: :func:`judge` decides what can be decided from the request and the configuration alone, and bounds what it can
+cost (``bounds``); the ledger of claims (Redis, in ``adapters``) decides what depends on other requests (duplicates, rate,
+budgets); :func:`step` makes the events (``refusing`` words the refusals).
 """
 
 from __future__ import annotations
@@ -11,31 +11,33 @@ import dataclasses
 import hashlib
 import re
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from decimal import ROUND_CEILING, Decimal
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from typing import Protocol
 
 import msgspec
 from penstock.bus import Emit
-from penstock.config.kinds import Price, Prompt, Route, Team, VariableError
+from penstock.config.kinds import Policy, Price, Prompt, Route, Team, VariableError
 from penstock.contracts.envelope import derive, request_key
-from penstock.contracts.records import AdmittedRequest, Context, Cost, LlmRequest, Message, Refusal, Sampling, Status
+from penstock.contracts.records import (
+    AdmittedRequest,
+    Context,
+    LlmRequest,
+    LogRange,
+    Message,
+    Refusal,
+    Sampling,
+    Status,
+)
+
+from services.intake.bounds import Hold, Unpriced, calls_of, hard_budgets, holds_of, total
+from services.intake.exceeded import Exceeded, exhausted_alert, over_budget_reason
 
 __all__ = [
-    "Claim",
-    "Configuration",
-    "Decision",
-    "Judgement",
-    "Limits",
-    "content_hash",
-    "identifiable",
-    "judge",
-    "nano_usd",
-    "refusal",
-    "settled",
-    "step",
-]
+    "Claim", "Configuration", "Decision", "Judgement", "Limits", "Refused", "content_hash", "identifiable", "judge",
+    "refusal", "step",
+]  # fmt: skip
 
 _ROLES = frozenset({"system", "user", "assistant", "tool"})
 _REQUEST_ID = re.compile(r"^[\x21-\x7e]{1,200}$")
@@ -47,8 +49,9 @@ class Configuration(Protocol):
 
     def team(self, name: str) -> Team | None: ...
     def route(self, name: str) -> Route | None: ...
+    def policy(self, name: str) -> Policy | None: ...
     def prompt(self, name: str, label: str = ...) -> Prompt | None: ...
-    def price(self, model: str, at: datetime) -> Price | None: ...
+    def prices(self, model: str, since: datetime, until: datetime) -> list[Price]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,10 @@ class Limits:
     max_messages: int = 500
     # Reserved where neither request nor route says how long an answer may be.
     default_max_completion_tokens: int = 1024
+    # How long a request without a deadline may wait for its answer: llm-requests is retained no longer.
+    answered_within: timedelta = timedelta(days=8)
+    # The embedding model that retrieval uses.
+    embedder: str = "all-MiniLM-L6-v2"
 
 
 class Decision(StrEnum):
@@ -73,32 +80,54 @@ class Decision(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a request was not admitted, as it is told."""
+
+    status: Status
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
-    """The ledger's answer; ``retry_after_s`` is set where the rate was exceeded."""
+    """The ledger's answer, the same for every replay of an event.
+
+    Attributes:
+        admitted_at: when it was decided first: the instant that chose the budgets' windows.
+        refused: why, where the request and the configuration of then were reason enough.
+        retry_after_s: set where the rate was exceeded.
+        exceeded: the budget, where one would have been.
+        alert: whether this is the refusal that on-call is told of.
+    """
 
     decision: Decision
+    admitted_at: datetime | None = None
+    refused: Refused | None = None
     retry_after_s: float = 0.0
+    exceeded: Exceeded | None = None
+    alert: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A request as admission sees it: the context it will carry, and why it cannot be admitted, if it cannot."""
+    """A request as admission sees it: the context it will carry, and why it cannot be admitted, if it cannot.
+
+    Attributes:
+        at: when it was judged; chooses the windows of ``holds``.
+        reserve: the most that all its calls can cost, USD; None where a target has no price.
+        holds: what it would hold in each counter of the team's hard budgets.
+    """
 
     request: LlmRequest
     context: Context
     messages: list[Message]
     sampling: Sampling
+    at: datetime
     team: Team | None = None
     inserted: list[str] = field(default_factory=list)
     reserve: Decimal | None = None
-    status: Status | None = None
-    code: str = ""
-    reason: str = ""
-
-
-def nano_usd(amount: Decimal) -> int:
-    """Return ``amount`` in billionths of a USD, rounded up: what Redis can count exactly up to 9 million USD."""
-    return int((amount * 1_000_000_000).to_integral_value(rounding=ROUND_CEILING))
+    holds: list[Hold] = field(default_factory=list)
+    refused: Refused | None = None
 
 
 def content_hash(request: LlmRequest) -> str:
@@ -129,13 +158,15 @@ def judge(request: LlmRequest, config: Configuration, limits: Limits, now: datet
             tags=request.tags,
             requested_at=request.occurred_at,
             deadline_at=request.deadline_at,
+            key_id=request.key_id,
         ),
         messages=[],
         sampling=request.sampling,
+        at=now,
     )
 
     def refuse(code: str, reason: str, status: Status = Status.REJECTED) -> Judgement:
-        return _replace(base, status=status, code=code, reason=reason)
+        return _replace(base, refused=Refused(status, code, reason))
 
     team = config.team(request.tenant_id)
     if team is None:
@@ -160,8 +191,6 @@ def judge(request: LlmRequest, config: Configuration, limits: Limits, now: datet
             base.context, route=route_name, policy_name=route.policy or team.policy, deadline_at=deadline
         ),
     )
-    if deadline is not None and deadline <= now:
-        return refuse("expired", f"the deadline {deadline.isoformat()} had passed before admission", Status.EXPIRED)
     messages: list[Message] = []
     if prompt_name := request.prompt_name or route.prompt:
         prompt = config.prompt(prompt_name, request.prompt_label)
@@ -186,69 +215,86 @@ def judge(request: LlmRequest, config: Configuration, limits: Limits, now: datet
     if problem := _problem(messages, request.sampling, limits):
         return refuse(*problem)
     sampling = _sampling(request.sampling, route)
-    return _replace(
-        base,
-        messages=messages,
-        inserted=inserted,
-        sampling=sampling,
-        reserve=_worst_case(messages, sampling, route, config, limits, request.occurred_at),
-    )
+    output_tokens = sampling.max_completion_tokens or limits.default_max_completion_tokens
+    limited = bool(hard_budgets(team.budgets))
+    if limited:
+        # What the bound was made of, the model must keep.
+        sampling = msgspec.structs.replace(sampling, max_completion_tokens=output_tokens)
+    base = _replace(base, messages=messages, inserted=inserted, sampling=sampling)
+    if deadline is not None and deadline <= now:
+        return refuse("expired", f"the deadline {deadline.isoformat()} had passed before admission", Status.EXPIRED)
+    try:
+        calls = calls_of(
+            messages,
+            route,
+            config.policy(base.context.policy_name),
+            output_tokens,
+            config,
+            since=now,
+            until=min(deadline or datetime.max.replace(tzinfo=UTC), now + limits.answered_within),
+            embedder=limits.embedder,
+        )
+    except Unpriced as error:
+        if limited:
+            return refuse(
+                "unpriced_model",
+                f"{error}, so the hard budgets of team {team.name!r} cannot be kept on route {route_name!r}: add its price "
+                "with `penstock prices import` and `penstock config apply`, or make the budgets soft",
+            )
+        return base
+    return _replace(base, reserve=total(calls), holds=holds_of(team.budgets, base.context, calls))
 
 
-def step(judgement: Judgement, claim: Claim, now: datetime) -> list[Emit]:
-    """Return the events that a judged and claimed request leads to."""
+def step(judgement: Judgement, claim: Claim, origin: LogRange, now: datetime) -> list[Emit]:
+    """Return the events that a judged and claimed request leads to; ``origin`` is where it stands in the log."""
     request, context = judgement.request, judgement.context
     key = request_key(context, request.request_id)
+
+    def refuse(why: Refused) -> Emit:
+        return Emit("refusals", key, refusal(request, context, why, now))
+
     match claim.decision:
         case Decision.DUPLICATE | Decision.CONFLICT:
             # The first send has its result, or will have. A second result under the same request_id must not exist.
             return []
-        case Decision.ADMITTED:
-            admitted = AdmittedRequest(
-                **derive(request, "intake.admitted", 0, now),
-                context=context,
-                messages=judgement.messages,
-                sampling=judgement.sampling,
-                stream=request.stream,
-                reserved_cost=judgement.reserve,
-                inserted=judgement.inserted,
-            )
-            return [Emit("requests-admitted", key, admitted)]
         case Decision.RATE_LIMITED:
-            team = judgement.team.requests_per_minute if judgement.team else None
-            status, code = Status.REJECTED, "rate_limited"
-            reason = f"over the team's {team} requests per minute; send again in {claim.retry_after_s:.1f} s"
-        case Decision.OVER_BUDGET:
-            status, code = Status.REJECTED, "over_budget"
-            reason = "the worst-case cost would exceed the team's budget; wait for the next window or raise the budget"
-        case Decision.REFUSED:
-            status = judgement.status or Status.REJECTED
-            code, reason = judgement.code, judgement.reason
-    return [Emit("refusals", key, refusal(request, context, status, code, reason, now))]
+            rate = judgement.team.requests_per_minute if judgement.team else None
+            reason = f"over the team's {rate} requests per minute; send again in {claim.retry_after_s:.1f} s"
+            return [refuse(Refused(Status.REJECTED, "rate_limited", reason))]
+        case Decision.OVER_BUDGET if claim.exceeded is not None:
+            reason = over_budget_reason(request.tenant_id, claim.exceeded)
+            emits = [refuse(Refused(Status.REJECTED, "over_budget", reason))]
+            if claim.alert:
+                alert = exhausted_alert(request, claim.exceeded, origin, now)
+                emits.append(Emit("alerts", alert.fingerprint, alert))
+            return emits
+    # A process died between the decision and its event, and what the request needs was withdrawn since: it is refused.
+    # Not where only its deadline has passed: the event may be on its way already, and this is the same.
+    why = claim.refused or judgement.refused
+    if why is not None and (claim.refused or not judgement.messages):
+        return [refuse(why)]
+    admitted = AdmittedRequest(
+        **derive(request, "intake.admitted", 0, now),
+        context=msgspec.structs.replace(context, admitted_at=claim.admitted_at),
+        messages=judgement.messages,
+        sampling=judgement.sampling,
+        stream=request.stream,
+        reserved_cost=judgement.reserve,
+        inserted=judgement.inserted,
+    )
+    return [Emit("requests-admitted", key, admitted)]
 
 
-def refusal(request: LlmRequest, context: Context, status: Status, code: str, reason: str, now: datetime) -> Refusal:
+def refusal(request: LlmRequest, context: Context, why: Refused, now: datetime) -> Refusal:
     """Return the refusal that ends ``request`` at intake."""
     return Refusal(
         **derive(request, "intake.refusal", 0, now),
         context=context,
         stage=_STAGE,
-        status=status,
-        code=code,
-        reason=reason,
+        status=why.status,
+        code=why.code,
+        reason=why.reason,
     )
-
-
-def settled(event: Cost | Refusal) -> int | None:
-    """Return what a reservation is settled with, in nano-USD: the priced cost, nothing for an early end.
-
-    None keeps the reservation: the call was not priced, so what it cost is not known and the worst case stands.
-    """
-    if isinstance(event, Refusal):
-        return 0
-    if not event.priced or event.amount is None:
-        return None
-    return nano_usd(event.amount)
 
 
 def _problem(messages: list[Message], sampling: Sampling, limits: Limits) -> tuple[str, str] | None:
@@ -288,28 +334,6 @@ def _sampling(asked: Sampling, route: Route) -> Sampling:
         stop=asked.stop or list(default.stop),
         seed=default.seed if asked.seed is None else asked.seed,
     )
-
-
-def _worst_case(
-    messages: list[Message], sampling: Sampling, route: Route, config: Configuration, limits: Limits, at: datetime
-) -> Decimal | None:
-    """The most the call can cost at the dearest target of the route; None where one has no price.
-
-    A byte-level tokenizer makes at most one token of a byte, so the bytes bound the tokens from above. Passages that
-    retrieval will attach count by their budget.
-    """
-    prices = [config.price(target.model, at) for target in route.targets]
-    if any(price is None for price in prices):
-        return None
-    input_tokens = sum(len(message.content.encode()) for message in messages)
-    if route.retrieval.enabled:
-        input_tokens += route.retrieval.token_budget
-    output_tokens = sampling.max_completion_tokens or limits.default_max_completion_tokens
-    return max(
-        price.input_cost_per_token * input_tokens + price.output_cost_per_token * output_tokens
-        for price in prices
-        if price is not None
-    ).quantize(Decimal("1e-12"), rounding=ROUND_CEILING)
 
 
 def _replace(judgement: Judgement, **changes: object) -> Judgement:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from penstock.bus import MemoryBus, run_hops
@@ -12,9 +13,9 @@ from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.records import LlmRequest, Message
 from penstock.settings import ServiceSettings
 
-from services.intake.adapters import Settlement
 from services.intake.app import admission_hop
 from services.intake.core import Claim, Decision, Judgement, Limits, content_hash
+from services.intake.settlement import Charge, Release
 from tests.unit.test_intake_core import PLANE
 
 CLOCK = ManualClock()
@@ -25,13 +26,14 @@ class MemoryClaims:
 
     def __init__(self) -> None:
         self.seen: dict[str, tuple[str, str, Decision]] = {}
+        self.settled: list[Charge | Release] = []
 
     async def admit(self, judgements: Sequence[Judgement]) -> list[Claim]:
-        return [Claim(self._one(judgement)) for judgement in judgements]
+        return [Claim(self._one(one), one.at, one.refused) for one in judgements]
 
     def _one(self, judgement: Judgement) -> Decision:
         request = judgement.request
-        mine = Decision.REFUSED if judgement.status else Decision.ADMITTED
+        mine = Decision.REFUSED if judgement.refused else Decision.ADMITTED
         event, digest, decision = self.seen.setdefault(
             request.request_id, (request.event_id, content_hash(request), mine)
         )
@@ -39,8 +41,8 @@ class MemoryClaims:
             return decision
         return Decision.DUPLICATE if digest == content_hash(request) else Decision.CONFLICT
 
-    async def settle(self, settlements: Sequence[Settlement]) -> None:
-        return
+    async def settle(self, settlements: Sequence[Charge | Release], now: datetime) -> None:
+        self.settled.extend(settlements)
 
 
 def a_request(request_id: str, event_id: str = "", **changes: Any) -> LlmRequest:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from penstock.config.kinds import (
+    Budget,
+    Policy,
     Price,
     Prompt,
     PromptMessage,
@@ -23,9 +24,9 @@ from penstock.config.kinds import (
 from penstock.config.plane import ConfigPlane
 from penstock.contracts.records import (
     AdmittedRequest,
-    Context,
-    Cost,
+    Alert,
     LlmRequest,
+    LogRange,
     Message,
     Refusal,
     Sampling,
@@ -36,21 +37,27 @@ from services.intake.core import (
     Claim,
     Decision,
     Limits,
+    Refused,
     content_hash,
     identifiable,
     judge,
-    nano_usd,
-    refusal,
-    settled,
     step,
 )
+from services.intake.exceeded import Exceeded
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 MODEL = Target(backend="openai", model="m", base_url="http://127.0.0.1:1/v1")
+DAILY = Budget(name="daily", limit=Decimal(1))
+SOFT = Budget(name="watched", window="month", limit=Decimal(1), mode="soft")
+ORIGIN = LogRange(topic="llm-requests", partition=1, first_offset=7, last_offset=7)
 PLANE = ConfigPlane.of(
     [
-        Team(name="support", allowed_routes=("default", "slow", "prompted"), policy="strict", daily_budget=Decimal(1)),
+        Team(name="support", allowed_routes=("default", "slow", "prompted"), policy="strict", budgets=(DAILY, SOFT)),
         Team(name="research", default_route="slow"),
+        Team(name="gambler", default_route="secret", budgets=(SOFT,)),
+        Team(name="miser", default_route="secret", budgets=(DAILY,)),
+        Policy(name="strict"),
+        Policy(name="minimal"),
         Route(
             name="default",
             targets=(MODEL,),
@@ -97,13 +104,15 @@ def a_request(**changes: Any) -> LlmRequest:
         ({"sampling": Sampling(top_p=-0.1)}, "invalid_top_p", "from 0 to 1"),
         ({"sampling": Sampling(max_completion_tokens=0)}, "invalid_max_completion_tokens", "at least 1"),
         ({"deadline_at": NOW - timedelta(seconds=1)}, "expired", "had passed"),
+        ({"tenant_id": "miser"}, "unpriced_model", "'unpriced' has no price.*penstock prices import"),
     ],
 )
 def test_what_cannot_be_admitted_says_why(changes: dict[str, Any], code: str, words: str) -> None:
     judgement = judge(a_request(**changes), PLANE, LIMITS, NOW)
-    assert judgement.code == code
-    assert judgement.status is (Status.EXPIRED if code == "expired" else Status.REJECTED)
-    (emit,) = step(judgement, Claim(Decision.REFUSED), NOW)
+    assert judgement.refused is not None
+    assert judgement.refused.code == code
+    assert judgement.refused.status is (Status.EXPIRED if code == "expired" else Status.REJECTED)
+    (emit,) = step(judgement, Claim(Decision.REFUSED, refused=judgement.refused), ORIGIN, NOW)
     assert isinstance(emit.record, Refusal)
     assert emit.topic == "refusals"
     assert emit.record.request_id == "r1"
@@ -112,16 +121,18 @@ def test_what_cannot_be_admitted_says_why(changes: dict[str, Any], code: str, wo
 
 
 def test_an_admitted_request_carries_what_the_configuration_says() -> None:
-    judgement = judge(a_request(conversation_id="c1", tags={"feature": "chat"}), PLANE, LIMITS, NOW)
-    (emit,) = step(judgement, Claim(Decision.ADMITTED), NOW)
+    judgement = judge(a_request(conversation_id="c1", tags={"feature": "chat"}, key_id="key-7"), PLANE, LIMITS, NOW)
+    admitted_at = NOW - timedelta(microseconds=1)
+    (emit,) = step(judgement, Claim(Decision.ADMITTED, admitted_at), ORIGIN, NOW)
     record = emit.record
     assert isinstance(record, AdmittedRequest)
     assert (emit.topic, emit.key) == ("requests-admitted", "c1")
     assert record.context.policy_name == "strict"
     assert record.context.tags == {"feature": "chat"}
     assert record.sampling == Sampling(temperature=0.2, max_completion_tokens=100, stop=["END"])
-    # 5 bytes of prompt and 1000 tokens of passages at 1e-7, 100 tokens of answer at 2e-7.
-    assert record.reserved_cost == Decimal("1e-7") * 1005 + Decimal("2e-7") * 100
+    assert record.context.key_id == "key-7"
+    assert record.context.admitted_at == admitted_at
+    assert record.reserved_cost == judgement.reserve is not None
 
 
 def test_the_teams_default_route_the_routes_policy_and_deadline_apply() -> None:
@@ -134,7 +145,7 @@ def test_a_prompt_is_rendered_before_the_messages_and_named() -> None:
     judgement = judge(a_request(route="prompted", prompt_variables={"who": "{{who}}"}), PLANE, LIMITS, NOW)
     assert [m.content for m in judgement.messages] == ["You greet {{who}}.", "hello"]
     # What a user may have typed stands in the system's message: guardrails are told.
-    (emit,) = step(judgement, Claim(Decision.ADMITTED), NOW)
+    (emit,) = step(judgement, Claim(Decision.ADMITTED), ORIGIN, NOW)
     assert isinstance(emit.record, AdmittedRequest)
     assert emit.record.inserted == ["{{who}}"]
     assert judgement.context.prompt_name == "greet"
@@ -143,11 +154,13 @@ def test_a_prompt_is_rendered_before_the_messages_and_named() -> None:
 
 @pytest.mark.parametrize("decision", [Decision.DUPLICATE, Decision.CONFLICT])
 def test_a_second_send_leads_to_nothing(decision: Decision) -> None:
-    assert step(judge(a_request(), PLANE, LIMITS, NOW), Claim(decision), NOW) == []
+    assert step(judge(a_request(), PLANE, LIMITS, NOW), Claim(decision), ORIGIN, NOW) == []
 
 
 def test_a_rate_limited_request_is_told_when_to_come_back() -> None:
-    (emit,) = step(judge(a_request(), PLANE, LIMITS, NOW), Claim(Decision.RATE_LIMITED, 2.25), NOW)
+    (emit,) = step(
+        judge(a_request(), PLANE, LIMITS, NOW), Claim(Decision.RATE_LIMITED, retry_after_s=2.25), ORIGIN, NOW
+    )
     assert isinstance(emit.record, Refusal)
     assert (emit.record.code, emit.record.status) == ("rate_limited", "rejected")
     assert "in 2.2 s" in emit.record.reason
@@ -155,7 +168,9 @@ def test_a_rate_limited_request_is_told_when_to_come_back() -> None:
 
 def test_a_replay_gives_the_same_events() -> None:
     judgement = judge(a_request(), PLANE, LIMITS, NOW)
-    assert step(judgement, Claim(Decision.ADMITTED), NOW) == step(judgement, Claim(Decision.ADMITTED), NOW)
+    assert step(judgement, Claim(Decision.ADMITTED), ORIGIN, NOW) == step(
+        judgement, Claim(Decision.ADMITTED), ORIGIN, NOW
+    )
 
 
 @pytest.mark.parametrize("changes", [{"request_id": ""}, {"request_id": "a b"}, {"event_id": ""}, {"tenant_id": ""}])
@@ -170,23 +185,76 @@ def test_two_sends_of_one_request_have_one_hash_and_other_content_has_another() 
     assert content_hash(a_request()) != content_hash(a_request(messages=[Message(role="user", content="other")]))
 
 
-@given(st.decimals(min_value=0, max_value=1_000_000, places=12))
-def test_reservations_round_up_never_down(amount: Decimal) -> None:
-    nano = nano_usd(amount)
-    assert Decimal(nano) / 10**9 >= amount
-    assert Decimal(nano - 1) / 10**9 < amount
+def test_a_hard_budget_gives_the_model_the_bound_that_was_reserved() -> None:
+    asked = a_request(route="slow", tenant_id="support")
+    limited = judge(asked, PLANE, LIMITS, NOW)
+    assert limited.sampling.max_completion_tokens == LIMITS.default_max_completion_tokens
+    assert [hold.subject.budget for hold in limited.holds] == [DAILY]
+    free = judge(a_request(tenant_id="research"), PLANE, LIMITS, NOW)
+    assert free.sampling.max_completion_tokens is None
+    assert free.holds == []
 
 
-def a_cost(**changes: Any) -> Cost:
-    fields: dict[str, Any] = {
-        "event_id": "e", "request_id": "r1", "tenant_id": "support", "occurred_at": NOW, "causation_id": "e1",
-        "context": Context(requested_at=NOW), "model": "m", "priced": True, "amount": Decimal("0.0000000001"),
-    }  # fmt: skip
-    return Cost(**fields | changes)
+def test_a_model_without_a_price_is_let_through_where_budgets_are_soft() -> None:
+    judgement = judge(a_request(tenant_id="gambler"), PLANE, LIMITS, NOW)
+    assert judgement.refused is None
+    assert judgement.reserve is None
 
 
-def test_settlement_takes_the_cost_nothing_for_a_refusal_and_waits_for_a_price() -> None:
-    ended = refusal(a_request(), Context(requested_at=NOW), Status.FAILED, "c", "r", NOW)
-    assert settled(a_cost()) == 1
-    assert settled(ended) == 0
-    assert settled(a_cost(priced=False, amount=None)) is None
+def test_a_replay_after_the_deadline_is_the_same_event_and_one_that_lost_its_team_is_refused() -> None:
+    request = a_request(deadline_at=NOW + timedelta(seconds=1))
+    claim = Claim(Decision.ADMITTED, NOW)
+    (first,) = step(judge(request, PLANE, LIMITS, NOW), claim, ORIGIN, NOW)
+    (late,) = step(judge(request, PLANE, LIMITS, NOW + timedelta(hours=1)), claim, ORIGIN, NOW)
+    assert isinstance(first.record, AdmittedRequest)
+    assert isinstance(late.record, AdmittedRequest)
+    assert (late.record.event_id, late.record.messages) == (first.record.event_id, first.record.messages)
+    (lost,) = step(judge(request, ConfigPlane(), LIMITS, NOW), claim, ORIGIN, NOW)
+    assert isinstance(lost.record, Refusal)
+    assert lost.record.code == "unknown_team"
+
+
+def test_a_refusal_is_replayed_as_it_was_though_the_configuration_has_changed() -> None:
+    claim = Claim(Decision.REFUSED, NOW, refused=Refused(Status.REJECTED, "unknown_route", "there was none"))
+    (emit,) = step(judge(a_request(), PLANE, LIMITS, NOW), claim, ORIGIN, NOW)
+    assert isinstance(emit.record, Refusal)
+    assert (emit.record.code, emit.record.reason) == ("unknown_route", "there was none")
+
+
+FULL = Exceeded(
+    "daily", "user 'ann'", "on 2026-01-05 (UTC)", NOW.replace(hour=0) + timedelta(days=1),
+    limit=10**12, spent=10**12 - 1, reserved=1, needed=2_000_000,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("over", "remedy"),
+    [
+        (FULL, "send it again after 2026-01-06T00:00:00+00:00"),
+        (dataclasses.replace(FULL, spent=0, reserved=10**12), "when requests under way have ended"),
+        (dataclasses.replace(FULL, needed=2 * 10**12), "fewer max_completion_tokens"),
+    ],
+)
+def test_a_request_over_budget_is_told_the_figures_and_what_to_do(over: Exceeded, remedy: str) -> None:
+    (emit,) = step(judge(a_request(), PLANE, LIMITS, NOW), Claim(Decision.OVER_BUDGET, NOW, exceeded=over), ORIGIN, NOW)
+    assert isinstance(emit.record, Refusal)
+    assert (emit.record.code, emit.record.status) == ("over_budget", "rejected")
+    assert "budget 'daily' of team 'support' for user 'ann' allows 1 USD on 2026-01-05 (UTC)" in emit.record.reason
+    assert remedy in emit.record.reason
+    if over is FULL:
+        assert "0.999999999999 USD is spent, 0.000000000001 USD is reserved" in emit.record.reason
+        assert "may cost up to 0.000002 USD" in emit.record.reason
+
+
+def test_the_first_refusal_of_a_budget_alerts_with_evidence_and_a_replay_gives_the_same() -> None:
+    judgement = judge(a_request(), PLANE, LIMITS, NOW)
+    claim = Claim(Decision.OVER_BUDGET, NOW, exceeded=FULL, alert=True)
+    refused, told = step(judgement, claim, ORIGIN, NOW)
+    assert (refused.topic, told.topic) == ("refusals", "alerts")
+    assert isinstance(told.record, Alert)
+    assert (told.record.name, told.record.kind, told.record.severity) == ("budget_exhausted", "cost", "critical")
+    assert told.key == told.record.fingerprint
+    assert told.record.evidence == [ORIGIN]
+    assert told.record.sample_requests == ["r1"]
+    assert told.record.labels == {"team": "support", "budget": "daily", "subject": "user 'ann'"}
+    assert step(judgement, claim, ORIGIN, NOW) == [refused, told]

@@ -15,7 +15,8 @@ id>:<value>``                                ``spent:<bucket>`` and ``reserved:<
 ``penstock:{team}:settled:<event_id>``       a cost that was charged, so that a replay charges nothing
 ``penstock:{team}:claim:<request_id>``       what was decided about a request, so that a replay decides nothing anew
 ``penstock:{team}:rate``                     state of the team's requests per minute
-``penstock:{team}:exhausted:<...>``          a refusal's alert was sent within the hour
+``penstock:{team}:exhausted:<budget>:        on-call was told within the hour that the counter is exhausted
+<window id>:<value>``
 ===========================================  ==========================================================================
 
 What a budget has left is its limit less ``spent`` and less ``reserved``.
@@ -36,8 +37,9 @@ from penstock.money.amounts import from_pico, pico
 from penstock.money.budgets import BUCKETS, Subject, bucket_of, window_of
 
 __all__ = [
-    "KEPT", "Balance", "Counter", "Hold", "Reservation", "counter_name", "expires_at", "first_bucket", "key_prefix",
-    "lapses_key", "open_reservations", "read_counters", "reservation_key", "restore", "settled_key",
+    "KEPT", "Balance", "Counter", "Hold", "Reservation", "claim_key", "counter_name", "exhausted_key", "first_bucket",
+    "kept_ms", "key_prefix", "lapses_key", "open_reservations", "rate_key", "read_counters", "reservation_key", "restore",
+    "settled_key",
 ]  # fmt: skip
 
 KEPT = timedelta(days=40)
@@ -45,6 +47,7 @@ KEPT = timedelta(days=40)
 
 _COUNTER = re.compile(r"penstock:\{(?P<team>.*?)\}:budget:(?P<budget>[^:]+):(?P<window>[^:]+):(?P<value>.*)", re.DOTALL)
 _SCAN_COUNT = 1000
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,21 @@ def lapses_key(team: str) -> str:
     return f"{key_prefix(team)}lapses"
 
 
+def claim_key(team: str, request_id: str) -> str:
+    """Return the key of what was decided about a request."""
+    return f"{key_prefix(team)}claim:{request_id}"
+
+
+def rate_key(team: str) -> str:
+    """Return the key of the state of a team's rate."""
+    return f"{key_prefix(team)}rate"
+
+
+def exhausted_key(team: str, subject: Subject, at: datetime) -> str:
+    """Return the key that says that on-call was told of a window's exhaustion within the hour."""
+    return f"{key_prefix(team)}exhausted:{subject.budget.name}:{window_of(subject.budget, at).id}:{subject.value}"
+
+
 def settled_key(team: str, event_id: str) -> str:
     """Return the key that says that the cost ``event_id`` was charged."""
     return f"{key_prefix(team)}settled:{event_id}"
@@ -139,11 +157,15 @@ def first_bucket(budget: Budget, at: datetime) -> int:
     return bucket_of(budget, at) - BUCKETS if budget.window == "rolling" else 0
 
 
-def expires_at(budget: Budget, at: datetime) -> datetime:
-    """Return when the counter of the window at an instant may go: 40 days after the window has ended for good."""
-    window = window_of(budget, at)
-    length = timedelta(hours=budget.hours) if budget.hours is not None else timedelta()
-    return window.end + length + KEPT
+def kept_ms(budget: Budget, at: datetime, now: datetime) -> int:
+    """Return how much longer to keep the counter of the window at an instant, milliseconds; 0 or less where it may go.
+
+    It outlives its window by 40 days; a rolling one is kept so long, and for two lengths of its window, after it was last
+    written. A time from now rather than an instant: then a clock that differs from Redis' own loses no counter.
+    """
+    if budget.hours is not None:
+        return (2 * timedelta(hours=budget.hours) + KEPT) // _MILLISECOND
+    return (window_of(budget, at).end + KEPT - now) // _MILLISECOND
 
 
 async def read_counters(redis: Any, team: str | None = None) -> list[Counter]:
@@ -190,7 +212,12 @@ async def open_reservations(redis: Any, team: str) -> list[Reservation]:
 
 
 async def restore(
-    redis: Any, team: str, spent: Mapping[Subject, Mapping[datetime, Decimal]], counted: Iterable[str], ttl_s: int
+    redis: Any,
+    team: str,
+    spent: Mapping[Subject, Mapping[datetime, Decimal]],
+    counted: Iterable[str],
+    ttl_s: int,
+    now: datetime,
 ) -> list[Counter]:
     """Set what ``team`` has spent to what the ledger says, and return its counters after it.
 
@@ -205,13 +232,14 @@ async def restore(
         counted: event_id of every cost in ``spent`` that settlement may read again: those behind the offsets that the
             group ``intake-settlement`` has committed.
         ttl_s: how long these are remembered, seconds: ``IDEMPOTENCY_TTL_S`` of intake.
+        now: the present; counters of windows that ended 40 days before it are not restored.
 
     Raises:
         ValueError: an amount is negative or has more than 12 places.
         redis.exceptions.RedisError: Redis is away; what was set before stays set, and the call can be repeated.
     """
     wanted: dict[str, dict[int, int]] = {}
-    expiry: dict[str, int] = {}
+    kept: dict[str, int] = {}
     for subject, amounts in spent.items():
         for at, amount in amounts.items():
             if amount < 0:
@@ -220,7 +248,7 @@ async def restore(
             buckets = wanted.setdefault(key, {})
             bucket = bucket_of(subject.budget, at)
             buckets[bucket] = buckets.get(bucket, 0) + pico(amount)
-            expiry[key] = max(expiry.get(key, 0), int(expires_at(subject.budget, at).timestamp() * 1000))
+            kept[key] = kept_ms(subject.budget, at, now)
     held = {
         counter_name(one.team, one.budget, one.window_id, one.value): one for one in await read_counters(redis, team)
     }
@@ -232,7 +260,7 @@ async def restore(
                 transaction.hset(
                     key, mapping={f"spent:{bucket}": str(amount) for bucket, amount in wanted[key].items()}
                 )
-                transaction.pexpireat(key, expiry[key])
+                transaction.pexpire(key, kept[key])
             await transaction.execute()
     async with redis.pipeline(transaction=False) as marks:
         for event_id in counted:

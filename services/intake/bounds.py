@@ -1,0 +1,211 @@
+"""The most that a request can cost, and what is held for it in each hard budget. Pure.
+
+Tokens are bounded by bytes: a byte-level tokenizer makes at most one token of a byte, and every other one fewer. What a
+request becomes on its way to the model is counted with it: the passages that retrieval attaches, the words around them,
+pseudonyms in place of personal data, the model's chat template, and the second call where guardrails ask again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Protocol
+
+from penstock.config.budgets import Budget
+from penstock.config.kinds import Policy, Price, Retrieval, Route, Target
+from penstock.contracts.records import Context, Message
+from penstock.money import Subject, from_pico, pico, subjects, worst_case
+
+__all__ = ["EMBEDDING", "Call", "Hold", "Prices", "Unpriced", "calls_of", "hard_budgets", "holds_of", "total"]
+
+EMBEDDING = "embedding"
+"""Slot of the question's embedding. The slots of the model's calls are their attempts: "0" and "1"."""
+
+# A chat template puts a role and separators around each message: 3 tokens in OpenAI's, 5 in Llama's, 7 in harmony's.
+_TOKENS_A_MESSAGE = 16
+# And once a preamble of its own: a default system message (Qwen, 20), a date and a knowledge cutoff (Llama, 25; harmony
+# about 100), the opening of the answer.
+_TOKENS_A_CALL = 256
+# Bytes around a passage, its title and text ("[100] " and three line feeds), and of the words that introduce them.
+_BYTES_A_PASSAGE = 16
+_BYTES_OF_GROUNDING = 256
+# The token budget of passages counts the embedder's word pieces, 4 to 5 bytes of English text each. Retrieval attaches no
+# more than so many bytes for each of them, so that the bytes are bounded too.
+_BYTES_A_TOKEN = 8
+# What guardrails put in place of a find (<EMAIL_ADDRESS_12>, or a hash) is longer than a short one.
+_MASKING_GROWTH = 4
+_MASKING = frozenset({"pseudonymise", "hash", "mask"})
+# What guardrails write when they ask again: a sentence around the reason, which names a scanner.
+_BYTES_OF_ASKING_AGAIN = 1024
+# Inference tries a target up to three times within one call, with waits of some seconds between.
+_TRIES = 3
+_WAITS_S = 10.0
+# Retrieval embeds at most so many characters of the question, 4 bytes each; windows add two tokens to every 254.
+_QUESTION_BYTES = 4 * 8_001
+_TOKENS_A_WINDOW, _WINDOW = 2, 254
+
+
+class Prices(Protocol):
+    """The part of the config plane that prices a call to come."""
+
+    def prices(self, model: str, since: datetime, until: datetime) -> list[Price]: ...
+
+
+class Unpriced(Exception):
+    """A target has no price, now or for some of the time in which it may be called; ``model`` is its."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"model {model!r} has no price")
+        self.model = model
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call that a request may lead to. ``worst`` is the most it can cost, pico-USD, by the model that may do it."""
+
+    slot: str
+    worst: Mapping[str, int]
+
+    @property
+    def dearest(self) -> int:
+        """Pico-USD at the dearest model."""
+        return max(self.worst.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What a request holds in one counter: pico-USD by slot."""
+
+    subject: Subject
+    amounts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def needed(self) -> int:
+        """Pico-USD of all its calls together."""
+        return sum(self.amounts.values())
+
+
+def hard_budgets(budgets: Sequence[Budget]) -> list[Budget]:
+    """Return those that admission keeps."""
+    return [budget for budget in budgets if budget.mode == "hard"]
+
+
+def calls_of(
+    messages: Sequence[Message],
+    route: Route,
+    policy: Policy | None,
+    output_tokens: int,
+    prices: Prices,
+    since: datetime,
+    until: datetime,
+    embedder: str,
+) -> list[Call]:
+    """Return the calls that a request may lead to.
+
+    Args:
+        messages: rendered, as admitted.
+        policy: the guardrail policy that applies, where it is published.
+        output_tokens: most tokens of one answer; the request must carry it.
+        since: now.
+        until: the last instant at which a call may begin. Every price in force until it has ended counts.
+        embedder: name of the embedding model. Where it has no price, nothing is held for it.
+
+    Raises:
+        Unpriced: a target of the route has no price.
+    """
+    # One target after another may be tried.
+    until += timedelta(seconds=sum(_longest(target) for target in route.targets))
+    growth = _MASKING_GROWTH if _masks(policy) else 1
+    question = growth * max((_size(message) for message in messages if message.role == "user"), default=0)
+    first = growth * sum(_size(message) for message in messages) + _framing(len(messages), route.retrieval)
+    inputs = [first]
+    if (schema_bytes := _asks_again(policy)) is not None:
+        # The same again, with the first answer, and the question once more with why and what is wanted.
+        again = output_tokens * _BYTES_A_TOKEN + question + schema_bytes + _BYTES_OF_ASKING_AGAIN
+        inputs.append(first + again + 2 * _TOKENS_A_MESSAGE)
+    calls = [
+        Call(
+            str(attempt),
+            {
+                target.model: _dearest(prices, target.model, tokens, output_tokens, _longest(target), since, until)
+                for target in route.targets
+            },
+        )
+        for attempt, tokens in enumerate(inputs)
+    ]
+    if route.retrieval.enabled and prices.prices(embedder, since, until):
+        pieces = min(question, _QUESTION_BYTES)
+        tokens = pieces + _TOKENS_A_WINDOW * (pieces // _WINDOW + 1)
+        calls.append(Call(EMBEDDING, {embedder: _dearest(prices, embedder, tokens, 0, 0.0, since, until)}))
+    return calls
+
+
+def holds_of(budgets: Sequence[Budget], context: Context, calls: Sequence[Call]) -> list[Hold]:
+    """Return what a request holds in each counter of its hard budgets, in the order of ``budgets``.
+
+    Targets of a route may count in different budgets (one per model): each counter holds the dearest that counts in it.
+    """
+    held: dict[Subject, dict[str, int]] = {}
+    for call in calls:
+        for model, amount in call.worst.items():
+            for subject in subjects(
+                hard_budgets(budgets), user=context.user_id, key=context.key_id, model=model, tags=context.tags
+            ):
+                amounts = held.setdefault(subject, {})
+                amounts[call.slot] = max(amounts.get(call.slot, 0), amount)
+    order = {budget.name: place for place, budget in enumerate(budgets)}
+    return [
+        Hold(subject, amounts)
+        for subject, amounts in sorted(held.items(), key=lambda item: (order[item[0].budget.name], item[0].value))
+    ]
+
+
+def total(calls: Sequence[Call]) -> Decimal:
+    """Return the most that all ``calls`` together can cost, USD."""
+    return from_pico(sum(call.dearest for call in calls))
+
+
+def _dearest(
+    prices: Prices, model: str, input_tokens: int, output_tokens: int, seconds: float, since: datetime, until: datetime
+) -> int:
+    in_force = prices.prices(model, since, until)
+    if not in_force:
+        raise Unpriced(model)
+    return max(pico(worst_case(price, input_tokens, output_tokens, seconds)) for price in in_force)
+
+
+def _longest(target: Target) -> float:
+    """Seconds that a call of ``target`` takes at most, every try of it included."""
+    return _TRIES * target.timeout_s + _WAITS_S
+
+
+def _framing(messages: int, retrieval: Retrieval) -> int:
+    """Most tokens that stand around the messages: the chat template, and the evidence with its introduction."""
+    tokens = _TOKENS_A_CALL + _TOKENS_A_MESSAGE * messages
+    if retrieval.enabled:
+        tokens += _BYTES_OF_GROUNDING + retrieval.token_budget * _BYTES_A_TOKEN + retrieval.top_k * _BYTES_A_PASSAGE
+    return tokens
+
+
+def _size(message: Message) -> int:
+    """Bytes of a message in UTF-8, which bound its tokens."""
+    return len(message.content.encode("utf-8", "surrogatepass")) + len((message.name or "").encode())
+
+
+def _masks(policy: Policy | None) -> bool:
+    return policy is None or any(rule.mode == "enforce" and rule.action in _MASKING for rule in policy.input.values())
+
+
+def _asks_again(policy: Policy | None) -> int | None:
+    """Return the bytes of the longest schema that an answer may be asked for again with; None where none ever is.
+
+    A policy that is not published yet may be by the time the answer is there: it counts as one that asks again.
+    """
+    if policy is None:
+        return 0
+    rules = [rule for rule in policy.output.values() if rule.mode == "enforce" and rule.action == "ask_again"]
+    if not rules:
+        return None
+    return max(len(str(rule.json_schema).encode()) if rule.json_schema is not None else 0 for rule in rules)

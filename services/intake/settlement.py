@@ -1,0 +1,105 @@
+"""How a reservation ends: by the costs of its calls, and by the result that says how many there were. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from penstock.config.kinds import Team
+from penstock.contracts.records import Cost, LlmResult, Status
+from penstock.money import Subject, pico, subjects
+
+from services.intake.bounds import EMBEDDING, hard_budgets
+
+__all__ = ["LARGEST_AMOUNT", "Charge", "InvalidAmount", "Release", "charge_of", "release_of"]
+
+LARGEST_AMOUNT = 10**24
+"""Pico-USD, 1e12 USD: the scripts count whole dollars and the rest in doubles, exact to 9e15 USD."""
+
+_CALLS = frozenset({"completion", "repeat", "cancelled", "cached"})
+"""Kinds of costs that are a call of the request itself: they settle the slot of their attempt."""
+
+
+class InvalidAmount(ValueError):
+    """The amount of a cost is nothing that can be charged; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """A priced call: its slot is given back, and ``amount`` (pico-USD) is spent by ``subjects`` in the windows of ``at``.
+
+    ``slot`` is None where nothing was reserved for such a call: what a judge, a shadow or a document's embedding cost.
+    """
+
+    tenant_id: str
+    request_id: str
+    event_id: str
+    slot: str | None
+    amount: int
+    subjects: tuple[Subject, ...]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A request has ended after ``calls`` calls: what is held for further ones is given back, or soon is.
+
+    ``at_once`` is False where the end could be that of a redelivery while the first delivery still made its call: then
+    its cost may be on its way.
+    """
+
+    tenant_id: str
+    request_id: str
+    calls: int
+    at_once: bool
+
+
+def charge_of(cost: Cost, team: Team | None) -> Charge | None:
+    """Return what ``cost`` charges; None where the team has no hard budget, or the call could not be priced.
+
+    What an unpriced call cost is not known, so its slot keeps the worst case until it lapses.
+
+    Raises:
+        InvalidAmount: the amount is negative, finer than 1e-12 USD or beyond :data:`LARGEST_AMOUNT`.
+    """
+    budgets = hard_budgets(team.budgets) if team is not None else []
+    if not budgets or not cost.priced or cost.amount is None:
+        return None
+    try:
+        amount = pico(cost.amount)
+    except ValueError as error:
+        raise InvalidAmount(str(error)) from error
+    if not 0 <= amount <= LARGEST_AMOUNT:
+        raise InvalidAmount(f"{cost.amount} USD is no cost of a call: it must be from 0 to 1e12 USD")
+    context = cost.context
+    return Charge(
+        tenant_id=cost.tenant_id,
+        request_id=cost.request_id,
+        event_id=cost.event_id,
+        slot=_slot(cost),
+        amount=amount,
+        subjects=tuple(
+            subjects(budgets, user=context.user_id, key=context.key_id, model=cost.model, tags=context.tags)
+        ),
+        at=cost.accounted_at or cost.occurred_at,
+    )
+
+
+def release_of(result: LlmResult, team: Team | None) -> Release | None:
+    """Return what the end of a request gives back; None where the team has no hard budget, or the calls are not known.
+
+    Events older than the field ``calls`` do not say how many costs are to come: their reservations wait for these.
+    """
+    if team is None or not hard_budgets(team.budgets) or result.calls is None:
+        return None
+    judged = result.stage == "guardrails" and (result.calls > 0 or result.status == Status.BLOCKED)
+    return Release(result.tenant_id, result.request_id, max(0, result.calls), result.stage is None or judged)
+
+
+def _slot(cost: Cost) -> str | None:
+    # A document's embedding has the identity of its upload, which is no request's.
+    if cost.context.admitted_at is None:
+        return None
+    if cost.kind == "embedding":
+        return EMBEDDING
+    return str(cost.attempt) if cost.kind in _CALLS else None
