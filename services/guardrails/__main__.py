@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.bus import Hop
+from penstock.sealing import Seal, shared_secret
 from penstock.service import Runtime, run_service
 from redis.asyncio import Redis
 
-from services.guardrails.adapters import RedisReleases, fingerprint_key
+from services.guardrails.adapters import RedisReleases
 from services.guardrails.app import document_hop, end_overdue_reviews, release_hop, request_hop, review_hop
 from services.guardrails.held_texts import RedisReviews, RedisVault
 from services.guardrails.judge import Judge
 from services.guardrails.registry import shipped_scanners
 from services.guardrails.screening import Limits
-from services.guardrails.sealing import Seal
 from services.guardrails.settings import Settings
 from services.guardrails.stream_state import RedisStreams
 from services.guardrails.streaming_app import stream_hop
+
+_FINGERPRINT_KEY = "penstock:guardrails:fingerprint-key"
 
 
 async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
@@ -26,10 +28,14 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
     redis = Redis.from_url(settings.redis_url)
     runtime.on_stop(redis.aclose)
     configured = settings.guardrails_fingerprint_key
-    key = await fingerprint_key(redis, configured.get_secret_value() if configured else None)
+    key = await shared_secret(redis, _FINGERPRINT_KEY, configured.get_secret_value() if configured else None)
     judge = Judge(runtime.config, shipped_scanners(), key, runtime.clock)
     judge.warm_up()
-    seal, clock, batch = Seal(key), runtime.clock, settings.guardrails_max_batch
+    seal, clock, batch = (
+        Seal(key, "guardrails", "GUARDRAILS_FINGERPRINT_KEY"),
+        runtime.clock,
+        settings.guardrails_max_batch,
+    )
     releases = RedisReleases(redis, settings.release_ttl_s)
     vault = RedisVault(redis, seal, settings.pseudonym_ttl_s)
     reviews = RedisReviews(redis, seal, runtime.codec)

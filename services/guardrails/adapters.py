@@ -1,8 +1,7 @@
-"""What guardrails keep outside: which event ended a request, and the key of the fingerprints. Both stand in Redis."""
+"""What guardrails keep outside: which event ended a request. It stands in Redis."""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -10,14 +9,13 @@ from penstock.bus import Transient
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-__all__ = ["MemoryReleases", "RedisReleases", "Release", "Releases", "fingerprint_key"]
+__all__ = ["MemoryReleases", "RedisReleases", "Release", "Releases"]
 
 Release = tuple[str, str, str]
 """(tenant_id, request_id, event_id of the result that wants to be the one)."""
 
 # Whatever Redis answers but a value (read-only while it fails over, out of memory, loading): nothing was decided by it.
 _AWAY = (RedisError, OSError)
-_FINGERPRINT_KEY = "penstock:guardrails:fingerprint-key"
 
 
 class Releases(Protocol):
@@ -69,20 +67,3 @@ class MemoryReleases:
             self.winners.setdefault((tenant_id, request_id), event_id) == event_id
             for tenant_id, request_id, event_id in releases
         ]
-
-
-async def fingerprint_key(redis: Redis, configured: str | None) -> bytes:
-    """The configured key, else the one in Redis, made by the first replica that asks.
-
-    Raises:
-        Transient: Redis is away.
-    """
-    if configured is not None:
-        return configured.encode()
-    client: Any = redis
-    try:
-        await client.set(_FINGERPRINT_KEY, secrets.token_hex(32), nx=True)
-        stored: bytes = await client.get(_FINGERPRINT_KEY)
-    except _AWAY as error:
-        raise Transient(f"Redis cannot be used: {error}; start it, mend it, or set REDIS_URL") from error
-    return stored

@@ -18,6 +18,7 @@ from penstock.contracts.records import (
     ReviewDecision,
     Status,
 )
+from penstock.sealing import Unsealable
 from penstock.telemetry import get_logger, metrics
 
 from services.guardrails import core
@@ -28,7 +29,6 @@ from services.guardrails.masking import agreed, has_pseudonyms
 from services.guardrails.reasons import reason_of
 from services.guardrails.reviews import Held, decided, undecided
 from services.guardrails.screening import Limits
-from services.guardrails.sealing import Unsealable
 
 __all__ = ["document_hop", "end_overdue_reviews", "release_hop", "request_hop", "review_hop"]
 

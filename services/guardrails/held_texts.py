@@ -11,12 +11,12 @@ from typing import Any, Protocol, cast
 from penstock.bus import Emit, Transient
 from penstock.contracts.codec import Codec, Undecodable
 from penstock.contracts.records import Review, ReviewDecision
+from penstock.sealing import Seal, Unsealable
 from penstock.telemetry import get_logger
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from services.guardrails.reviews import Held
-from services.guardrails.sealing import Seal, Unsealable
 
 __all__ = ["MemoryReviews", "MemoryVault", "RedisReviews", "RedisVault", "Reviews", "Vault"]
 

@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 import msgspec
 from penstock.bus import Transient
+from penstock.sealing import Seal, Unsealable
 from penstock.telemetry import get_logger
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from services.guardrails.sealing import Seal, Unsealable
 from services.guardrails.streaming import StreamState
 
 __all__ = ["MemoryStreams", "RedisStreams", "StreamKey", "Streams"]

@@ -32,14 +32,18 @@ from penstock.contracts.records import (
     Review,
     ReviewDecision,
 )
+from penstock.sealing import Seal, Unsealable
 from redis.asyncio import Redis
 
 from services.guardrails.held_texts import RedisReviews, RedisVault
 from services.guardrails.reviews import Held
-from services.guardrails.sealing import Seal, Unsealable
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 DEADLINE_S = 60.0
+
+
+def sealed_by(secret: bytes) -> Seal:
+    return Seal(secret, "guardrails", "GUARDRAILS_FINGERPRINT_KEY")
 
 
 @pytest.fixture
@@ -56,7 +60,7 @@ async def codec(catalogue: Catalogue, deployed: Mapping[str, str]) -> Codec:
 
 async def test_pseudonyms_are_sealed_and_expire(redis: Redis) -> None:
     team = uuid.uuid4().hex
-    vault = RedisVault(redis, Seal(b"secret"), ttl_s=600)
+    vault = RedisVault(redis, sealed_by(b"secret"), ttl_s=600)
     await vault.put(team, "r", {"<PERSON_1>": "Zoë Müller"})
     assert await vault.open(team, "r") == {"<PERSON_1>": "Zoë Müller"}
     assert await vault.open(team, "another") == {}
@@ -64,7 +68,7 @@ async def test_pseudonyms_are_sealed_and_expire(redis: Redis) -> None:
     assert 0 < await redis.ttl(key) <= 600
     assert "Zoë".encode() not in await redis.get(key)
     with pytest.raises(Unsealable, match="GUARDRAILS_FINGERPRINT_KEY"):
-        await RedisVault(redis, Seal(b"another"), ttl_s=600).open(team, "r")
+        await RedisVault(redis, sealed_by(b"another"), ttl_s=600).open(team, "r")
     # What was sealed for one request does not open as another's.
     await redis.set(key.replace(b":r", b":s"), await redis.get(key))
     with pytest.raises(Unsealable):
@@ -74,7 +78,7 @@ async def test_pseudonyms_are_sealed_and_expire(redis: Redis) -> None:
 async def test_a_store_that_is_away_is_transient() -> None:
     nowhere = Redis.from_url("redis://127.0.0.1:1/0")
     with pytest.raises(Transient, match="REDIS_URL"):
-        await RedisVault(nowhere, Seal(b"k"), 60).put("t", "r", {})
+        await RedisVault(nowhere, sealed_by(b"k"), 60).put("t", "r", {})
     await nowhere.aclose()
 
 
@@ -100,7 +104,7 @@ def decision(about: Held) -> ReviewDecision:
 
 
 async def test_the_first_decision_gets_what_is_held_and_gets_it_again(redis: Redis, codec: Codec) -> None:
-    reviews = RedisReviews(redis, Seal(b"secret"), codec)
+    reviews = RedisReviews(redis, sealed_by(b"secret"), codec)
     one = held(uuid.uuid4().hex, 600)
     await reviews.hold(one)
     await reviews.hold(one)
@@ -112,7 +116,7 @@ async def test_the_first_decision_gets_what_is_held_and_gets_it_again(redis: Red
 
 
 async def test_what_is_overdue_is_found_until_it_is_closed(redis: Redis, codec: Codec) -> None:
-    reviews = RedisReviews(redis, Seal(b"secret"), codec)
+    reviews = RedisReviews(redis, sealed_by(b"secret"), codec)
     late, early = held(uuid.uuid4().hex, -5), held(uuid.uuid4().hex, 600)
     await reviews.hold(late)
     await reviews.hold(early)
@@ -124,7 +128,7 @@ async def test_what_is_overdue_is_found_until_it_is_closed(redis: Redis, codec: 
 
 
 async def test_what_has_ended_is_not_held_again_and_not_decided(redis: Redis, codec: Codec) -> None:
-    reviews = RedisReviews(redis, Seal(b"secret"), codec)
+    reviews = RedisReviews(redis, sealed_by(b"secret"), codec)
     late = held(uuid.uuid4().hex, -5)
     await reviews.hold(late)
     assert await reviews.end(late.review, "overdue")
@@ -136,7 +140,7 @@ async def test_what_has_ended_is_not_held_again_and_not_decided(redis: Redis, co
 
 
 async def test_what_was_due_long_ago_still_ends(redis: Redis, codec: Codec) -> None:
-    reviews = RedisReviews(redis, Seal(b"secret"), codec)
+    reviews = RedisReviews(redis, sealed_by(b"secret"), codec)
     late = held(uuid.uuid4().hex, -3 * 24 * 3600)
     await reviews.hold(late)
     assert late in await reviews.overdue(datetime.now(UTC))
@@ -145,8 +149,8 @@ async def test_what_was_due_long_ago_still_ends(redis: Redis, codec: Codec) -> N
 
 async def test_a_held_text_that_cannot_be_read_keeps_no_other_waiting(redis: Redis, codec: Codec) -> None:
     sealed_otherwise, late = held(uuid.uuid4().hex, -9), held(uuid.uuid4().hex, -5)
-    await RedisReviews(redis, Seal(b"another"), codec).hold(sealed_otherwise)
-    reviews = RedisReviews(redis, Seal(b"secret"), codec)
+    await RedisReviews(redis, sealed_by(b"another"), codec).hold(sealed_otherwise)
+    reviews = RedisReviews(redis, sealed_by(b"secret"), codec)
     await reviews.hold(late)
     assert late in await reviews.overdue(datetime.now(UTC))
     await reviews.close(late.review)

@@ -21,12 +21,14 @@ from penstock.bus.producer import Producer
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.codec import Codec
 from penstock.contracts.records import Completion, Context, LlmResult, Message, Refusal
+from penstock.sealing import shared_secret
 from redis.asyncio import Redis
 
-from services.guardrails.adapters import RedisReleases, fingerprint_key
+from services.guardrails.adapters import RedisReleases
 
 REQUESTS = 300
 DEADLINE_S = 90.0
+PLACE = "penstock:test:shared-secret"
 
 
 @pytest.fixture
@@ -62,13 +64,13 @@ async def test_redis_away_is_transient_and_names_the_remedy() -> None:
     with pytest.raises(Transient, match="REDIS_URL"):
         await RedisReleases(nowhere, 60).claim([("t", "r", "e")])
     with pytest.raises(Transient, match="REDIS_URL"):
-        await fingerprint_key(nowhere, None)
-    assert await fingerprint_key(nowhere, "configured") == b"configured"
+        await shared_secret(nowhere, PLACE, None)
+    assert await shared_secret(nowhere, PLACE, "configured") == b"configured"
     await nowhere.aclose()
 
 
-async def test_every_replica_gets_the_same_fingerprint_key(redis: Redis) -> None:
-    keys = await asyncio.gather(*(fingerprint_key(redis, None) for _ in range(5)))
+async def test_every_replica_gets_the_same_secret(redis: Redis) -> None:
+    keys = await asyncio.gather(*(shared_secret(redis, PLACE, None) for _ in range(5)))
     assert len(set(keys)) == 1
     assert len(keys[0]) == 64
 

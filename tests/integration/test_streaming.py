@@ -35,9 +35,9 @@ from penstock.contracts.records import (
     ResultChunk,
     Verdict,
 )
+from penstock.sealing import Seal
 from redis.asyncio import Redis
 
-from services.guardrails.sealing import Seal
 from services.guardrails.stream_state import RedisStreams
 from services.guardrails.streaming import StreamState
 
@@ -54,6 +54,10 @@ BAD = PROSE * 4 + "The key is AKIAIOSFODNN7EXAMPLQ for now. " + PROSE * 4
 # -- the store -------------------------------------------------------------------------------------------------------
 
 
+def sealed_by(secret: bytes) -> Seal:
+    return Seal(secret, "guardrails", "GUARDRAILS_FINGERPRINT_KEY")
+
+
 @pytest.fixture
 async def redis(deployed: Mapping[str, str]) -> AsyncIterator[Redis]:
     client = Redis.from_url(deployed["REDIS_URL"])
@@ -63,7 +67,7 @@ async def redis(deployed: Mapping[str, str]) -> AsyncIterator[Redis]:
 
 async def test_a_state_is_kept_sealed_for_a_while(redis: Redis) -> None:
     team = uuid.uuid4().hex
-    streams = RedisStreams(redis, Seal(b"secret"), ttl_s=600)
+    streams = RedisStreams(redis, sealed_by(b"secret"), ttl_s=600)
     state = StreamState(held="my card is 4111", sequence=3, names=[("CREDIT_CARD", "4111", "mask", "<CREDIT_CARD_1>")])
     await streams.save({(team, "r"): state})
     assert await streams.load([(team, "other"), (team, "r")]) == [None, state]
@@ -71,12 +75,12 @@ async def test_a_state_is_kept_sealed_for_a_while(redis: Redis) -> None:
     assert 0 < await redis.ttl(key) <= 600
     assert b"4111" not in await redis.get(key)
     # Sealed with another key it is as good as lost: the stream is cut, not released.
-    assert await RedisStreams(redis, Seal(b"other"), ttl_s=600).load([(team, "r")]) == [None]
+    assert await RedisStreams(redis, sealed_by(b"other"), ttl_s=600).load([(team, "r")]) == [None]
 
 
 async def test_redis_away_is_transient() -> None:
     nowhere = Redis.from_url("redis://127.0.0.1:1/0")
-    streams = RedisStreams(nowhere, Seal(b"secret"))
+    streams = RedisStreams(nowhere, sealed_by(b"secret"))
     with pytest.raises(Transient, match="REDIS_URL"):
         await streams.load([("t", "r")])
     with pytest.raises(Transient, match="REDIS_URL"):

@@ -19,7 +19,7 @@ from penstock.config.prices import Price
 from penstock.config.prompts import Prompt, PromptMessage, PromptVariable, VariableError
 
 __all__ = [
-    "KINDS", "SCANNERS", "Budget", "Entry", "Policy", "Price", "Prompt", "PromptMessage", "PromptVariable",
+    "KINDS", "SCANNERS", "Budget", "Cache", "Entry", "Policy", "Price", "Prompt", "PromptMessage", "PromptVariable",
     "Retrieval", "Route", "RouteSampling", "ScannerRule", "Target", "Team", "VariableError",
 ]  # fmt: skip
 
@@ -121,6 +121,24 @@ class RouteSampling(Part):
     seed: int | None = Field(default=None, description="Seed of the sampling.")
 
 
+class Cache(Part):
+    """Which answers of a route are given again instead of calling the model; never to another team."""
+
+    exact: bool = Field(
+        default=False,
+        description="Whether a request gets the answer of an earlier one that is the same, word for word, with the same "
+        "passages and parameters.",
+    )
+    ttl_s: int = Field(
+        default=3600, ge=1, le=30 * 24 * 3600, description="How long an answer may be given again, seconds."
+    )
+    any_temperature: bool = Field(
+        default=False,
+        description="Whether that holds, too, where the model chooses its words by chance: at a temperature that is not "
+        "0, or that nobody set.",
+    )
+
+
 class Route(Entry):
     """What answers a request, and how."""
 
@@ -138,6 +156,7 @@ class Route(Entry):
     sampling: RouteSampling = Field(
         default=RouteSampling(), description="Generation parameters where the request leaves them open."
     )
+    cache: Cache = Field(default=Cache(), description="Which answers are given again instead of calling the model.")
     deadline_s: float | None = Field(
         default=None, gt=0, description="Seconds after which an answer is of no use, where the request sets none."
     )
