@@ -21,6 +21,7 @@ PRICES = {
         cache_read_input_token_cost="0.00000125", input_cost_per_token_above_128k_tokens="0.000005",
     ),
     "timed": Price(model="timed", input_cost_per_second="0.000277777777"),
+    "by-request": Price(model="by-request", input_cost_per_request="0.01"),
 }  # fmt: skip
 """Models with a price; "unheard-of" has none."""
 
@@ -42,6 +43,8 @@ def priced(model: str, usage: Usage, kind: str = "completion", compute_us: int =
     fields: dict[str, Any] = {"model": model, "usage": usage, "kind": kind, "response_model": f"{model}-2026"}
     if price is None:
         return cost(**fields | {"priced": False, "amount": None} | changes)
+    if not (usage.input_tokens or usage.output_tokens):  # it failed: nothing is paid, though there be a price by request
+        return cost(**fields | {"price_version": price.version, "amount": exact(Decimal(0))} | changes)
     amounts = charge(price, usage, compute_us)
     fields |= {"price_version": price.version, "compute_us": compute_us if model == "timed" else 0}
     if kind == "cached":
@@ -54,7 +57,7 @@ def priced(model: str, usage: Usage, kind: str = "completion", compute_us: int =
 @st.composite
 def costs(draw: Callable[..., Any], month_only: bool = False) -> Cost:
     """One cost; within November 2026 where ``month_only``."""
-    tokens = st.integers(0, 300_000)
+    tokens = st.one_of(st.just(0), st.integers(0, 300_000))
     input_tokens, output_tokens = draw(tokens), draw(tokens)
     usage = Usage(
         input_tokens=input_tokens,

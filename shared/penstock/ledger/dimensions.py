@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from penstock.contracts.records import Cost
+from penstock.ledger.reading import accounted_at
 
 __all__ = [
-    "DIMENSIONS", "OUTCOME", "UNKNOWN_OUTCOME", "Dimension", "Selection", "UnknownDimension", "accounted", "dimension",
+    "DIMENSIONS", "OUTCOME", "UNKNOWN_OUTCOME", "Dimension", "Selection", "UnknownDimension", "dimension",
     "dimensions",
 ]  # fmt: skip
 
@@ -33,14 +34,9 @@ class Dimension:
     of: Callable[[Cost], str | None]
 
 
-def accounted(cost: Cost) -> datetime:
-    """Return the instant that decides the windows that a cost counts in, UTC."""
-    return (cost.accounted_at or cost.occurred_at).astimezone(UTC)
-
-
 def _hour(cost: Cost) -> str:
     # Written out: strftime takes four times as long, and a report by hour asks for it at every cost.
-    at = accounted(cost)
+    at = accounted_at(cost)
     return f"{at.year:04}-{at.month:02}-{at.day:02}T{at.hour:02}:00Z"
 
 
@@ -131,5 +127,5 @@ class Selection:
             return False
         if self.kind is not None and cost.kind != self.kind:
             return False
-        at = cost.accounted_at or cost.occurred_at
+        at = accounted_at(cost)
         return (self.since is None or at >= self.since) and (self.until is None or at < self.until)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from decimal import Decimal
@@ -109,16 +109,19 @@ COLUMNS: tuple[Column, ...] = (
 def repriced(cost: Cost, price: Price | None) -> Decimal | str:
     """Return what a call would have cost with ``price``, USD, or why that cannot be said.
 
-    An answer from a cache called no model, so it costs nothing with any price. The time of a call is recorded only where
-    its price charged for time; a price by the second says nothing of another call.
+    An answer from a cache called no model, so it costs nothing with any price; nor does a call that failed without a
+    token. The time of a call is recorded only where its price charged for time; a price by the second says nothing of
+    another call.
     """
     if price is None:
         return NO_PRICE
-    if cost.kind == "cached":
+    usage = cost.usage
+    failed = not (usage.input_tokens or usage.output_tokens or cost.compute_us or cost.amount)
+    if cost.kind == "cached" or failed:
         return Decimal(0)
     if price.per_second and not cost.compute_us and cost.price_version != price.version:
         return NO_TIME
-    return charge(price, cost.usage, cost.compute_us).total
+    return charge(price, usage, cost.compute_us).total
 
 
 @dataclass(slots=True)
@@ -129,6 +132,7 @@ class Repricing:
         price_at: price of a model at an instant. Looked up under the model that was asked for, else the one that answered.
         dimensions: what the lines are told apart by.
         as_of: instant whose prices apply to every call; None takes those in force when each was made.
+        skipped: why a model has no price, where it is known.
         unmatched: calls without a price, by model and reason.
         versions: price versions that were applied, by model.
     """
@@ -136,6 +140,7 @@ class Repricing:
     price_at: PriceAt
     dimensions: Sequence[Dimension]
     as_of: datetime | None = None
+    skipped: Mapping[str, str] = field(default_factory=dict)
     unmatched: dict[tuple[str, str], Unmatched] = field(default_factory=dict)
     versions: dict[str, set[str]] = field(default_factory=dict)
     _lines: dict[Key, Comparison] = field(default_factory=dict)
@@ -148,7 +153,8 @@ class Repricing:
             price = self.price_at(cost.response_model, at)
         after = repriced(cost, price)
         if isinstance(after, str):
-            left = self.unmatched.setdefault((cost.model, after), Unmatched())
+            reason = self.skipped.get(cost.model, after) if after == NO_PRICE else after
+            left = self.unmatched.setdefault((cost.model, reason), Unmatched())
             left.calls += 1
             left.amount += pico(cost.amount) if cost.amount is not None else 0
         elif price is not None:

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from hashlib import blake2b
 
 import numpy as np
+
 from penstock.contracts.records import Cost, LlmResult
 from penstock.ledger.dimensions import UNKNOWN_OUTCOME
 

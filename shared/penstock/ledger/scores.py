@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from scipy import stats
 
 from penstock.contracts.records import Cost, Evaluation, Feedback
 from penstock.ledger.requests import RequestNumbers
 from penstock.ledger.savings import GENERATING
-from scipy import stats
 
 __all__ = [
     "CONFIDENCE",
@@ -110,6 +111,48 @@ def warning(name: str, candidate: Moments | None, other: Moments | None) -> str 
     return f"{name} is significantly worse (p = {gap.p:.2g})" if worse else None
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One score of the model in use and of a candidate; ``traffic`` says whose the candidate's are."""
+
+    name: str
+    model: Moments
+    candidate: Moments
+    traffic: str
+
+    @property
+    def better(self) -> str | None:
+        """Which way it is better."""
+        return better(self.name)
+
+    @property
+    def difference(self) -> Difference | None:
+        """The candidate's mean less the model's."""
+        return difference(self.candidate, self.model)
+
+    @property
+    def warning(self) -> str | None:
+        """What to know before the candidate's score is relied on."""
+        return warning(self.name, self.candidate, self.model)
+
+    def document(self) -> dict[str, object]:
+        """Return it as JSON takes it."""
+        gap = self.difference
+        return {
+            "better": self.better,
+            "model": _document(self.model),
+            "candidate": {**_document(self.candidate), "traffic": self.traffic},
+            "difference": None if gap is None else {"mean": gap.mean, "low": gap.low, "high": gap.high, "p": gap.p},
+            "confidence": CONFIDENCE,
+            "warning": self.warning,
+        }
+
+
+def _document(moments: Moments) -> dict[str, object]:
+    low, high = interval(moments) or (None, None)
+    return {"n": moments.n, "mean": moments.mean if moments.n else None, "low": low, "high": high}
+
+
 @dataclass(slots=True)
 class ScoreBook:
     """Scores of answers, joined with the calls they are about by team and request id.
@@ -125,6 +168,7 @@ class ScoreBook:
     _seen: bytearray = field(default_factory=bytearray)
     _scores: dict[tuple[int, str], Moments] = field(default_factory=dict)
     _ratings: dict[int, float] = field(default_factory=dict)
+    _rated: dict[int, Moments] | None = None
 
     def call(self, cost: Cost) -> None:
         """Note whose call a request was."""
@@ -156,6 +200,7 @@ class ScoreBook:
         position = self._calls.position(feedback.tenant_id, feedback.request_id)
         if position is not None and feedback.rating is not None:
             self._ratings[position] = feedback.rating
+            self._rated = None
 
     def of(self, scope: Scope) -> dict[str, Moments]:
         """Return the scores of a scope by name, sorted; ``feedback`` are the ratings."""
@@ -169,17 +214,36 @@ class ScoreBook:
         for (group, name), moments in self._scores.items():
             if group in wanted:
                 found[name] = _merged(found.get(name), moments)
-        ratings = Moments()
-        for position, rating in self._ratings.items():
-            if self._calls.at(position) in wanted:
-                ratings.add(rating)
-        if ratings.n:
-            found["feedback"] = ratings
+        if self._rated is None:
+            self._rated = {}
+            for position, rating in self._ratings.items():
+                self._rated.setdefault(self._calls.at(position), Moments()).add(rating)
+        for group, moments in self._rated.items():
+            if group in wanted:
+                found["feedback"] = _merged(found.get("feedback"), moments)
         return dict(sorted(found.items()))
 
-    def widening(self, team: str, route: str, model: str) -> Iterable[Scope]:
-        """Return the scopes in which a model's scores are looked for: its team's and route's first, then wider ones."""
-        return [(team, route, model), (None, route, model), (None, None, model)]
+    def compare(self, team: str, route: str, model: str, candidate: str) -> dict[str, Comparison]:
+        """Compare the scores of two models, by name.
+
+        The model's are those of the team and route. The candidate's are too where it answered there, else those of the
+        route in any team, else all there are. A name that the candidate has no score of is compared with nothing; where
+        neither has any, ``groundedness`` is.
+        """
+        own = self.of((team, route, model))
+        theirs: dict[str, Moments] = {}
+        traffic = "none"
+        for scope, said in (
+            ((team, route, candidate), "this team and route"),
+            ((None, route, candidate), "this route, every team"),
+            ((None, None, candidate), "every route and team"),
+        ):
+            if theirs := self.of(scope):
+                traffic = said
+                break
+        names = sorted({*own, *theirs}) or ["groundedness"]
+        none = Moments()
+        return {name: Comparison(name, own.get(name, none), theirs.get(name, none), traffic) for name in names}
 
 
 def _merged(first: Moments | None, second: Moments) -> Moments:

@@ -12,11 +12,12 @@ from penstock.config.kinds import Team
 from penstock.config.prices import Price
 from penstock.contracts.records import Cost, Status
 from penstock.ledger.dimensions import UNKNOWN_OUTCOME, Dimension
+from penstock.ledger.reading import accounted_at
 from penstock.ledger.report import Key, Sums
 from penstock.ledger.tables import Cell, Column, Sheet
 from penstock.money import from_pico, pico, subjects
 
-__all__ = ["BudgetUse", "Month", "PriceOf", "Statement", "StatementLine", "TeamStatement"]
+__all__ = ["SUMS", "BudgetUse", "Month", "PriceOf", "Statement", "StatementLine", "TeamStatement"]
 
 PriceOf = Callable[[str], Price | None]
 """The price of a version, by the version; None where the history does not hold it."""
@@ -54,9 +55,14 @@ class Month:
         """First instant after the month."""
         return (self.start + timedelta(days=32)).replace(day=1)
 
+    @property
+    def closes_at(self) -> datetime:
+        """From when on nothing more is expected to be accounted in it: eight days after its end."""
+        return self.end + _SETTLES
+
     def closed(self, now: datetime) -> bool:
-        """Whether nothing more is expected to be accounted in it: it ended more than eight days ago."""
-        return now >= self.end + _SETTLES
+        """Whether nothing more is expected to be accounted in it."""
+        return now >= self.closes_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +94,7 @@ class BudgetUse:
     used: Decimal
 
     @property
-    def share(self) -> Decimal | None:
+    def share(self) -> Decimal:
         """The part of the limit that the highest one used."""
         return self.used / self.budget.limit
 
@@ -113,8 +119,13 @@ class TeamStatement:
     @property
     def wasted(self) -> Decimal:
         """USD spent on requests that ended without a released answer, as far as outcomes are known."""
-        spent = (usd for name, usd in self.by_outcome.items() if name not in (Status.COMPLETED, UNKNOWN_OUTCOME))
-        return sum(spent, Decimal(0))
+        return sum((self.by_outcome[name] for name in self.wasted_outcomes), Decimal(0))
+
+    @property
+    def wasted_outcomes(self) -> list[str]:
+        """How those requests ended, where it cost something."""
+        kept = (Status.COMPLETED, UNKNOWN_OUTCOME)
+        return [name for name, usd in self.by_outcome.items() if usd and name not in kept]
 
     @property
     def outcome_unknown(self) -> Decimal:
@@ -187,7 +198,7 @@ class Statement:
         Raises:
             ValueError: it is accounted in another month.
         """
-        at = cost.accounted_at or cost.occurred_at
+        at = accounted_at(cost)
         if not self.month.start <= at < self.month.end:
             raise ValueError(
                 f"cost {cost.event_id} is accounted at {at.isoformat()}, which is not in {self.month.name}"
@@ -232,7 +243,7 @@ class Statement:
         """Return every line of ``teams``: what they sum up to is the ledger's amount of the month."""
         return Sheet(
             columns=(
-                Column("month", "text"), Column("team", "text"), *self._line_columns(),
+                Column("month", "text"), Column("team", "text"), *self.line_columns,
             ),
             rows=[(self.month.name, one.team, *cells) for one in teams for cells in self._cells(one)],
         )  # fmt: skip
@@ -241,12 +252,14 @@ class Statement:
         """Return the lines of one team and its subtotal."""
         blank = [None] * (len(self.dimensions) + len(_RATES) + 1)
         return Sheet(
-            columns=self._line_columns(),
+            columns=self.line_columns,
             rows=list(self._cells(one)),
             total=("subtotal", *blank, *_sum_cells(one.total)),
         )
 
-    def _line_columns(self) -> tuple[Column, ...]:
+    @property
+    def line_columns(self) -> tuple[Column, ...]:
+        """Columns of a line: dimensions, price version, unit prices, and :data:`SUMS`."""
         names = (Column(dimension.name, "text") for dimension in self.dimensions)
         return (*names, Column("price_version", "text"), *(Column(rate, "money") for rate in _RATES), _TIERED, *SUMS)
 

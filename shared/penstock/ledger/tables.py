@@ -15,12 +15,13 @@ from decimal import Decimal
 from itertools import chain, islice
 from typing import IO, Literal
 
-from penstock.cli.printable import printable
-from penstock.money import PLACES
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
+
+from penstock.cli.printable import printable
+from penstock.money import PLACES
 
 __all__ = [
     "FORMATS",
@@ -171,15 +172,16 @@ def as_markdown(sheet: Sheet) -> str:
     """Return a sheet as a Markdown table; what names hold is no markup of the page's."""
     columns, rows, total = _for_people(sheet)
     lines = [f"**{sheet.title}**\n"] if sheet.title else []
-    lines.append("| " + " | ".join(_escaped(column.name) for column in columns) + " |")
+    lines.append("| " + " | ".join(escaped(column.name) for column in columns) + " |")
     lines.append("|" + "|".join("---" if column.kind == "text" else "---:" for column in columns) + "|")
-    lines += ["| " + " | ".join(map(_escaped, row)) + " |" for row in rows]
+    lines += ["| " + " | ".join(map(escaped, row)) + " |" for row in rows]
     if total is not None:
-        lines.append("| " + " | ".join(f"**{_escaped(cell)}**" if cell else "" for cell in total) + " |")
+        lines.append("| " + " | ".join(f"**{escaped(cell)}**" if cell else "" for cell in total) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Return a text so that Markdown shows it as it is, in one line."""
     for char in "\\`*_[]<>|":
         text = text.replace(char, "\\" + char)
     return text.replace("\n", " ")
