@@ -51,9 +51,12 @@ bench: $(VENV)/.development ## Measure latency, throughput and memory beside a r
 	$(BIN)/python -m tests.bench.bench_streaming
 	$(BIN)/python -m tests.bench.bench_embedding
 	$(BIN)/python -m tests.bench.bench_retrieval
+	$(BIN)/python -m tests.bench.bench_money
 
 .PHONY: soak
-soak: $(VENV)/.development ## The same at a steady rate for fifteen minutes, to see that memory stays constant
+soak: $(VENV)/.development ## Memory at a steady rate for fifteen minutes and over a million costs; the books of 100,000 calls
+	LEDGER_CALLS=100000 $(BIN)/python -m pytest tests/e2e/test_ledger_oracle.py
+	$(BIN)/python -m tests.bench.bench_money --rounds 1 --events 1000000
 	$(BIN)/python -m tests.bench.bench_pipeline --rates 100 --seconds 900
 
 .PHONY: lock
