@@ -17,6 +17,7 @@ from penstock.config.budgets import Budget
 from penstock.config.kinds import Policy, Price, Retrieval, Route, Target
 from penstock.contracts.records import Context, Message
 from penstock.money import Subject, from_pico, pico, subjects, worst_case
+from penstock.money.bounds import BYTES_A_TOKEN
 
 __all__ = ["EMBEDDING", "Call", "Hold", "Prices", "Unpriced", "calls_of", "hard_budgets", "holds_of", "total"]
 
@@ -31,9 +32,6 @@ _TOKENS_A_CALL = 256
 # Bytes around a passage, its title and text ("[100] " and three line feeds), and of the words that introduce them.
 _BYTES_A_PASSAGE = 16
 _BYTES_OF_GROUNDING = 256
-# The token budget of passages counts the embedder's word pieces, 4 to 5 bytes of English text each. Retrieval attaches no
-# more than so many bytes for each of them, so that the bytes are bounded too.
-_BYTES_A_TOKEN = 8
 # What guardrails put in place of a find (<EMAIL_ADDRESS_12>, or a hash) is longer than a short one.
 _MASKING_GROWTH = 4
 _MASKING = frozenset({"pseudonymise", "hash", "mask"})
@@ -123,7 +121,7 @@ def calls_of(
     inputs = [first]
     if (schema_bytes := _asks_again(policy)) is not None:
         # The same again, with the first answer, and the question once more with why and what is wanted.
-        again = output_tokens * _BYTES_A_TOKEN + question + schema_bytes + _BYTES_OF_ASKING_AGAIN
+        again = output_tokens * BYTES_A_TOKEN + question + schema_bytes + _BYTES_OF_ASKING_AGAIN
         inputs.append(first + again + 2 * _TOKENS_A_MESSAGE)
     calls = [
         Call(
@@ -185,7 +183,7 @@ def _framing(messages: int, retrieval: Retrieval) -> int:
     """Most tokens that stand around the messages: the chat template, and the evidence with its introduction."""
     tokens = _TOKENS_A_CALL + _TOKENS_A_MESSAGE * messages
     if retrieval.enabled:
-        tokens += _BYTES_OF_GROUNDING + retrieval.token_budget * _BYTES_A_TOKEN + retrieval.top_k * _BYTES_A_PASSAGE
+        tokens += _BYTES_OF_GROUNDING + retrieval.token_budget * BYTES_A_TOKEN + retrieval.top_k * _BYTES_A_PASSAGE
     return tokens
 
 

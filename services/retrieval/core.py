@@ -24,6 +24,7 @@ from penstock.contracts.records import (
     ScreenedRequest,
     Status,
 )
+from penstock.money.bounds import BYTES_A_TOKEN
 
 from services.retrieval.chunking import Chunk
 
@@ -218,18 +219,21 @@ def relevance(hit: Hit) -> float:
 def select(hits: Sequence[Hit], rules: Retrieval) -> list[Passage]:
     """Return the passages to attach, best first: above the floor, within the token budget, ``top_k`` at most.
 
-    A passage that would exceed the budget is passed over for a shorter one further down.
+    A passage that would exceed the budget is passed over for a shorter one further down. So is one that would bring the
+    passages over the bytes that admission reserves for: words that the embedder does not know have many in one token.
     """
     ranked = sorted(hits, key=lambda hit: (-relevance(hit), hit.chunk.id))
-    left = rules.token_budget
+    left, bytes_left = rules.token_budget, rules.token_budget * BYTES_A_TOKEN
     passages: list[Passage] = []
     for hit in ranked:
         score = relevance(hit)
         if len(passages) == rules.top_k or score < rules.score_floor:
             break
-        if hit.chunk.tokens <= left:
-            left -= hit.chunk.tokens
-            passages.append(passage_of(hit.chunk, score))
+        passage = passage_of(hit.chunk, score)
+        size = len(f"{passage.title}{passage.text}".encode("utf-8", "surrogatepass"))
+        if hit.chunk.tokens <= left and size <= bytes_left:
+            left, bytes_left = left - hit.chunk.tokens, bytes_left - size
+            passages.append(passage)
     return passages
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -168,6 +169,15 @@ def test_passages_come_best_first_above_the_floor_and_at_most_top_k() -> None:
 def test_the_token_budget_holds_and_a_shorter_passage_takes_the_place_of_one_too_long() -> None:
     hits = [hit(0.9, "a", 60), hit(0.8, "b", 60), hit(0.7, "c", 30)]
     assert [p.passage_id for p in select(hits, Retrieval(token_budget=100))] == ["a", "c"]
+
+
+def test_a_passage_of_words_that_the_embedder_does_not_know_is_no_way_around_the_bytes_that_admission_reserves() -> (
+    None
+):
+    long = hit(0.9, "a", 5)
+    unknown = replace(long, chunk=replace(long.chunk, text="\N{SNOWMAN}" * 400))
+    passages = select([unknown, hit(0.8, "b", 90)], Retrieval(token_budget=100))
+    assert [p.passage_id for p in passages] == ["b"]
 
 
 @given(st.permutations([hit(0.5, "a"), hit(0.5, "b"), hit(0.7, "c")]))
