@@ -39,7 +39,7 @@ def processors(
     """Return each processor's source topics and logic by its name."""
     return {
         "pricing": (("completions", "documents-indexed"), pricing(config.price)),
-        "spend": (("costs",), spending(config.team)),
+        "spend": (("costs",), spending(config.team, settings.cost_watch_rules())),
         "scoring": (("llm-results", "feedback"), scoring(model, settings.scoring_rules(), config.team)),
     }
 

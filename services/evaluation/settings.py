@@ -7,6 +7,7 @@ from datetime import timedelta
 from penstock.settings import ServiceSettings
 from pydantic import Field
 
+from services.evaluation.core.cost_rules import CacheRateRules, CostWatchRules, SpendRateRules
 from services.evaluation.core.scoring import ScoringRules
 from services.evaluation.core.watch import WatchRules
 
@@ -27,11 +28,24 @@ class Settings(ServiceSettings):
     toxicity_rate_texts: int = Field(50, description="Texts the window must hold before the share counts.", ge=1)
     toxicity_window_s: float = Field(600.0, description="Window of the share, seconds of event time.", ge=60)
     alert_repeat_s: float = Field(600.0, description="An alert about one condition is not repeated before.", ge=0)
+    spend_rate_factor: float = Field(
+        2.0, description="Spending is an anomaly from this many times the usual rate of the hour of the week.", gt=1
+    )
+    spend_rate_excess: float = Field(0.05, description="And so much above it, USD an hour.", ge=0)
+    cache_rate_fall: float = Field(0.1, description="Fall of a cache's hit rate that alerts, absolute.", gt=0, le=1)
+    cache_rate_cost: float = Field(1.0, description="And costs so much, USD a day.", ge=0)
     grounded_from: float = Field(0.6, description="Support by its passages of a grounded answer.", ge=0, le=1)
     remembered_results: int = Field(
         8_192, description="Results a partition keeps for later feedback; one costs about 0.7 kB.", ge=1
     )
     checkpoint_interval_s: float = Field(0.2, description="Longest time between two checkpoints.", gt=0, le=10)
+
+    def cost_watch_rules(self) -> CostWatchRules:
+        """Return the parameters of the watches over costs."""
+        return CostWatchRules(
+            spend_rate=SpendRateRules(factor=self.spend_rate_factor, least_excess=self.spend_rate_excess),
+            cache_rate=CacheRateRules(least_fall=self.cache_rate_fall, least_cost=self.cache_rate_cost),
+        )
 
     def scoring_rules(self) -> ScoringRules:
         """Return the parameters of the evaluators."""

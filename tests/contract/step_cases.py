@@ -41,6 +41,7 @@ from penstock.stateful import Logic
 from services.alerting import core as alerting
 from services.drift import core as drift
 from services.evaluation.adapters import load_toxicity
+from services.evaluation.core.cost_rules import CostWatchRules
 from services.evaluation.core.pricing import pricing
 from services.evaluation.core.scoring import ScoringRules, scoring
 from services.evaluation.core.spend import spending
@@ -357,7 +358,7 @@ def _pieces() -> list[tuple[str, Record]]:
 def stateful_cases() -> Iterator[StatefulCase]:
     """Yield every stateful processor."""
     yield StatefulCase("pricing", "evaluation", lambda: pricing(CONFIG.price), _completions)
-    yield StatefulCase("spend", "evaluation", lambda: spending(CONFIG.team), _costs)
+    yield StatefulCase("spend", "evaluation", lambda: spending(CONFIG.team, CostWatchRules()), _costs)
     yield StatefulCase(
         "scoring", "evaluation", lambda: scoring(load_toxicity(), ScoringRules(), CONFIG.team), _results
     )  # fmt: skip

@@ -196,8 +196,8 @@ async def test_state_is_written_once_a_checkpoint_and_restored_to_the_same(agent
     await publish(agents, "completions", *(completion(n) for n in range(5)))
     await agents.everything()
     changelog = agents.bus.messages("evaluation-spend-changelog")
-    # The team's last hours, its month, its budget's day, and the ids that were seen.
-    assert len(changelog) == 4
+    # The team's last hours, its month, its budget's day, the two watches, and the ids that were seen.
+    assert len(changelog) == 6
 
     async def restore(contents: Any) -> None:
         contents.clear()

@@ -34,7 +34,7 @@ class BudgetEvent:
     origin: LogRange
 
 
-class BudgetWindow(msgspec.Struct, frozen=True, tag="budget"):
+class BudgetWindow(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """One window of one subject; all rolling ones of a subject are one.
 
     Attributes:

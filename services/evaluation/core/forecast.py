@@ -15,6 +15,7 @@ __all__ = ["Forecast", "forecast", "hour_of"]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR = timedelta(hours=1)
 _HOURS = 24
+_US_AN_HOUR = 3_600_000_000
 # A window that has just begun tells little: its first minute counts as a whole one.
 _SHORTEST = timedelta(minutes=1)
 
@@ -63,7 +64,7 @@ def forecast(
         since, lately = window.start, spent
     else:
         lately = sum((amount for hour, amount in by_hour.items() if hour >= first_hour), Decimal(0))
-    rate = lately / _hours(max(at - since, _SHORTEST))
+    rate = lately * _US_AN_HOUR / _us(max(at - since, _SHORTEST))
     if spent >= budget.limit:
         return Forecast(rate, since, at, at)
     if budget.window == "rolling":
@@ -93,4 +94,8 @@ def _reached(left: Decimal, rate: Decimal, at: datetime, end: datetime) -> datet
 
 
 def _hours(duration: timedelta) -> Decimal:
-    return Decimal(duration // timedelta(microseconds=1)) / 3_600_000_000
+    return _us(duration) / _US_AN_HOUR
+
+
+def _us(duration: timedelta) -> Decimal:
+    return Decimal(duration // timedelta(microseconds=1))

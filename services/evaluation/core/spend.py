@@ -6,17 +6,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, assert_never
+from typing import Any, cast
 
 from penstock.bus import Message
 from penstock.config.budgets import Budget
 from penstock.config.kinds import Team
-from penstock.contracts.records import Cost
+from penstock.contracts.records import Cost, LogRange
 from penstock.money import subjects
 from penstock.stateful import EmitLike, Logic, Lookup
 
 from services.evaluation.core.alerts import log_range
 from services.evaluation.core.budget_windows import BudgetEvent, BudgetWindow, budget_key, budget_step
+from services.evaluation.core.cost_watch import CostWatch, CostWatchRules, watch_expires, watch_keys, watch_step
 from services.evaluation.core.team_windows import (
     MONTH,
     Calendar,
@@ -29,10 +30,20 @@ from services.evaluation.core.team_windows import (
 )  # fmt: skip
 from services.evaluation.core.totals import accounted_at, place, total_of
 
-__all__ = ["SpendEvent", "SpendState", "TooLate", "spending", "step"]
+__all__ = ["SpendEvent", "SpendState", "TooLate", "WatchEvent", "spending"]
 
-SpendEvent = RecentEvent | CalendarEvent | BudgetEvent
-SpendState = Recent | Calendar | BudgetWindow
+
+@dataclass(frozen=True, slots=True)
+class WatchEvent:
+    """A cost for one key of the watch, and where it stands in the log."""
+
+    key: str
+    cost: Cost
+    origin: LogRange
+
+
+SpendEvent = RecentEvent | CalendarEvent | BudgetEvent | WatchEvent
+SpendState = Recent | Calendar | BudgetWindow | CostWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +55,13 @@ class _Plan:
     limits: Mapping[str, Decimal]
 
 
-def spending(team_of: Callable[[str], Team | None]) -> Logic[SpendState, SpendEvent]:
-    """Return the processor of ``costs``: totals by team and by budget, thresholds watched."""
+def spending(team_of: Callable[[str], Team | None], rules: CostWatchRules) -> Logic[SpendState, SpendEvent]:
+    """Return the processor of ``costs``: totals by team and by budget; thresholds, rates and prices watched.
+
+    Args:
+        team_of: a team's configuration by its name.
+        rules: when what is watched is an alert.
+    """
     plans: dict[str, _Plan] = {}
 
     def plan_of(name: str) -> _Plan:
@@ -63,34 +79,32 @@ def spending(team_of: Callable[[str], Team | None]) -> Logic[SpendState, SpendEv
         total = total_of(cost)
         yield f"recent/{team}", RecentEvent(cost, total, plan.limits)
         yield f"calendar/{place(MONTH, at)[0].id}/{team}", CalendarEvent(cost, total, plan.limits)
+        origin = log_range(message)
+        for key in watch_keys(cost):
+            yield key, WatchEvent(key, cost, origin)
         if plan.budgets:
-            origin = log_range(message)
             context = cost.context
             for subject in subjects(
                 plan.budgets, user=context.user_id, key=context.key_id, model=cost.model, tags=context.tags
             ):
                 yield budget_key(team, subject, at), BudgetEvent(cost, total, subject, origin)
 
+    def step(
+        state: SpendState | None, event: SpendEvent, now: datetime
+    ) -> tuple[SpendState | None, Sequence[EmitLike]]:
+        match event:
+            case RecentEvent():
+                return recent_step(cast("Recent | None", state), event, now)
+            case CalendarEvent():
+                return calendar_step(cast("Calendar | None", state), event, now)
+            case BudgetEvent():
+                return budget_step(cast("BudgetWindow | None", state), event, now)
+            case WatchEvent():
+                return watch_step(event.key, cast("CostWatch | None", state), event.cost, event.origin, rules, now)
+
     return Logic(
         step=step, route=route, state_type=SpendState, expires_at=_expires_at, latest=frozenset({"team-spend"})
     )
-
-
-def step(state: SpendState | None, event: SpendEvent, now: datetime) -> tuple[SpendState | None, Sequence[EmitLike]]:
-    """Add a cost to the windows of one key.
-
-    Raises:
-        TooLate: the cost belongs to windows that are no longer kept.
-    """
-    match event:
-        case RecentEvent():
-            return recent_step(state if isinstance(state, Recent) else None, event, now)
-        case CalendarEvent():
-            return calendar_step(state if isinstance(state, Calendar) else None, event, now)
-        case BudgetEvent():
-            return budget_step(state if isinstance(state, BudgetWindow) else None, event, now)
-        case _:
-            assert_never(event)
 
 
 def _plan(team: Team | None) -> _Plan:
@@ -103,5 +117,5 @@ def _plan(team: Team | None) -> _Plan:
     return _Plan(team, team.budgets, limits)
 
 
-def _expires_at(key: str, state: SpendState) -> datetime:
-    return state.expires_at
+def _expires_at(key: str, state: SpendState) -> datetime | None:
+    return watch_expires(state) if isinstance(state, CostWatch) else state.expires_at

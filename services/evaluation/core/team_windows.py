@@ -52,7 +52,7 @@ class CalendarEvent:
     limits: Mapping[str, Decimal]
 
 
-class Recent(msgspec.Struct, frozen=True, tag="recent"):
+class Recent(msgspec.Struct, frozen=True, array_like=True, tag=0):
     """A team's rolling windows, and how far it has come.
 
     Attributes:
@@ -71,7 +71,7 @@ class Recent(msgspec.Struct, frozen=True, tag="recent"):
         return max(self.seen_at, self.reference) + _TEAM_FORGOTTEN_AFTER
 
 
-class Calendar(msgspec.Struct, frozen=True, tag="calendar"):
+class Calendar(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """One month of a team.
 
     Attributes:
