@@ -7,8 +7,12 @@ from collections.abc import Sequence
 import aiohttp
 from penstock.bus import Hop
 from penstock.service import Runtime, run_service
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from services.inference.adapters import Backend, ExtractiveBackend
+from services.inference.answers import RedisAnswers
 from services.inference.app import inference_hop
 from services.inference.openai_endpoint import OpenAIBackend
 from services.inference.settings import Settings
@@ -19,8 +23,13 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
     concurrency = runtime.settings.inference_concurrency
     session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=concurrency))
     runtime.on_stop(session.close)
+    # No connection is made before a route has its cache on. A try that fails is not repeated: the model is called.
+    redis = Redis.from_url(runtime.settings.redis_url, retry=Retry(NoBackoff(), 0))
+    runtime.on_stop(redis.aclose)
+    configured = runtime.settings.inference_cache_key
+    answers = RedisAnswers(redis, configured.get_secret_value() if configured else None, runtime.clock)
     backends: dict[str, Backend] = {"extractive": ExtractiveBackend(), "openai": OpenAIBackend(session)}
-    return [inference_hop(runtime.config, backends, runtime.clock, concurrency, runtime.producer())]
+    return [inference_hop(runtime.config, backends, answers, runtime.clock, concurrency, runtime.producer())]
 
 
 def main() -> None:

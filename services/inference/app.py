@@ -16,12 +16,25 @@ from penstock.telemetry import get_logger, metrics
 from penstock.telemetry.traces import carried
 
 from services.inference.adapters import Backend, BackendError
-from services.inference.core import completion, expired, is_streamed, order_targets, refusal, unfinished
+from services.inference.answers import Answers
+from services.inference.core import (
+    completion,
+    completion_id,
+    expired,
+    is_streamed,
+    order_targets,
+    refusal,
+    unfinished,
+)
+from services.inference.exact_cache import Kept, asked_of, is_repeatable, kept_of
 from services.inference.pieces import KafkaPieces, NoPieces
 
 __all__ = ["Routes", "inference_hop"]
 
 log = get_logger(__name__)
+
+_REPEATED_PIECE_CHARS = 512
+"""Characters of a piece of an answer that is known as a whole: it is there at once, in few messages."""
 
 
 class Routes(Protocol):
@@ -41,7 +54,12 @@ class _Call:
 
 
 def inference_hop(
-    routes: Routes, backends: Mapping[str, Backend], clock: Clock, concurrency: int, producer: Producer
+    routes: Routes,
+    backends: Mapping[str, Backend],
+    answers: Answers,
+    clock: Clock,
+    concurrency: int,
+    producer: Producer,
 ) -> Hop:
     """Return the hop requests-grounded, requests-repeated -> completions or refusals.
 
@@ -86,9 +104,16 @@ def inference_hop(
         if route is None:
             reason = f"route {request.context.route!r} was withdrawn while the request was under way"
             return end(request, Status.FAILED, "unknown_route", reason)
+        targets = order_targets(route, request.request_id)
+        if is_repeatable(request, targets[0], route.cache):
+            started = clock.monotonic()
+            asked = asked_of(request, targets[0])
+            kept = await answers.find(request.tenant_id, asked)
+            if kept is not None:
+                return await given_again(request, kept, targets[0], streamed, called_at, started)
         failures: list[str] = []
         charged: tuple[_Call, int] | None = None
-        for target in order_targets(route, request.request_id):
+        for target in targets:
             backend = backends.get(target.backend)
             if backend is None:
                 failures.append(f"{target.model}: this process has no {target.backend} backend")
@@ -113,6 +138,10 @@ def inference_hop(
             metrics.MODEL_SECONDS.labels(answered.backend, answered.model).observe(answered.model_us / 1e6)
             metrics.TOKENS.labels(answered.model, "input").inc(answered.usage.input_tokens)
             metrics.TOKENS.labels(answered.model, "output").inc(answered.usage.output_tokens)
+            if is_repeatable(request, target, route.cache) and (
+                kept := kept_of(request, answered, completion_id(request))
+            ):
+                await answers.keep(request.tenant_id, asked_of(request, target), kept, route.cache.ttl_s)
             return completion(
                 request,
                 answered,
@@ -126,6 +155,28 @@ def inference_hop(
             call, size = charged
             return unanswered(request, call, reason, size, called_at, clock.now())
         return end(request, Status.FAILED, "model_unavailable", reason)
+
+    async def given_again(
+        request: GroundedRequest,
+        kept: Kept,
+        target: Target,
+        streamed: KafkaPieces | None,
+        called_at: datetime,
+        started: float,
+    ) -> list[Emit]:
+        """Return the completion of a request whose answer is known."""
+        if kept.event_id == completion_id(request):
+            # Its own answer, of a process that ended before it was committed: the model was called, and is paid for.
+            answered = kept.again()
+        else:
+            answered = kept.repeated(int((clock.monotonic() - started) * 1e6))
+        if streamed is not None:
+            for start in range(0, len(kept.content), _REPEATED_PIECE_CHARS):
+                await streamed.add(kept.content[start : start + _REPEATED_PIECE_CHARS])
+            await streamed.end(answered.finish_reason)
+        return completion(
+            request, answered, called_at, clock.now(), request_model=target.model, streamed=streamed is not None
+        )
 
     def unanswered(
         request: GroundedRequest, call: _Call, reason: str, answer_size: int, called_at: datetime, now: datetime

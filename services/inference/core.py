@@ -9,7 +9,7 @@ from datetime import datetime
 from penstock.bus import Emit
 from penstock.config.kinds import Route, Target
 from penstock.contracts.digest import extended_digest
-from penstock.contracts.envelope import derive, request_key
+from penstock.contracts.envelope import derive, event_id, request_key
 from penstock.contracts.records import (
     Completion,
     CompletionChunk,
@@ -24,15 +24,22 @@ from services.inference.prompt import prompt_of
 from services.inference.usage import estimated_usage
 
 __all__ = [
-    "Answered", "Streamed", "completion", "expired", "is_streamed", "order_targets", "piece", "refusal", "unfinished",
+    "Answered", "Streamed", "completion", "completion_id", "expired", "is_streamed", "order_targets", "piece", "refusal",
+    "unfinished",
 ]  # fmt: skip
 
 _STAGE = "inference"
+_COMPLETION = "inference.completion"
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A backend's answer. Times are microseconds. ``error`` says why it is none, though it may be charged for."""
+    """A backend's answer. Times are microseconds.
+
+    Attributes:
+        error: why it is none, though it may be charged for.
+        cached_from: event_id of the completion that it repeats; None where the model gave it.
+    """
 
     model: str
     backend: str
@@ -45,6 +52,7 @@ class Answered:
     compute_us: int | None = None
     error: str | None = None
     reduced_input_tokens: int = 0
+    cached_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +136,11 @@ def unfinished(
     )
 
 
+def completion_id(request: GroundedRequest) -> str:
+    """Return the event_id of the completion of ``request``: the same whenever it is answered."""
+    return event_id(request.event_id, _COMPLETION)
+
+
 def completion(
     request: GroundedRequest,
     answer: Answered,
@@ -146,7 +159,7 @@ def completion(
     """
     queue_us = max(0, int((called_at - request.occurred_at).total_seconds() * 1e6))
     record = Completion(
-        **derive(request, "inference.completion", 0, now),
+        **derive(request, _COMPLETION, 0, now),
         context=request.context,
         messages=request.messages,
         passages=request.passages,
@@ -172,6 +185,9 @@ def completion(
         embedder=request.embedder,
         embedding_tokens=request.embedding_tokens,
         reduced_input_tokens=answer.reduced_input_tokens,
+        kind="completion" if answer.cached_from is None else "cached",
+        cached_by=None if answer.cached_from is None else "exact",
+        cached_from=answer.cached_from,
     )
     return [Emit("completions", request_key(request.context, request.request_id), record)]
 

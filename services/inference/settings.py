@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from penstock.settings import ServiceSettings
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 __all__ = ["Settings"]
 
@@ -12,3 +12,7 @@ class Settings(ServiceSettings):
     """What inference reads from the environment."""
 
     inference_concurrency: int = Field(64, description="Calls in flight at once in this process.", ge=2, le=4096)
+    inference_cache_key: SecretStr | None = Field(
+        None,
+        description="Secret of the answers that are kept; unset: one is made once and kept in Redis for all replicas.",
+    )

@@ -22,6 +22,7 @@ from penstock.contracts.records import Completion, Context, GroundedRequest, Mes
 from penstock.settings import ServiceSettings
 
 from services.inference.adapters import ExtractiveBackend
+from services.inference.answers import MemoryAnswers
 from services.inference.app import inference_hop
 from services.inference.core import order_targets
 from services.inference.openai_endpoint import OpenAIBackend
@@ -69,7 +70,7 @@ async def through(requests: Sequence[GroundedRequest], *targets: Target, key: st
             await bus.publish("requests-grounded", key or request.request_id, request)
         stop = asyncio.Event()
         producer = Producer(bus.producer(), bus.codec, "inference", CLOCK)
-        hop = inference_hop(routes, backends, CLOCK, 8, producer)
+        hop = inference_hop(routes, backends, MemoryAnswers(CLOCK), CLOCK, 8, producer)
         task = asyncio.create_task(run_hops([hop], bus, bus.codec, SystemClock(), ServiceSettings(), stop))
         await bus.settled("inference", ["requests-grounded"], timeout_s=20)
         stop.set()

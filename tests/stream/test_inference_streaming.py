@@ -30,6 +30,7 @@ from penstock.contracts.records import (
 from penstock.settings import ServiceSettings
 
 from services.inference.adapters import ExtractiveBackend
+from services.inference.answers import MemoryAnswers
 from services.inference.app import inference_hop
 from services.inference.openai_endpoint import OpenAIBackend
 from services.inference.pieces import PIECE_CHARS
@@ -92,7 +93,9 @@ async def through(
         backends = {"extractive": ExtractiveBackend(), "openai": OpenAIBackend(session, {})}
         await bus.publish(topic, request.request_id, request)
         stop = asyncio.Event()
-        hop = inference_hop(routes, backends, CLOCK, 8, Producer(bus.producer(), bus.codec, "inference", CLOCK))
+        hop = inference_hop(
+            routes, backends, MemoryAnswers(CLOCK), CLOCK, 8, Producer(bus.producer(), bus.codec, "inference", CLOCK)
+        )
         task = asyncio.create_task(run_hops([hop], bus, bus.codec, CLOCK, ServiceSettings(), stop))
         await bus.settled("inference", [topic], timeout_s=20)
         stop.set()

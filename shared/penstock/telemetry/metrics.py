@@ -8,9 +8,9 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 __all__ = [
-    "BATCH_SECONDS", "BROKEN_CALLS", "CONSUMED", "DEAD_LETTERS", "END_TO_END_SECONDS", "ESTIMATED_USAGE", "FINDINGS",
-    "GROUNDED", "INDEXED_CHUNKS", "IN_FLIGHT", "MODEL_SECONDS", "PRODUCED", "REFUSED", "RETRIES", "REVIEWS",
-    "SCANNER_FAILURES", "SCREENED", "SCREEN_SECONDS", "TOKENS", "UP",
+    "BATCH_SECONDS", "BROKEN_CALLS", "CACHE_LOOKUPS", "CACHE_SECONDS", "CONSUMED", "DEAD_LETTERS", "END_TO_END_SECONDS",
+    "ESTIMATED_USAGE", "FINDINGS", "GROUNDED", "INDEXED_CHUNKS", "IN_FLIGHT", "MODEL_SECONDS", "PRODUCED", "REFUSED",
+    "RETRIES", "REVIEWS", "SCANNER_FAILURES", "SCREENED", "SCREEN_SECONDS", "TOKENS", "UP",
 ]  # fmt: skip
 
 _FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -37,6 +37,12 @@ FINDINGS = Counter("penstock_findings", "Finds that counted.", ["stage", "scanne
 SCANNER_FAILURES = Counter("penstock_scanner_failures", "Scanners that failed or had no time.", ["stage", "scanner"])
 REVIEWS = Counter("penstock_reviews", "Texts held for a person: held, approved, denied, overdue.", ["outcome"])
 SCREEN_SECONDS = Histogram("penstock_screen_seconds", "Time of scanning one event.", ["stage"], buckets=_FAST)
+CACHE_LOOKUPS = Counter(
+    "penstock_cache_lookups", "Answers looked for: hit, miss, unavailable or unreadable.", ["cache", "outcome"]
+)
+CACHE_SECONDS = Histogram(
+    "penstock_cache_seconds", "Time of looking for one answer.", ["cache"], buckets=(0.0001, 0.0002, 0.0003, *_FAST)
+)
 ESTIMATED_USAGE = Counter(
     "penstock_estimated_usage", "Model calls whose tokens were estimated: nobody gave them.", ["backend", "model"]
 )

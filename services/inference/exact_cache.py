@@ -1,0 +1,126 @@
+"""Answers that are given again: which requests ask for the same, and which answers are worth keeping. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import msgspec
+from penstock.config.kinds import Cache, Target
+from penstock.contracts.records import GroundedRequest, Message, Usage
+from penstock.text.marker import unmarked
+
+from services.inference.core import Answered
+
+__all__ = ["Kept", "asked_of", "is_repeatable", "kept_of"]
+
+_NOT_HEX = re.compile(r"[^0-9a-f]+")
+
+
+class Kept(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """An answer as it is kept. ``event_id`` is that of the completion it was given in; the rest is as in
+    :class:`Answered`.
+    """
+
+    event_id: str
+    model: str
+    backend: str
+    content: str
+    citations: tuple[str, ...]
+    usage: Usage
+    model_us: int
+    first_token_us: int | None
+    compute_us: int | None
+    reduced_input_tokens: int
+
+    def again(self) -> Answered:
+        """Return the answer as the model gave it: for the very request that it was given to."""
+        return Answered(
+            model=self.model,
+            backend=self.backend,
+            content=self.content,
+            finish_reason="stop",
+            usage=self.usage,
+            model_us=self.model_us,
+            citations=self.citations,
+            first_token_us=self.first_token_us,
+            compute_us=self.compute_us,
+            reduced_input_tokens=self.reduced_input_tokens,
+        )
+
+    def repeated(self, lookup_us: int) -> Answered:
+        """Return the answer for another request. Its usage is what a call would have used, its time that of the look-up."""
+        return Answered(
+            model=self.model,
+            backend=self.backend,
+            content=self.content,
+            finish_reason="stop",
+            usage=self.usage,
+            model_us=lookup_us,
+            citations=self.citations,
+            cached_from=self.event_id,
+        )
+
+
+def is_repeatable(request: GroundedRequest, target: Target, rules: Cache) -> bool:
+    """Return whether ``request`` may be answered by what ``target`` said before, and its answer be kept.
+
+    An answer that guardrails ask for again never is: it would be the one they did not accept. Where the model chooses
+    words by chance, the route must allow it; an endpoint's own temperature, where nobody set one, is above 0.
+    """
+    if not rules.exact or request.attempt > 0:
+        return False
+    return target.backend == "extractive" or request.sampling.temperature == 0 or rules.any_temperature
+
+
+def asked_of(request: GroundedRequest, target: Target) -> bytes:
+    """Return all that an answer depends on, and whose it is: equal for requests that ask ``target`` for the same.
+
+    The messages are those that guardrails screened: what they stand for behind a pseudonym may differ, what the model
+    sees does not. The marker of the system prompt, another one in each request, is not part of it.
+    """
+    context = request.context
+    return msgspec.msgpack.encode((
+        1,
+        request.tenant_id,
+        context.route,
+        (context.policy_name, context.policy_version),
+        (context.prompt_name, context.prompt_version),
+        (target.backend, target.model, target.base_url),
+        [(message.role, content, message.name) for message, (content, _) in _unmarked(request.messages)],
+        [(p.passage_id, p.document_id, p.title, p.source, p.start, p.end, p.text) for p in request.passages],
+        request.sampling,
+    ))  # fmt: skip
+
+
+def kept_of(request: GroundedRequest, answered: Answered, event_id: str) -> Kept | None:
+    """Return the answer as it is kept; None where it is not worth it: cut short, empty, or with the prompt's marker in it.
+
+    Whoever gets it again has another marker, and guardrails would not know this one.
+    """
+    if answered.finish_reason != "stop" or answered.error is not None or not answered.content:
+        return None
+    said = _NOT_HEX.sub("", answered.content.lower())
+    markers = [marker for _, (_, marker) in _unmarked(request.messages) if marker]
+    if any(marker.removeprefix("ref-") in said for marker in markers):
+        return None
+    return Kept(
+        event_id=event_id,
+        model=answered.model,
+        backend=answered.backend,
+        content=answered.content,
+        citations=answered.citations,
+        usage=answered.usage,
+        model_us=answered.model_us,
+        first_token_us=answered.first_token_us,
+        compute_us=answered.compute_us,
+        reduced_input_tokens=answered.reduced_input_tokens,
+    )
+
+
+def _unmarked(messages: Sequence[Message]) -> list[tuple[Message, tuple[str, str | None]]]:
+    """Return each message with its content without the marker, and the marker: only the system's can carry one."""
+    return [
+        (message, unmarked(message.content) if message.role == "system" else (message.content, None))
+        for message in messages
+    ]
