@@ -114,6 +114,46 @@ def test_show_prints_what_the_topics_hold(penstock_cli: Cli, deployed: Mapping[s
     assert json.loads(prompt.stdout)["name"] == "grounded-answer"
 
 
+def test_prices_are_shown_as_the_topics_hold_them_with_their_history(
+    folder: Path, penstock_cli: Cli, deployed: Mapping[str, str]
+) -> None:
+    name = f"model-{uuid.uuid4().hex[:8]}"
+    file = folder / "prices" / "test.yaml"
+    for cost, reason in (("0.000001", "first"), ("0.000002", "dearer")):
+        file.write_text(f"model: {name}\ninput_cost_per_token: {cost}\noutput_cost_per_token: 0\n")
+        assert penstock_cli(["config", "apply", str(folder), "--reason", reason], deployed).returncode == 0
+    shown = penstock_cli(["prices", "show", name, "--json"], deployed)
+    assert shown.returncode == 0, shown.stderr
+    first, second = json.loads(shown.stdout)
+    assert (first["state"], first["reason"], first["price"]["input_cost_per_token"]) == (
+        "replaced",
+        "first",
+        "0.000001",
+    )
+    assert (second["state"], second["reason"], second["closed_at"]) == ("in force", "dearer", None)
+    assert first["closed_at"] == second["published_at"]
+    file.unlink()
+    assert penstock_cli(["config", "apply", str(folder)], deployed).returncode == 0
+    assert [one["state"] for one in json.loads(penstock_cli(["prices", "show", name, "--json"], deployed).stdout)] == [
+        "replaced", "withdrawn",
+    ]  # fmt: skip
+    assert name not in penstock_cli(["prices", "show"], deployed).stdout
+
+
+def test_models_without_a_price_are_found_on_the_topics(
+    folder: Path, penstock_cli: Cli, deployed: Mapping[str, str]
+) -> None:
+    assert penstock_cli(["prices", "check"], deployed).returncode == 0
+    (folder / "routes" / "test.yaml").write_text("name: test\ntargets: [{backend: openai, model: nobody-knows}]\n")
+    applied = penstock_cli(["config", "apply", str(folder)], deployed)
+    assert applied.returncode == 0, applied.stderr
+    assert "'nobody-knows' has no price" in applied.stderr
+    assert "requests of research are refused as unpriced_model" in applied.stderr
+    found = penstock_cli(["prices", "check"], deployed)
+    assert found.returncode == 1
+    assert "nobody-knows of the route test has no price; refused for research, with a hard budget" in found.stdout
+
+
 def test_deploying_twice_changes_nothing(penstock_cli: Cli, deployed: Mapping[str, str]) -> None:
     for command in ("topics", "schemas"):
         run = penstock_cli([command, "apply"], deployed)

@@ -200,6 +200,87 @@ def test_model_without_price_is_a_warning(tmp_path: Path) -> None:
     assert ["has no price" in str(w) and w.line == 2 for w in files.warnings] == [True]
 
 
+HARD = (
+    "name: t\nallowed_routes: [{routes}]\nbudgets:\n- {{name: soft, limit: 1, mode: soft}}\n- {{name: day, limit: 1}}\n"
+)
+PRICES = "- {model: m, input_cost_per_token: 0, output_cost_per_token: 0}\n"
+TWO_ROUTES = "- {name: default, targets: [{backend: openai, model: m}]}\n- {name: r, targets: [{backend: openai, model: wren}]}\n"
+
+
+def test_team_with_a_hard_budget_cannot_name_a_route_without_a_price(tmp_path: Path) -> None:
+    root = write(
+        tmp_path,
+        teams__t=HARD.format(routes="default, r"),
+        policies__p=POLICY,
+        routes__all=TWO_ROUTES,
+        prices__p=PRICES,
+    )
+    problem = only(root)
+    assert (problem.file.name, problem.line, problem.field) == ("t.yaml", 5, "budgets.1")
+    assert "'day' is hard, and 'wren' of the route r has no price" in problem.cause
+    assert "unpriced_model" in problem.cause
+    assert "penstock prices import" in problem.remedy
+    write(
+        tmp_path,
+        teams__t=HARD.format(routes="default, r").replace("{name: day, limit: 1}", "{name: d, limit: 1, mode: soft}"),
+    )
+    assert len(load_files(root).warnings) == 1  # a soft one refuses nobody
+    write(tmp_path, teams__t=HARD.format(routes="default, r"), prices__q=PRICES.replace("m,", "wren,"))
+    assert load_files(root).warnings == ()
+
+
+def test_route_without_a_price_that_any_route_includes_is_a_warning_that_names_who_is_refused(tmp_path: Path) -> None:
+    every, one = HARD.format(routes='"*"'), HARD.format(routes="default").replace("name: t", "name: u")
+    root = write(tmp_path, teams__t=every, teams__u=one, policies__p=POLICY, routes__all=TWO_ROUTES, prices__p=PRICES)
+    [warning] = load_files(root).warnings
+    assert (warning.file.name, warning.line) == ("all.yaml", 2)
+    assert "requests of t are refused as unpriced_model: hard budgets need one" in warning.cause
+
+
+def test_hard_budget_is_checked_against_published_routes_too(tmp_path: Path) -> None:
+    root = write(tmp_path, teams__t=HARD.format(routes="default"))
+    route = Route(name="default", targets=(Target(backend="openai", model="m"),))
+    published: dict[str, Any] = {
+        "routes": {"default": route},
+        "policies": {"default": Policy(name="default")},
+        "prices": {},
+    }
+    assert [problem.field for problem in problems(root, published=published)] == ["budgets.1"]
+    assert load_files(root, published={**published, "prices": price_of("m")}).warnings == ()
+
+
+def price_of(model: str) -> dict[str, Price]:
+    return {model: Price.model_validate({"model": model, "input_cost_per_token": 0, "output_cost_per_token": 0})}
+
+
+def test_budget_of_a_model_that_no_route_has_is_a_warning(tmp_path: Path) -> None:
+    team = "name: t\nbudgets:\n- name: d\n  per: model\n  limit: 1\n  mode: soft\n  match: [m, wern]\n"
+    root = write(tmp_path, teams__t=team, policies__p=POLICY, routes__all=TWO_ROUTES)
+    [warning] = load_files(root).warnings
+    assert (warning.line, warning.field) == (7, "budgets.0.match.1")
+    assert "'wern' is the model of no route" in warning.cause
+    assert warning.remedy == "did you mean wren?"
+
+
+def test_price_by_the_million_tokens_is_a_warning(tmp_path: Path) -> None:
+    root = write(tmp_path, prices__p="model: m\ninput_cost_per_token: 2.5\noutput_cost_per_token: 0.000002\n")
+    [warning] = load_files(root).warnings
+    assert (warning.line, warning.field) == (2, "input_cost_per_token")
+    assert "prices are by the token, not by the million" in warning.cause
+
+
+@pytest.mark.parametrize("written", ["2026-01-01", '"2026-01-01T01:00:00+01:00"'])
+def test_two_prices_of_a_model_from_one_instant_are_refused(tmp_path: Path, written: str) -> None:
+    text = "model: m\ninput_cost_per_token: {}\noutput_cost_per_token: 0\neffective_from: {}\n"
+    root = write(tmp_path, prices__a=text.format(1, "2026-01-01"), prices__b="\n" + text.format(2, written))
+    problem = only(root)
+    assert (problem.file.name, problem.line) == ("b.yaml", 2)
+    assert "m@2026-01-01 is defined a second time" in problem.cause
+    assert "a.yaml:1" in problem.remedy
+    write(tmp_path, prices__b=text.format(2, "2026-01-02"))
+    assert len(load_files(root).kinds["prices"]) == 2
+
+
 @pytest.mark.parametrize("name", ["missing", "file"])
 def test_folder_that_is_none_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("x")

@@ -24,6 +24,7 @@ from penstock.config.kinds import (
     Team,
     VariableError,
 )
+from penstock.config.prices import TIERED, TIERS
 from pydantic import BaseModel, ValidationError
 
 EXTRACTIVE = {"backend": "extractive", "model": "penstock-extractive-1"}
@@ -124,6 +125,11 @@ def test_every_field_is_described_frozen_and_closed(kind: type[BaseModel]) -> No
         (Prompt, {**PROMPT, "variables": {**PROMPT["variables"], "name": {"description": "d", "default": "x"}}}, "required"),
         (Price, {**PRICE, "input_cost_per_token": "1e-13"}, "13 decimal places"),
         (Price, {**PRICE, "input_cost_per_token": "-1"}, "0 or more USD"),
+        (Price, {**PRICE, "input_cost_per_token": "1000001"}, "less than or equal to 1000000"),
+        (Price, {"model": "m"}, "input_cost_per_token: is missing: .*cost by second or request"),
+        (Price, {"model": "m", "input_cost_per_token": "0"}, "output_cost_per_token: is missing: .*mode chat generates"),
+        (Price, {"model": "m", "max_output_tokens": 5, "mode": "embedding"}, "input_cost_per_token: is missing"),
+        (Price, {**PRICE, "input_cost_per_token_above_64k_tokens": "1"}, "not permitted"),
         (Price, {**PRICE, "model": ""}, "not empty"),
         (Price, {**PRICE, "effective_from": "2025-01-01T10:00:00"}, "timezone"),
         (Price, {**PRICE, "max_input_tokens": 0}, "greater than or equal to 1"),
@@ -193,6 +199,37 @@ def test_canonical_json_reads_back_to_the_same_entry_and_version(entry: Any) -> 
     back = type(entry).model_validate_json(entry.canonical)
     assert back == entry
     assert back.version == entry.version == content_hash(entry.canonical)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"input_cost_per_second": "0.0007"},
+        {"output_cost_per_second": "0.0007"},
+        {"input_cost_per_request": "0.005"},
+        {"mode": "embedding", "input_cost_per_token": "0"},
+        {"mode": "rerank", "input_cost_per_token": "0"},
+    ],
+)
+def test_price_needs_only_what_its_model_charges(content: dict[str, Any]) -> None:
+    assert Price.model_validate({"model": "m", **content}).tiers[0].output == 0
+
+
+def test_tiers_carry_on_what_they_do_not_change() -> None:
+    price = Price.model_validate(
+        {
+            **PRICE,
+            "input_cost_per_token_above_200k_tokens": "3e-7",
+            "cache_read_input_token_cost_above_512k_tokens": "1e-8",
+        }
+    )
+    assert [(r.above, r.input, r.cache_read, r.output) for r in price.tiers] == [
+        (-1, 100_000, 100_000, 200_000), (200_000, 300_000, 300_000, 200_000), (512_000, 300_000, 10_000, 200_000),
+    ]  # fmt: skip
+    assert list(TIERS.values()) == sorted(TIERS.values())
+    assert {f"{name}_above_{tier}_tokens" for name in TIERED for tier in TIERS} == {
+        name for name in Price.model_fields if "_above_" in name
+    }
 
 
 def test_price_key_carries_its_date() -> None:
