@@ -24,7 +24,9 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
     session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=concurrency))
     runtime.on_stop(session.close)
     # No connection is made before a route has its cache on. A try that fails is not repeated: the model is called.
-    redis = Redis.from_url(runtime.settings.redis_url, retry=Retry(NoBackoff(), 0))
+    redis = Redis.from_url(
+        runtime.settings.inference_cache_url or runtime.settings.redis_url, retry=Retry(NoBackoff(), 0)
+    )
     runtime.on_stop(redis.aclose)
     configured = runtime.settings.inference_cache_key
     answers = RedisAnswers(redis, configured.get_secret_value() if configured else None, runtime.clock)

@@ -14,6 +14,8 @@ from services.inference.core import Answered
 
 __all__ = ["Kept", "asked_of", "is_repeatable", "kept_of"]
 
+_LARGEST = 64 * 1024
+"""Characters of the longest answer that is kept: what is kept shares its memory with budgets, by default."""
 _NOT_HEX = re.compile(r"[^0-9a-f]+")
 
 
@@ -94,11 +96,11 @@ def asked_of(request: GroundedRequest, target: Target) -> bytes:
 
 
 def kept_of(request: GroundedRequest, answered: Answered, event_id: str) -> Kept | None:
-    """Return the answer as it is kept; None where it is not worth it: cut short, empty, or with the prompt's marker in it.
+    """Return the answer as it is kept; None where it is not worth it: cut short, empty, very long, or with the prompt's marker in it.
 
     Whoever gets it again has another marker, and guardrails would not know this one.
     """
-    if answered.finish_reason != "stop" or answered.error is not None or not answered.content:
+    if answered.finish_reason != "stop" or answered.error is not None or not 0 < len(answered.content) <= _LARGEST:
         return None
     said = _NOT_HEX.sub("", answered.content.lower())
     markers = [marker for _, (_, marker) in _unmarked(request.messages) if marker]

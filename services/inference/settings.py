@@ -12,6 +12,9 @@ class Settings(ServiceSettings):
     """What inference reads from the environment."""
 
     inference_concurrency: int = Field(64, description="Calls in flight at once in this process.", ge=2, le=4096)
+    inference_cache_url: str | None = Field(
+        None, description="Redis of the answers that are kept; unset: REDIS_URL, which the budgets need the room of."
+    )
     inference_cache_key: SecretStr | None = Field(
         None,
         description="Secret of the answers that are kept; unset: one is made once and kept in Redis for all replicas.",

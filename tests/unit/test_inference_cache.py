@@ -127,9 +127,15 @@ def test_an_answer_is_kept_as_it_was_given() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"finish_reason": "length"}, {"finish_reason": "content_filter"}, {"content": ""}, {"error": "broke off"}],
+    [
+        {"finish_reason": "length"},
+        {"finish_reason": "content_filter"},
+        {"content": ""},
+        {"content": "x" * 65_537},
+        {"error": "broke off"},
+    ],
 )
-def test_an_answer_that_is_not_whole_is_not_kept(changes: dict[str, str]) -> None:
+def test_an_answer_that_is_not_whole_or_very_long_is_not_kept(changes: dict[str, str]) -> None:
     fields = {name: getattr(ANSWERED, name) for name in ANSWERED.__dataclass_fields__}
     assert kept_of(a_request(), Answered(**fields | changes), "event") is None
 
