@@ -15,13 +15,13 @@ from penstock.money import charge, exact
 START = datetime(2026, 11, 1, tzinfo=UTC)
 
 PRICES = {
-    "small": Price(model="small", input_cost_per_token="0.00000015", output_cost_per_token="0.0000006"),
+    "small": Price(model="small", input_cost_per_token=Decimal("0.00000015"), output_cost_per_token=Decimal("0.0000006")),
     "large": Price(
-        model="large", input_cost_per_token="0.0000025", output_cost_per_token="0.00001",
-        cache_read_input_token_cost="0.00000125", input_cost_per_token_above_128k_tokens="0.000005",
+        model="large", input_cost_per_token=Decimal("0.0000025"), output_cost_per_token=Decimal("0.00001"),
+        cache_read_input_token_cost=Decimal("0.00000125"), input_cost_per_token_above_128k_tokens=Decimal("0.000005"),
     ),
-    "timed": Price(model="timed", input_cost_per_second="0.000277777777"),
-    "by-request": Price(model="by-request", input_cost_per_request="0.01"),
+    "timed": Price(model="timed", input_cost_per_second=Decimal("0.000277777777")),
+    "by-request": Price(model="by-request", input_cost_per_request=Decimal("0.01")),
 }  # fmt: skip
 """Models with a price; "unheard-of" has none."""
 
@@ -43,7 +43,9 @@ def priced(model: str, usage: Usage, kind: str = "completion", compute_us: int =
     fields: dict[str, Any] = {"model": model, "usage": usage, "kind": kind, "response_model": f"{model}-2026"}
     if price is None:
         return cost(**fields | {"priced": False, "amount": None} | changes)
-    if not (usage.input_tokens or usage.output_tokens):  # it failed: nothing is paid, though there be a price by request
+    if not (
+        usage.input_tokens or usage.output_tokens
+    ):  # it failed: nothing is paid, though there be a price by request
         return cost(**fields | {"price_version": price.version, "amount": exact(Decimal(0))} | changes)
     amounts = charge(price, usage, compute_us)
     fields |= {"price_version": price.version, "compute_us": compute_us if model == "timed" else 0}

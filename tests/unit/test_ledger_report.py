@@ -119,7 +119,7 @@ def test_what_lies_beyond_the_limit_is_summed_up(entries: list[Cost], limit: int
     report = Report(dimensions(["model", "kind"])).extend(entries)
     rows = list(report.sheet("amount", limit).rows)
     assert len(rows) == min(limit + 1, len(report.lines()))
-    assert sum((row[2] for row in rows if row[2] is not None), Decimal(0)) == plain_sum(entries)  # type: ignore[misc]
+    assert sum((row[2] for row in rows if row[2] is not None), Decimal(0)) == plain_sum(entries)
 
 
 def test_the_dearest_come_first_and_times_follow_each_other() -> None:
@@ -263,8 +263,8 @@ def test_monthly_budgets_and_their_use() -> None:
     ]  # fmt: skip
     [one] = statement(entries, team).teams()
     [everyone, each] = one.budgets
-    assert (everyone.used, everyone.share, everyone.over, everyone.highest) == (8, Decimal("0.8"), 0, "")
-    assert (each.used, each.highest, each.subjects, each.over) == (5, "ben", 3, 1)
+    assert (everyone.used, everyone.share, everyone.over, everyone.highest) == (Decimal(8), Decimal("0.8"), 0, "")
+    assert (each.used, each.highest, each.subjects, each.over) == (Decimal(5), "ben", 3, 1)
 
 
 def test_a_statement_takes_costs_of_its_month_only() -> None:

@@ -44,8 +44,10 @@ def test_unchanged_prices_change_nothing(entries: list[Cost]) -> None:
 @given(st.lists(costs(), max_size=25), st.sampled_from(["model", "team", "kind", "tag:feature"]))
 def test_the_sums_add_up_by_every_dimension(entries: list[Cost], by: str) -> None:
     other = {
-        "small": Price(model="small", input_cost_per_token="0.0000003", output_cost_per_token="0"),
-        "unheard-of": Price(model="unheard-of", input_cost_per_token="0.000001", output_cost_per_token="0.000002"),
+        "small": Price(model="small", input_cost_per_token=Decimal("0.0000003"), output_cost_per_token=Decimal("0")),
+        "unheard-of": Price(
+            model="unheard-of", input_cost_per_token=Decimal("0.000001"), output_cost_per_token=Decimal("0.000002")
+        ),
     }
     made = taken(repricing(*other.values(), by=(by,)), entries)
     total = made.total
@@ -59,7 +61,7 @@ def test_the_sums_add_up_by_every_dimension(entries: list[Cost], by: str) -> Non
     assert from_pico(total.repriced) == expected
     rows = list(made.sheet().rows)
     index = [column.name for column in made.sheet().columns].index("repriced")
-    assert sum((row[index] for row in rows if row[index] is not None), Decimal(0)) == expected  # type: ignore[misc]
+    assert sum((cell for row in rows if isinstance(cell := row[index], Decimal)), Decimal(0)) == expected
 
 
 def test_a_model_without_a_price_is_listed_and_is_null_not_zero() -> None:
@@ -75,7 +77,7 @@ def test_a_model_without_a_price_is_listed_and_is_null_not_zero() -> None:
 
 
 def test_what_was_unpriced_gets_a_price_and_counts_apart_from_the_difference() -> None:
-    new = Price(model="unheard-of", input_cost_per_token="0.000001", output_cost_per_token="0")
+    new = Price(model="unheard-of", input_cost_per_token=Decimal("0.000001"), output_cost_per_token=Decimal("0"))
     total = taken(repricing(new), [priced("unheard-of", USAGE)]).total
     assert (total.newly_priced_calls, from_pico(total.newly_priced)) == (1, Decimal("0.001"))
     assert (total.difference, total.compared_calls, total.actual) == (0, 0, 0)
@@ -84,8 +86,8 @@ def test_what_was_unpriced_gets_a_price_and_counts_apart_from_the_difference() -
 def test_the_price_in_force_at_the_call_applies_unless_an_instant_is_given() -> None:
     planned = Price(
         model="small",
-        input_cost_per_token="0.000001",
-        output_cost_per_token="0",
+        input_cost_per_token=Decimal("0.000001"),
+        output_cost_per_token=Decimal("0"),
         effective_from=START + timedelta(days=30),
     )
     entry = priced("small", USAGE)
@@ -97,20 +99,20 @@ def test_the_price_in_force_at_the_call_applies_unless_an_instant_is_given() -> 
 
 
 def test_the_model_that_answered_is_looked_up_where_the_one_asked_for_has_no_price() -> None:
-    dated = Price(model="large-2026", input_cost_per_token="0.000001", output_cost_per_token="0")
+    dated = Price(model="large-2026", input_cost_per_token=Decimal("0.000001"), output_cost_per_token=Decimal("0"))
     assert from_pico(taken(repricing(dated), [priced("large", USAGE)]).total.repriced) == Decimal("0.001")
 
 
 def test_a_price_by_the_second_says_nothing_of_calls_whose_time_was_not_recorded() -> None:
-    timed = Price(model="small", input_cost_per_second="0.001")
+    timed = Price(model="small", input_cost_per_second=Decimal("0.001"))
     made = taken(repricing(timed), [priced("small", USAGE)])
     assert [reason for _, reason in made.unmatched] == [NO_TIME]
-    faster = Price(model="timed", input_cost_per_second="0.001")
+    faster = Price(model="timed", input_cost_per_second=Decimal("0.001"))
     recorded = taken(repricing(faster), [priced("timed", USAGE, compute_us=2_000_000)])
     assert from_pico(recorded.total.repriced) == Decimal("0.002")
 
 
 def test_an_answer_from_a_cache_costs_nothing_with_any_price() -> None:
-    dearer = Price(model="small", input_cost_per_token="1", output_cost_per_token="1")
+    dearer = Price(model="small", input_cost_per_token=Decimal("1"), output_cost_per_token=Decimal("1"))
     total = taken(repricing(dearer), [priced("small", USAGE, kind="cached")]).total
     assert (total.actual, total.repriced, total.difference) == (0, 0, 0)

@@ -37,7 +37,7 @@ def test_savings_are_exact_by_cause_and_add_up(entries: list[Cost]) -> None:
     assert from_pico(total.paid) == sum((one.amount for one in entries if one.amount is not None), Decimal(0))
     sheet = savings.sheet()
     saved = [column.name for column in sheet.columns].index("saved")
-    assert sum((row[saved] for row in sheet.rows), Decimal(0)) == from_pico(total.saved)  # type: ignore[misc]
+    assert sum((row[saved] or 0 for row in sheet.rows), Decimal(0)) == from_pico(total.saved)
 
 
 def test_shares_are_of_what_would_have_been_paid() -> None:
@@ -81,7 +81,9 @@ def test_dearer_models_are_left_out_unless_they_were_named() -> None:
 
 
 def test_calls_that_do_not_fit_a_candidate_are_counted_and_not_compared() -> None:
-    narrow = Price(model="narrow", input_cost_per_token="0", output_cost_per_token="0", max_input_tokens=500)
+    narrow = Price(
+        model="narrow", input_cost_per_token=Decimal("0"), output_cost_per_token=Decimal("0"), max_input_tokens=500
+    )
     entries = [priced("small", USAGE), priced("small", Usage(input_tokens=500))]
     [(_, _, one)] = routing(entries, ["narrow"], narrow).cheaper()
     assert (one.compared_calls, one.too_long) == (1, 1)
@@ -134,6 +136,8 @@ def test_an_interval_covers_the_mean_as_often_as_it_says() -> None:
 def test_one_score_has_no_interval_and_no_difference() -> None:
     assert interval(moments([0.5])) is None
     assert difference(moments([0.5]), moments([0.5, 0.6])) is None
+    assert interval(moments([1.0] * 9)) is None  # nothing is known of how much others would vary
+    assert difference(moments([1.0] * 9), moments([0.9] * 9)) is None
 
 
 GOOD, BAD = moments([0.9, 0.8, 1.0] * 12), moments([0.2, 0.3, 0.1] * 12)
@@ -142,7 +146,7 @@ GOOD, BAD = moments([0.9, 0.8, 1.0] * 12), moments([0.2, 0.3, 0.1] * 12)
 @pytest.mark.parametrize(
     ("name", "candidate", "other", "says"),
     [
-        ("groundedness", None, GOOD, "no groundedness scores of the candidate"),
+        ("groundedness", Moments(), GOOD, "no groundedness scores of the candidate"),
         ("groundedness", moments([0.9] * 5), GOOD, "only 5 groundedness scores of the candidate"),
         ("groundedness", GOOD, moments([0.9] * 5), "only 5 groundedness scores of the model in use"),
         ("groundedness", BAD, GOOD, "significantly worse"),
@@ -150,11 +154,13 @@ GOOD, BAD = moments([0.9, 0.8, 1.0] * 12), moments([0.2, 0.3, 0.1] * 12)
         ("toxicity", GOOD, BAD, "significantly worse"),
         ("toxicity", BAD, GOOD, None),
         ("feedback", GOOD, GOOD, None),
-        ("groundedness", moments([0.5] * 40), moments([0.6] * 40), "significantly worse"),
+        ("groundedness", moments([0.2, 0.3, 0.1] * 4), GOOD, "candidate, groundedness is significantly worse"),
+        ("groundedness", moments([0.5] * 40), moments([0.6] * 40), "differs by -0.100"),
+        ("groundedness", moments([0.6] * 40), moments([0.6] * 40), None),
         ("brevity", BAD, GOOD, None),  # which way it is better is not known
     ],
 )
-def test_warnings(name: str, candidate: Moments | None, other: Moments | None, says: str | None) -> None:
+def test_warnings(name: str, candidate: Moments, other: Moments, says: str | None) -> None:
     found = warning(name, candidate, other)
     assert found is None if says is None else found is not None and says in found
 
@@ -206,6 +212,7 @@ def test_scores_belong_to_the_model_of_the_requests_last_call_and_count_once() -
     assert {name: (one.n, one.mean) for name, one in small.items()} == {"feedback": (1, 1.0), "groundedness": (1, 0.2)}
     assert book.of(("support", "default", "large"))["groundedness"].mean == 0.9
     wider = book.of((None, None, "small"))["groundedness"]
-    assert (wider.n, wider.mean) == (2, pytest.approx(0.3))
+    assert wider.n == 2
+    assert wider.mean == pytest.approx(0.3)
     assert wider.deviation == pytest.approx(statistics.stdev([0.2, 0.4]))
     assert book.of(("support", "default", "unheard-of")) == {}

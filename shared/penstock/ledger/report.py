@@ -83,6 +83,11 @@ class Sums:
         return from_pico(self.amount) if self.priced_calls or not self.calls else None
 
     @property
+    def usd_saved(self) -> Decimal | None:
+        """What was saved, USD; None where no call has a price: then it is not known either."""
+        return from_pico(self.saved) if self.priced_calls or not self.calls else None
+
+    @property
     def usd_per_call(self) -> Decimal | None:
         """USD a priced call, rounded half to even at 12 places; None where there is none."""
         return quotient(from_pico(self.amount), self.priced_calls)
@@ -130,7 +135,7 @@ def sum_cells(sums: Sums) -> tuple[Decimal | int | None, ...]:
         sums.output_tokens,
         sums.cached_input_tokens,
         sums.reasoning_tokens,
-        from_pico(sums.saved),
+        sums.usd_saved,
         sums.usd_per_call,
         sums.usd_per_1000_tokens,
     )

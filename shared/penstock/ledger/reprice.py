@@ -25,10 +25,16 @@ NO_TIME = "charged by the second, and the time of the call was not recorded"
 
 @dataclass(slots=True)
 class Unmatched:
-    """Calls that the prices say nothing about: their ``amount`` (1e-12 USD) is what they did cost."""
+    """Calls that the prices say nothing about: ``amount`` (1e-12 USD) is what those of them did cost that had a price."""
 
     calls: int = 0
+    priced_calls: int = 0
     amount: int = 0
+
+    @property
+    def usd(self) -> Decimal | None:
+        """The amount, USD; None where none of them had a price."""
+        return from_pico(self.amount) if self.priced_calls else None
 
 
 @dataclass(slots=True)
@@ -156,7 +162,9 @@ class Repricing:
             reason = self.skipped.get(cost.model, after) if after == NO_PRICE else after
             left = self.unmatched.setdefault((cost.model, reason), Unmatched())
             left.calls += 1
-            left.amount += pico(cost.amount) if cost.amount is not None else 0
+            if cost.amount is not None:
+                left.priced_calls += 1
+                left.amount += pico(cost.amount)
         elif price is not None:
             self.versions.setdefault(price.model, set()).add(price.version)
         key = tuple(one.of(cost) for one in self.dimensions)

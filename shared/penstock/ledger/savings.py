@@ -39,6 +39,7 @@ class Saved:
     """Money in integers of 1e-12 USD: what was paid, and what was not by cause."""
 
     calls: int = 0
+    unpriced_calls: int = 0
     cached_calls: int = 0
     paid: int = 0
     causes: dict[str, int] = field(default_factory=dict)
@@ -52,13 +53,17 @@ class Saved:
         """Add one cost."""
         self.calls += 1
         self.cached_calls += cost.kind == "cached"
-        self.paid += pico(cost.amount) if cost.amount is not None else 0
+        if cost.amount is None:
+            self.unpriced_calls += 1
+        else:
+            self.paid += pico(cost.amount)
         for cause, amount in cost.saved.items():
             self.causes[cause] = self.causes.get(cause, 0) + pico(amount)
 
     def merge(self, other: Saved) -> None:
         """Add what ``other`` has summed up."""
         self.calls += other.calls
+        self.unpriced_calls += other.unpriced_calls
         self.cached_calls += other.cached_calls
         self.paid += other.paid
         for cause, amount in other.causes.items():
@@ -94,8 +99,9 @@ class Savings:
             column for cause in causes for column in (Column(cause, "money"), Column(f"{cause}_share", "share"))
         )
         columns = (
-            *names, Column("calls", "integer"), Column("cached_calls", "integer"), Column("paid", "money", always=True),
-            Column("saved", "money", always=True), Column("saved_share", "share"), *by_cause,
+            *names, Column("calls", "integer"), Column("unpriced_calls", "integer"), Column("cached_calls", "integer"),
+            Column("paid", "money", always=True), Column("saved", "money", always=True), Column("saved_share", "share"),
+            *by_cause,
         )  # fmt: skip
         ordered = sorted(self._lines.items(), key=lambda item: (-item[1].saved, tuple(v or "" for v in item[0])))
         rows = [(*key, *_saved_cells(line, causes)) for key, line in ordered]
@@ -105,13 +111,16 @@ class Savings:
 
 def _saved_cells(line: Saved, causes: Sequence[str]) -> Iterator[Cell]:
     whole = line.paid + line.saved
+    # Of calls without a price neither is known: that is not zero.
+    known = not line.calls or line.calls > line.unpriced_calls
     yield line.calls
+    yield line.unpriced_calls
     yield line.cached_calls
-    yield from_pico(line.paid)
-    yield from_pico(line.saved)
+    yield from_pico(line.paid) if known else None
+    yield from_pico(line.saved) if known else None
     yield share_of(line.saved, whole)
     for cause in causes:
-        yield from_pico(line.causes.get(cause, 0))
+        yield from_pico(line.causes.get(cause, 0)) if known else None
         yield share_of(line.causes.get(cause, 0), whole)
 
 

@@ -66,28 +66,31 @@ class Difference:
 
 
 def interval(moments: Moments) -> tuple[float, float] | None:
-    """Return Student's interval of a mean at :data:`CONFIDENCE`, within 0 to 1 as scores are; None below two values."""
-    if moments.n < 2:
+    """Return Student's interval of a mean at :data:`CONFIDENCE`, within 0 to 1 as scores are.
+
+    None below two values, and where all are equal: how much others would vary cannot be told from them.
+    """
+    if not moments.deviation:
         return None
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, moments.n - 1)) * moments.deviation / math.sqrt(moments.n)
     return max(0.0, moments.mean - half), min(1.0, moments.mean + half)
 
 
 def difference(candidate: Moments, other: Moments) -> Difference | None:
-    """Compare two means by Welch's t-test, which takes no equal variances for granted; None below two values of either."""
-    if candidate.n < 2 or other.n < 2:
+    """Compare two means by Welch's t-test, which takes no equal variances for granted.
+
+    None below two values of either, and where neither varies: there is nothing to test with.
+    """
+    variances = [m.deviation**2 / m.n if m.n else 0.0 for m in (candidate, other)]
+    if min(candidate.n, other.n) < 2 or not (variance := sum(variances)):
         return None
-    gap = candidate.mean - other.mean
-    variances = [m.deviation**2 / m.n for m in (candidate, other)]
-    if not (variance := sum(variances)):
-        # Neither varies at all: there is no test, and only equal means are no difference.
-        return Difference(gap, gap, gap, 1.0 if math.isclose(gap, 0.0, abs_tol=1e-9) else 0.0)
     test = stats.ttest_ind_from_stats(
         candidate.mean, candidate.deviation, candidate.n, other.mean, other.deviation, other.n, equal_var=False
     )
     # Welch and Satterthwaite's degrees of freedom.
     freedom = variance**2 / sum(v**2 / (m.n - 1) for v, m in zip(variances, (candidate, other), strict=True))
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(variance)
+    gap = candidate.mean - other.mean
     return Difference(gap, gap - half, gap + half, float(test.pvalue))
 
 
@@ -96,19 +99,23 @@ def better(name: str) -> str | None:
     return None if name not in _HIGHER_IS_BETTER else "higher" if _HIGHER_IS_BETTER[name] else "lower"
 
 
-def warning(name: str, candidate: Moments | None, other: Moments | None) -> str | None:
+def warning(name: str, candidate: Moments, other: Moments) -> str | None:
     """Return what to know before the candidate's score is relied on; None where nothing speaks against it."""
-    if candidate is None or not candidate.n:
+    if not candidate.n:
         return f"no {name} scores of the candidate"
+    said = []
     if candidate.n < FEW:
-        return f"only {candidate.n} {name} scores of the candidate"
-    if other is None or other.n < FEW:
-        return f"only {other.n if other else 0} {name} scores of the model in use"
+        said.append(f"only {candidate.n} {name} scores of the candidate")
+    if other.n < FEW:
+        said.append(f"only {other.n} {name} scores of the model in use")
     gap = difference(candidate, other)
-    if gap is None or gap.p >= 1 - CONFIDENCE or better(name) is None:
-        return None
-    worse = (gap.mean > 0) == (better(name) == "lower")
-    return f"{name} is significantly worse (p = {gap.p:.2g})" if worse else None
+    mean = candidate.mean - other.mean
+    lower = (mean > 0) == (better(name) == "lower")
+    if gap is not None and gap.p < 1 - CONFIDENCE and better(name) and lower:
+        said.append(f"{name} is significantly worse (p = {gap.p:.2g})")
+    elif gap is None and other.n and not math.isclose(mean, 0.0, abs_tol=1e-9):
+        said.append(f"{name} differs by {mean:+.3f}, and too few or equal scores allow no test")
+    return ", ".join(said) or None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from penstock.ledger.dimensions import UNKNOWN_OUTCOME, Dimension
 from penstock.ledger.reading import accounted_at
 from penstock.ledger.report import Key, Sums
 from penstock.ledger.tables import Cell, Column, Sheet
-from penstock.money import from_pico, pico, subjects
+from penstock.money import exact, from_pico, pico, subjects
 
 __all__ = ["SUMS", "BudgetUse", "Month", "PriceOf", "Statement", "StatementLine", "TeamStatement"]
 
@@ -229,7 +229,8 @@ class Statement:
         for (key, version), sums in account.lines.items():
             total.merge(sums)
             lines.append(StatementLine(key, version, self._price_of(version) if version else None, sums))
-        lines.sort(key=lambda line: (-line.sums.amount, tuple(v or "" for v in line.key), line.price_version or ""))
+        lines.sort(key=lambda line: (tuple(value or "" for value in line.key), line.price_version or ""))
+        lines.sort(key=lambda line: (line.sums.priced_calls == 0, -line.sums.amount))
         return TeamStatement(
             team=name,
             lines=lines,
@@ -265,7 +266,7 @@ class Statement:
 
     def _cells(self, one: TeamStatement) -> Iterator[tuple[Cell, ...]]:
         for line in one.lines:
-            rates = (None if line.price is None else getattr(line.price, rate) for rate in _RATES)
+            rates = (None if line.price is None else _rate(line.price, rate) for rate in _RATES)
             tiered = None if line.price is None else _is_tiered(line.price)
             yield (*line.key, line.price_version, *rates, tiered, *_sum_cells(line.sums))
 
@@ -280,8 +281,13 @@ def _sum_cells(sums: Sums) -> tuple[Cell, ...]:
         sums.cached_input_tokens,
         sums.output_tokens,
         sums.reasoning_tokens,
-        from_pico(sums.saved),
+        sums.usd_saved,
     )
+
+
+def _rate(price: Price, name: str) -> Decimal | None:
+    rate: Decimal | None = getattr(price, name)
+    return None if rate is None else exact(rate)
 
 
 def _is_tiered(price: Price) -> bool:

@@ -22,7 +22,6 @@ from penstock.config.prices import Price
 from penstock.ledger.dimensions import OUTCOME, Selection, dimensions
 from penstock.ledger.reprice import Repricing
 from penstock.ledger.tables import as_table, json_cell, trimmed
-from penstock.money import from_pico
 
 __all__ = ["load_prices", "reprice"]
 
@@ -112,7 +111,7 @@ def _document(made: Repricing, wanted: Selection, file: str) -> dict[str, object
         "total": {name: cell for name, cell in total.items() if name not in names[: len(made.dimensions)]},
         "lines": lines,
         "without_price": [
-            {"model": model, "reason": reason, "calls": left.calls, "actual": f"{from_pico(left.amount):f}"}
+            {"model": model, "reason": reason, "calls": left.calls, "actual": json_cell(left.usd)}
             for (model, reason), left in sorted(made.unmatched.items())
         ],
     }
@@ -125,6 +124,6 @@ def _print(made: Repricing) -> None:
     click.echo("\nnot repriced, and in no repriced amount:")
     table = Table("model", "calls", "actual", "why", box=None)
     for (model, reason), left in sorted(made.unmatched.items()):
-        cells = (printable(model), f"{left.calls:,}", trimmed(from_pico(left.amount)), reason)
+        cells = (printable(model), f"{left.calls:,}", trimmed(left.usd), reason)
         table.add_row(*map(Text, cells))
     print_table(table)

@@ -128,7 +128,7 @@ _WHO = (Column("team", "text"), Column("route", "text"), Column("model", "text")
 def _money_sheet(rows: list[_Row]) -> Sheet:
     columns = (
         *_WHO, Column("calls", "integer", always=True), Column("compared_calls", "integer"),
-        Column("actual", "money", always=True), Column("there", "money", always=True),
+        Column("actual", "money", always=True), Column("candidate_cost", "money", always=True),
         Column("saving", "money", always=True), Column("saving_share", "share"),
         Column("too_long_calls", "integer"), Column("unknown_calls", "integer"), Column("warnings", "text"),
     )  # fmt: skip
