@@ -6,18 +6,21 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock.bus import Emit, Message
 from penstock.bus.runner import TooManyDeadLetters
 from penstock.clock import ManualClock
-from penstock.contracts.records import TeamSpend
-from penstock.stateful import Checkpointing, IdLimits, Logic, Lookup, Stalled, StallGuard
+from penstock.contracts.envelope import derive
+from penstock.contracts.records import Cost, TeamSpend
+from penstock.stateful import Checkpointing, EmitLike, IdLimits, Logic, Lookup, Stalled, StallGuard
 
-from tests.unit.stateful_fakes import Broker, BrokerAway, FakeStream, cost, counting, processor_of, run
+from tests.unit.stateful_fakes import CODEC, NOW, Broker, BrokerAway, FakeStream, cost, counting, processor_of, run
 
 
 def counts(broker: Broker) -> list[tuple[str, int]]:
@@ -173,6 +176,56 @@ async def test_of_a_compacted_topic_only_the_newest_record_of_a_key_is_sent() ->
     await run(processor_of(broker, counting(latest=frozenset({"team-spend"}))), broker)
     assert counts(broker) == [("a", 3), ("b", 1)]
     assert [entry.split()[0] for entry in broker.journal].index("state") == 2
+
+
+async def test_a_newest_record_that_fits_no_schema_puts_its_event_aside_and_nothing_else() -> None:
+    """Encoding waits for the checkpoint, when the state has the event already; it must be as if it had not come."""
+    made: list[int] = []
+
+    class Lazy(msgspec.Struct, frozen=True):
+        cost: Cost
+        count: int
+        topic: str = "team-spend"
+
+        @property
+        def key(self) -> str:
+            return self.cost.tenant_id
+
+        @property
+        def record(self) -> TeamSpend:
+            made.append(self.count)
+            if self.cost.request_id == "r2":
+                raise ArithmeticError("too large")
+            # The calls of r4 fit no 64 bits.
+            return TeamSpend(
+                **derive(self.cost, "count", 0, NOW), window="day", window_start=NOW, amount=Decimal(self.count),
+                calls=self.count + (self.cost.request_id == "r4") * 2**70,
+            )  # fmt: skip
+
+    def step(state: int | None, event: Cost, now: datetime) -> tuple[int, list[EmitLike]]:
+        count = (state or 0) + 1
+        return count, [Lazy(event, count), Emit("costs", "audit", event)]
+
+    def route(record: Any, message: Message, lookup: Lookup) -> Iterable[tuple[str, Cost]]:
+        return [(record.tenant_id, record)]
+
+    logic: Logic[int, Cost] = Logic(step=step, route=route, latest=frozenset({"team-spend"}))
+    fine = Broker(source=[cost(0), cost(1), cost(3)])
+    await run(processor_of(fine, logic), fine)
+    assert (counts(fine), made) == ([("a", 3)], [3])
+
+    broker = Broker(source=[cost(0), cost(1), cost(2), cost(3), cost(4)])
+    await run(processor_of(broker, logic), broker)
+    assert broker.letters == [(2, "invalid_output"), (4, "invalid_output")]
+    assert counts(broker) == [("a", 3)]
+    assert broker.committed() == 5
+    assert {record.event_id for topic, _, record in broker.outputs if topic == "costs"} >= {
+        CODEC.decode("costs", cost(n)).event_id for n in (0, 1, 3)
+    }
+    # What is durable goes on from there.
+    broker.source.append(cost(5))
+    await run(processor_of(broker, logic), broker)
+    assert counts(broker) == [("a", 3), ("a", 4)]
 
 
 async def test_a_step_without_key_needs_no_table() -> None:

@@ -5,8 +5,9 @@ A service brings a pure :class:`Logic`; :class:`StatefulProcessor` runs it over 
 only.
 """
 
+from penstock.stateful.checkpointing import Checkpointing
 from penstock.stateful.guard import Stalled, StallGuard
-from penstock.stateful.processor import Checkpointing, StatefulProcessor
+from penstock.stateful.processor import StatefulProcessor
 from penstock.stateful.protocols import EmitLike, Logic, Lookup
 from penstock.stateful.table import IdLimits
 from penstock.stateful.worker import FaustWorker, PartitionMismatch, faust_settings, partition_count

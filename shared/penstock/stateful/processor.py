@@ -14,12 +14,13 @@ from penstock.bus import Message
 from penstock.bus.runner import DeadLetterLimit
 from penstock.clock import Clock
 from penstock.contracts.codec import Codec, Undecodable
+from penstock.stateful.checkpointing import Checkpointing
 from penstock.stateful.guard import StallGuard
 from penstock.stateful.protocols import EmitLike, EventLike, Logic, MessageLike, Output, StreamLike, TableLike
-from penstock.stateful.table import IdLimits, KeyState, Overlay, Writes
+from penstock.stateful.table import KeyState, Overlay, Writes
 from penstock.telemetry import get_logger
 
-__all__ = ["Checkpointing", "StatefulProcessor"]
+__all__ = ["StatefulProcessor"]
 
 StateT = TypeVar("StateT")
 EventT = TypeVar("EventT")
@@ -29,28 +30,7 @@ log = get_logger(__name__)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpointing:
-    """When a checkpoint is taken and what bounds the work between two.
-
-    Attributes:
-        interval_s: longest an event waits for its checkpoint to begin.
-        max_events: a checkpoint begins early at so many events.
-        max_in_flight: the stream waits at so many events without a finished checkpoint.
-        max_clean_states: decoded states kept in memory beside those waiting for a checkpoint.
-        recent_ids: bounds of the sets of event ids against upstream duplicates.
-        dead_letter_ratio: the worker stops when more than this share of the last ``dead_letter_window`` events went to
-            the DLQ.
-        dead_letter_window: events over which the ratio is taken; none is taken over fewer.
-    """
-
-    interval_s: float = 0.2
-    max_events: int = 2_000
-    max_in_flight: int = 8_000
-    max_clean_states: int = 20_000
-    recent_ids: IdLimits = field(default_factory=IdLimits)
-    dead_letter_ratio: float = 0.2
-    dead_letter_window: int = 200
+_Latest = dict[tuple[str, str], tuple[EmitLike, tuple[tuple[str, bytes], ...]]]
 
 
 @dataclass(slots=True)
@@ -59,7 +39,7 @@ class _Pending:
 
     events: list[EventLike] = field(default_factory=list)
     acks: list[Awaitable[Any]] = field(default_factory=list)
-    latest: dict[tuple[str, str], tuple[bytes, tuple[tuple[str, bytes], ...]]] = field(default_factory=dict)
+    latest: _Latest = field(default_factory=dict)
 
 
 class StatefulProcessor(Generic[StateT, EventT]):
@@ -177,14 +157,23 @@ class StatefulProcessor(Generic[StateT, EventT]):
             Exception: an output or a changelog write failed; nothing was acknowledged.
         """
         epoch = self._epoch
+        try:
+            latest = self._encoded()
+        except ValueError as error:
+            log.warning("an output fits no schema; its event is looked for", processor=self.name, error=str(error))
+            async with self._turn:
+                await self._redo()
+            if epoch != self._epoch:
+                return
+            latest = self._encoded()
         pending, self._pending = self._pending, _Pending()
         self._full.clear()
         self._work.clear()
         if not pending.events:
             return
         writes = self._overlay.cut() if self._overlay is not None else {}
-        for (topic, key), (value, headers) in pending.latest.items():
-            pending.acks.append(await self._output.send_raw(topic, key.encode(), value, headers))
+        for topic, key, value, headers in latest:
+            pending.acks.append(await self._output.send_raw(topic, key, value, headers))
         await _all(pending.acks)
         if epoch != self._epoch:
             return
@@ -212,12 +201,40 @@ class StatefulProcessor(Generic[StateT, EventT]):
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def _handle(self, event: EventLike) -> None:
+    def _encoded(self) -> list[tuple[str, bytes, bytes, tuple[tuple[str, bytes], ...]]]:
+        """Return topic, key, value and headers of the newest records to send.
+
+        Raises:
+            ValueError: a record cannot be made or does not fit its schema.
+        """
+        return [
+            (topic, key.encode(), self._encode(emit), headers)
+            for (topic, key), (emit, headers) in self._pending.latest.items()
+        ]
+
+    def _encode(self, emit: EmitLike) -> bytes:
+        try:
+            record = emit.record
+        except Exception as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from error
+        return self._codec.encode(emit.topic, record)
+
+    async def _redo(self) -> None:
+        """Handle the events since the last checkpoint again, each held to its schemas on its own: the one whose output
+        does not fit is put aside, and nothing of it stays. What was sent already is sent again with the same identity."""
+        events, self._pending = self._pending.events, _Pending(acks=self._pending.acks)
+        self._unfinished -= len(events)
+        if self._overlay is not None:
+            self._overlay.reset()
+        for event in events:
+            await self._handle(event, check=True)
+
+    async def _handle(self, event: EventLike, *, check: bool = False) -> None:
         epoch = self._epoch
         message = _message(event.message)
         acks: list[Awaitable[Any]] = []
         stores: list[tuple[KeyState, Any]] = []
-        latest: dict[tuple[str, str], tuple[bytes, tuple[tuple[str, bytes], ...]]] = {}
+        latest: _Latest = {}
         event_id = ""
         try:
             record = self._codec.decode(message.topic, message.value)
@@ -226,8 +243,10 @@ class StatefulProcessor(Generic[StateT, EventT]):
                 emits, stores = self._apply(record, message)
                 for emit in emits:
                     if emit.topic in self._logic.latest:
-                        value = self._codec.encode(emit.topic, emit.record)
-                        latest[emit.topic, emit.key] = (value, message.headers)
+                        # Encoding waits for the checkpoint: most of these will have been replaced by then.
+                        if check:
+                            self._encode(emit)
+                        latest[emit.topic, emit.key] = (emit, message.headers)
                         continue
                     ack = await self._output.send(emit.topic, emit.key, emit.record, message.headers)
                     acks.append(ack)

@@ -184,7 +184,7 @@ class Logic(Generic[StateT, EventT]):
             Measured against the newest timestamp seen in the partition, so it is event time. State past it may be gone
             at any moment.
         latest: compacted topics of which a reader wants the newest record of a key only: of the records that ``step``
-            puts out there between two checkpoints, the last one of each key is sent.
+            puts out there between two checkpoints, the last one of each key is made, encoded and sent.
     """
 
     step: Callable[[StateT | None, EventT, datetime], tuple[StateT | None, Sequence[EmitLike]]]
