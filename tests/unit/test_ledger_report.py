@@ -22,7 +22,7 @@ from penstock.ledger.dimensions import DIMENSIONS, Selection, UnknownDimension, 
 from penstock.ledger.report import Report
 from penstock.ledger.requests import Outcomes, RequestNumbers
 from penstock.ledger.statement import Month, Statement
-from penstock.ledger.tables import Column, Sheet, as_markdown, as_table, table_width, trimmed, write
+from penstock.ledger.tables import Column, Sheet, as_markdown, as_table, table_width, trimmed, with_total, write
 from rich.console import Console
 
 from tests.unit.ledger_costs import PRICES, START, cost, costs, priced
@@ -81,6 +81,12 @@ def test_csv_json_and_parquet_sum_up_to_the_ledger(entries: list[Cost], names: l
     # Names come back as they are, and what has none is null.
     keys = {tuple(row[name] for name in names) for row in table.to_pylist()}
     assert keys == {line.key for line in report.lines()}
+
+
+def test_the_total_stands_in_the_last_line_where_it_is_asked_for() -> None:
+    report = Report(dimensions(["model", "kind"])).extend([cost(amount=Decimal(1)), cost(model="b", amount=Decimal(2))])
+    *_, last = written(with_total(report.sheet()), "csv").splitlines()
+    assert last.startswith(b"total,,3.000000000000,2,")
 
 
 def test_an_unpriced_line_has_no_amount_and_not_zero() -> None:

@@ -1,7 +1,7 @@
 """Sheets of the ledger as people and programs take them: a table, Markdown, CSV, JSON lines, Parquet.
 
 CSV, JSON and Parquet carry every amount exactly, with 12 places: as text, as a string, as ``decimal128(38, 12)``. They hold
-the lines only, so that what they sum up to is the total; tables and Markdown end with the total.
+the lines only, so that what they sum up to is the total, unless it is asked for; tables and Markdown end with it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import chain, islice
 from typing import IO, Literal
@@ -35,6 +35,7 @@ __all__ = [
     "json_cell",
     "table_width",
     "trimmed",
+    "with_total",
     "write",
 ]
 
@@ -76,6 +77,11 @@ class Sheet:
     rows: Iterable[Row]
     total: Row | None = None
     title: str = field(default="")
+
+
+def with_total(sheet: Sheet) -> Sheet:
+    """Return a sheet whose last row is its total, in every format."""
+    return sheet if sheet.total is None else replace(sheet, rows=chain(sheet.rows, [sheet.total]), total=None)
 
 
 def write(sheet: Sheet, form: Format, out: IO[bytes]) -> None:

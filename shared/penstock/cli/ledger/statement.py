@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import click
@@ -69,7 +69,7 @@ class _Made:
 
     @property
     def state(self) -> str:
-        return "closed" if self.closed else "open: later calls may still count in it"
+        return "closed" if self.closed else f"open: it closes at {self.statement.month.closes_at.isoformat()}"
 
 
 async def _statement(month: Month, team: str | None, names: Sequence[str], form: Format, out: str) -> None:
@@ -78,6 +78,7 @@ async def _statement(month: Month, team: str | None, names: Sequence[str], form:
     whole = Ledger()
     unpriced: dict[str, int] = {}
     async with connect() as connection:
+        kept = timedelta(milliseconds=connection.codec.catalogue.topics["costs"].retention_ms or 0)
         plane = await ConfigPlane.open(connection.bus, connection.codec)
         await plane.close()
         published = [event.record async for event in read_topic(connection, "config-prices")]
@@ -92,9 +93,12 @@ async def _statement(month: Month, team: str | None, names: Sequence[str], form:
                 filled.add(cost)
                 if cost.amount is None:
                     unpriced[cost.model] = unpriced.get(cost.model, 0) + 1
+    gone = bool(kept) and now - month.start > kept
     made = _Made(filled, filled.teams(), whole.digest(), len(whole), month.closed(now), now)
     if not made.teams:
         say_empty(wanted)
+    if gone:
+        click.echo(f"warning: the log keeps costs for {kept.days} days: some of {month.name} may be gone", err=True)
     _write(made, form, out)
     warn_unpriced(sum(unpriced.values()), dict(sorted(unpriced.items(), key=lambda item: -item[1])))
 
