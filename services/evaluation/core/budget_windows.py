@@ -5,32 +5,57 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from functools import lru_cache
 
 import msgspec
 from penstock.bus import Emit
 from penstock.config.budgets import Budget
 from penstock.contracts.records import Cost, LogRange
-from penstock.money import Subject
+from penstock.money import Subject, Window
 
 from services.evaluation.core.alerts import alert_emit
 from services.evaluation.core.budget_alerts import Crossing, budget_alert
 from services.evaluation.core.forecast import hour_of
 from services.evaluation.core.team_windows import FORGOTTEN_AFTER
-from services.evaluation.core.totals import SpendEmit, Total, WindowKind, accounted_at, place, plus, put, window_until
+from services.evaluation.core.totals import ZERO, Place, SpendEmit, Total, WindowKind, place, plus, put, window_until
 
-__all__ = ["BudgetEvent", "BudgetWindow", "budget_key", "budget_step"]
+__all__ = ["BudgetEvent", "BudgetPlan", "BudgetWindow", "budget_event", "budget_plan", "budget_step"]
 
 _HOURS = 24
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetPlan:
+    """A budget and what follows from it, worked out once.
+
+    Attributes:
+        kind: of its windows.
+        prefix: of the keys of its windows in the table.
+        thresholds: share of the limit, USD and its text, ascending.
+    """
+
+    budget: Budget
+    kind: WindowKind
+    prefix: str
+    thresholds: tuple[tuple[float, Decimal, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class BudgetEvent:
-    """A cost for one subject of one budget, and where it stands in the log."""
+    """A cost for one subject of one budget.
+
+    Attributes:
+        total: the cost as a total.
+        at: when it counts.
+        place: the same, in the budget's windows.
+        origin: where it stands in the log.
+    """
 
     cost: Cost
     total: Total
+    plan: BudgetPlan
     subject: Subject
+    at: datetime
+    place: Place
     origin: LogRange
 
 
@@ -59,74 +84,85 @@ class BudgetWindow(msgspec.Struct, frozen=True, array_like=True, tag=2):
         return max(self.seen_at, self.newest) + FORGOTTEN_AFTER
 
 
-def budget_key(team: str, subject: Subject, at: datetime) -> str:
-    """Return the key of the window that a call at an instant counts in. A budget that is defined anew starts anew."""
-    budget = subject.budget
-    window, _ = place(kind_of(budget), at)
+def budget_plan(team: str, budget: Budget) -> BudgetPlan:
+    """Return what follows from a budget of a team. A budget that is defined anew starts anew: its keys are others."""
     per = budget.per if budget.tag is None else f"tag:{budget.tag}"
-    return f"budget/{team}/{budget.name}/{per}/{budget.window_name}/{window.id}/{subject.value}"
+    # str gives 0.8 as it was written; Decimal(0.8) would be a hair more.
+    amounts = [(share, budget.limit * Decimal(str(share))) for share in budget.alerts]
+    return BudgetPlan(
+        budget,
+        WindowKind(budget.window, budget.hours),
+        f"budget/{team}/{budget.name}/{per}/{budget.window_name}",
+        tuple((share, amount, f"{amount.normalize():f}") for share, amount in amounts),
+    )
+
+
+def budget_event(
+    plan: BudgetPlan, subject: Subject, cost: Cost, total: Total, at: datetime, slot: int, origin: LogRange
+) -> tuple[str, BudgetEvent]:
+    """Return the key of the window that a cost counts in, and what its step gets."""
+    here = place(plan.kind, slot)
+    return f"{plan.prefix}/{here.window.id}/{subject.value}", BudgetEvent(cost, total, plan, subject, at, here, origin)
 
 
 def budget_step(
     state: BudgetWindow | None, event: BudgetEvent, now: datetime
 ) -> tuple[BudgetWindow | None, list[SpendEmit | Emit]]:
     """Add a cost to a subject's window; a cost that lies before a rolling window adds nothing."""
-    cost, budget = event.cost, event.subject.budget
-    at = accounted_at(cost)
-    kind = kind_of(budget)
-    window, bucket = place(kind, at)
+    at, here, plan = event.at, event.place, event.plan
+    bucket, amount = here.bucket, event.total.amount
     if state is None:
         state = BudgetWindow(at, now, {}, {}, {})
     totals = put(state.totals, bucket, event.total)
     if bucket not in totals:
         return state, []
-    newest_bucket = max(totals)
-    if budget.window == "rolling":
-        window = window_until(kind, newest_bucket)
-    newest = max(state.newest, at)
-    offsets, alerted = state.offsets, state.alerted
-    if len(totals) != len(state.totals) or bucket not in state.totals:
-        offsets = {
-            kept: offset for kept, offset in {bucket: event.origin.first_offset, **offsets}.items() if kept in totals
-        }
+    offsets, alerted, hours = state.offsets, state.alerted, state.hours
+    if bucket not in state.totals:
+        known = {bucket: event.origin.first_offset, **offsets}
+        offsets = {kept: offset for kept, offset in known.items() if kept in totals}
         alerted = {threshold: kept for threshold, kept in alerted.items() if kept in totals}
-    hours = _by_hour(state.hours, hour_of(at), event.total.amount)
-    team_wide = budget.per == "team"
-    emits: list[SpendEmit | Emit] = [
-        SpendEmit(cost, kind, window, totals, budget.limit, budget.name, None if team_wide else event.subject.value)
-    ]
-    if event.total.amount and budget.alerts:
+    newest, seen_at = max(state.newest, at), max(state.seen_at, now)
+    emits: list[SpendEmit | Emit] = [_emit(event, totals)]
+    if amount:
+        hours = _by_hour(hours, hour_of(at), amount)
         spent = _spent(totals)
         fresh = [
-            (share, usd) for share, threshold, usd in _thresholds(budget.limit, budget.alerts)
-            if threshold <= spent and usd not in alerted
+            (share, usd) for share, threshold, usd in plan.thresholds if threshold <= spent and usd not in alerted
         ]  # fmt: skip
         if fresh:
-            share, _ = fresh[-1]
             crossing = Crossing(
-                cost=cost, subject=event.subject, window=window, share=share, spent=spent, newest=newest, totals=totals,
-                hours=hours, first_offset=min(offsets.values()), origin=event.origin,
+                cost=event.cost, subject=event.subject, window=_window(event, totals), share=fresh[-1][0], spent=spent,
+                newest=newest, totals=totals, hours=hours, first_offset=min(offsets.values()), origin=event.origin,
             )  # fmt: skip
             emits.append(alert_emit(budget_alert(crossing, now)))
-            alerted = {**alerted, **{usd: newest_bucket for _, usd in fresh}}
-    return BudgetWindow(newest, max(state.seen_at, now), totals, offsets, hours, alerted), emits
+            alerted = {**alerted, **dict.fromkeys((usd for _, usd in fresh), max(totals))}
+    return BudgetWindow(newest, seen_at, totals, offsets, hours, alerted), emits
 
 
-@lru_cache(maxsize=1024)
-def _kind(window: str, hours: int | None) -> WindowKind:
-    return WindowKind(window, hours)  # type: ignore[arg-type]
+def _emit(event: BudgetEvent, totals: dict[int, Total]) -> SpendEmit:
+    budget, value = event.plan.budget, event.subject.value
+    return SpendEmit(
+        f"{event.cost.tenant_id}/{event.place.label}/{budget.name}/{value}",
+        event.cost,
+        event.plan.kind,
+        None if budget.window == "rolling" else event.place.window,
+        totals,
+        budget.limit,
+        budget.name,
+        None if budget.per == "team" else value,
+    )
 
 
-def kind_of(budget: Budget) -> WindowKind:
-    """Return what kind of windows a budget has."""
-    return _kind(budget.window, budget.hours)
+def _window(event: BudgetEvent, totals: dict[int, Total]) -> Window:
+    kind = event.plan.kind
+    return window_until(kind, max(totals)) if kind.window == "rolling" else event.place.window
 
 
 def _spent(totals: dict[int, Total]) -> Decimal:
     if len(totals) == 1:
         (total,) = totals.values()
         return total.amount
-    spent = Decimal(0)
+    spent = ZERO
     for total in totals.values():
         spent = plus(spent, total.amount)
     return spent
@@ -140,11 +176,3 @@ def _by_hour(hours: dict[int, Decimal], hour: int, amount: Decimal) -> dict[int,
     if hour <= oldest and hours:
         return hours
     return {**{kept: each for kept, each in hours.items() if kept > oldest}, hour: amount}
-
-
-@lru_cache(maxsize=4096)
-def _thresholds(limit: Decimal, shares: tuple[float, ...]) -> tuple[tuple[float, Decimal, str], ...]:
-    """Return share, USD and its text of every threshold, ascending."""
-    # str gives 0.8 as it was written; Decimal(0.8) would be a hair more.
-    amounts = [(share, limit * Decimal(str(share))) for share in shares]
-    return tuple((share, amount, f"{amount.normalize():f}") for share, amount in amounts)

@@ -16,7 +16,14 @@ from penstock.money import subjects
 from penstock.stateful import EmitLike, Logic, Lookup
 
 from services.evaluation.core.alerts import log_range
-from services.evaluation.core.budget_windows import BudgetEvent, BudgetWindow, budget_key, budget_step
+from services.evaluation.core.budget_windows import (
+    BudgetEvent,
+    BudgetPlan,
+    BudgetWindow,
+    budget_event,
+    budget_plan,
+    budget_step,
+)  # fmt: skip
 from services.evaluation.core.cost_watch import CostWatch, CostWatchRules, watch_expires, watch_keys, watch_step
 from services.evaluation.core.team_windows import (
     MONTH,
@@ -28,7 +35,7 @@ from services.evaluation.core.team_windows import (
     calendar_step,
     recent_step,
 )  # fmt: skip
-from services.evaluation.core.totals import accounted_at, place, total_of
+from services.evaluation.core.totals import place, slot_of, total_of
 
 __all__ = ["SpendEvent", "SpendState", "TooLate", "WatchEvent", "spending"]
 
@@ -52,6 +59,7 @@ class _Plan:
 
     team: Team | None
     budgets: Sequence[Budget]
+    plans: Mapping[str, BudgetPlan]
     limits: Mapping[str, Decimal]
 
 
@@ -74,11 +82,11 @@ def spending(team_of: Callable[[str], Team | None], rules: CostWatchRules) -> Lo
 
     def route(record: Any, message: Message, lookup: Lookup) -> Iterable[tuple[str | None, SpendEvent]]:
         cost: Cost = record
-        team, at = cost.tenant_id, accounted_at(cost)
+        team = cost.tenant_id
         plan = plan_of(team)
-        total = total_of(cost)
-        yield f"recent/{team}", RecentEvent(cost, total, plan.limits)
-        yield f"calendar/{place(MONTH, at)[0].id}/{team}", CalendarEvent(cost, total, plan.limits)
+        at, slot, total = cost.accounted_at or cost.occurred_at, slot_of(cost), total_of(cost)
+        yield f"recent/{team}", RecentEvent(cost, total, at, slot, plan.limits)
+        yield f"calendar/{place(MONTH, slot).window.id}/{team}", CalendarEvent(cost, total, at, slot, plan.limits)
         origin = log_range(message)
         for key in watch_keys(cost):
             yield key, WatchEvent(key, cost, origin)
@@ -87,16 +95,17 @@ def spending(team_of: Callable[[str], Team | None], rules: CostWatchRules) -> Lo
             for subject in subjects(
                 plan.budgets, user=context.user_id, key=context.key_id, model=cost.model, tags=context.tags
             ):
-                yield budget_key(team, subject, at), BudgetEvent(cost, total, subject, origin)
+                of_budget = plan.plans[subject.budget.name]
+                yield budget_event(of_budget, subject, cost, total, at, slot, origin)
 
     def step(
         state: SpendState | None, event: SpendEvent, now: datetime
     ) -> tuple[SpendState | None, Sequence[EmitLike]]:
         match event:
-            case RecentEvent():
-                return recent_step(cast("Recent | None", state), event, now)
             case CalendarEvent():
                 return calendar_step(cast("Calendar | None", state), event, now)
+            case RecentEvent():
+                return recent_step(cast("Recent | None", state), event, now)
             case BudgetEvent():
                 return budget_step(cast("BudgetWindow | None", state), event, now)
             case WatchEvent():
@@ -109,12 +118,12 @@ def spending(team_of: Callable[[str], Team | None], rules: CostWatchRules) -> Lo
 
 def _plan(team: Team | None) -> _Plan:
     if team is None:
-        return _Plan(None, (), {})
+        return _Plan(None, (), {}, {})
     limits: dict[str, Decimal] = {}
     for budget in team.budgets:
         if budget.per == "team":
             limits[budget.window_name] = min(budget.limit, limits.get(budget.window_name, budget.limit))
-    return _Plan(team, team.budgets, limits)
+    return _Plan(team, team.budgets, {each.name: budget_plan(team.name, each) for each in team.budgets}, limits)
 
 
 def _expires_at(key: str, state: SpendState) -> datetime | None:

@@ -10,7 +10,7 @@ from decimal import Decimal
 import msgspec
 from penstock.contracts.records import Cost
 
-from services.evaluation.core.totals import SpendEmit, Total, WindowKind, accounted_at, place, put, window_until
+from services.evaluation.core.totals import SpendEmit, Total, WindowKind, place, put
 
 __all__ = [
     "DAY", "FORGOTTEN_AFTER", "KEPT", "MONTH", "ROLLING", "Calendar", "CalendarEvent", "Recent", "RecentEvent", "TooLate",
@@ -28,6 +28,7 @@ _AHEAD = timedelta(days=1)
 
 DAY, MONTH = WindowKind("day"), WindowKind("month")
 ROLLING = tuple(WindowKind("rolling", hours) for hours in (24, 168, 720))
+_ROLLING_HOURS = tuple((kind, kind.hours) for kind in ROLLING if kind.hours is not None)
 
 
 class TooLate(ValueError):
@@ -36,20 +37,25 @@ class TooLate(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class RecentEvent:
-    """A cost for the rolling windows of its team. ``limits``: USD, by the name of the window."""
+    """A cost for the rolling windows of its team.
+
+    Attributes:
+        total: the cost as a total.
+        at: when it counts.
+        slot: the same, by :func:`services.evaluation.core.totals.slot_of`.
+        limits: USD, by the name of the window.
+    """
 
     cost: Cost
     total: Total
+    at: datetime
+    slot: int
     limits: Mapping[str, Decimal]
 
 
 @dataclass(frozen=True, slots=True)
-class CalendarEvent:
-    """A cost for its team's month and day. ``limits``: USD, by the name of the window."""
-
-    cost: Cost
-    total: Total
-    limits: Mapping[str, Decimal]
+class CalendarEvent(RecentEvent):
+    """A cost for its team's month and day."""
 
 
 class Recent(msgspec.Struct, frozen=True, array_like=True, tag=0):
@@ -97,8 +103,7 @@ def recent_step(state: Recent | None, event: RecentEvent, now: datetime) -> tupl
     Raises:
         TooLate: it came later than windows are kept.
     """
-    cost = event.cost
-    at = accounted_at(cost)
+    at = event.at
     if state is None:
         reference, seen_at, before = at, now, {}
     else:
@@ -110,31 +115,30 @@ def recent_step(state: Recent | None, event: RecentEvent, now: datetime) -> tupl
             f"a cost of {at:%Y-%m-%d} came when days before {reference - KEPT:%Y-%m-%d} are closed; rebuild the totals from "
             "the costs topic"
         )
+    cost, total, slot = event.cost, event.total, event.slot
     emits = []
     windows = {}
-    for kind in ROLLING:
-        assert kind.hours is not None
-        _, bucket = place(kind, at)
-        totals = put(before.get(kind.hours, {}), bucket, event.total)
-        windows[kind.hours] = totals
-        if bucket in totals:
-            window = window_until(kind, max(totals))
-            emits.append(SpendEmit(cost, kind, window, totals, event.limits.get(kind.name)))
+    for kind, hours in _ROLLING_HOURS:
+        here = place(kind, slot)
+        totals = windows[hours] = put(before.get(hours, {}), here.bucket, total)
+        if here.bucket in totals:
+            key = f"{cost.tenant_id}/{here.label}"
+            emits.append(SpendEmit(key, cost, kind, None, totals, event.limits.get(here.label)))
     return Recent(reference, seen_at, windows), emits
 
 
 def calendar_step(state: Calendar | None, event: CalendarEvent, now: datetime) -> tuple[Calendar, list[SpendEmit]]:
     """Add a cost to its month and day."""
-    cost = event.cost
-    at = accounted_at(cost)
-    day, month = place(DAY, at)[0], place(MONTH, at)[0]
+    cost, at, team = event.cost, event.at, event.cost.tenant_id
+    day, month = place(DAY, event.slot), place(MONTH, event.slot)
     if state is None:
         state = Calendar(at, now, Total(), {})
+    date = day.window.id
     of_month = state.month + event.total
-    of_day = state.days.get(day.id, Total()) + event.total
+    of_day = state.days.get(date, Total()) + event.total
     emits = [
-        SpendEmit(cost, DAY, day, {0: of_day}, event.limits.get(DAY.name)),
-        SpendEmit(cost, MONTH, month, {0: of_month}, event.limits.get(MONTH.name)),
+        SpendEmit(f"{team}/{day.label}", cost, DAY, day.window, {0: of_day}, event.limits.get("day")),
+        SpendEmit(f"{team}/{month.label}", cost, MONTH, month.window, {0: of_month}, event.limits.get("month")),
     ]
-    after = Calendar(max(state.newest, at), max(state.seen_at, now), of_month, {**state.days, day.id: of_day})
+    after = Calendar(max(state.newest, at), max(state.seen_at, now), of_month, {**state.days, date: of_day})
     return after, emits

@@ -15,17 +15,9 @@ from penstock.contracts.records import Cost, TeamSpend
 from penstock.money import BUCKETS, Window, bucket_of, from_pico, window_of
 
 __all__ = [
-    "SpendEmit",
-    "Total",
-    "WindowKind",
-    "accounted_at",
-    "add_up",
-    "place",
-    "plus",
-    "put",
-    "total_of",
+    "ZERO", "Place", "SpendEmit", "Total", "WindowKind", "add_up", "place", "plus", "put", "slot_of", "total_of",
     "window_until",
-]
+]  # fmt: skip
 
 ZERO = from_pico(0)
 # 38 digits, as in the Avro records. A sum that does not fit is refused rather than rounded.
@@ -86,11 +78,6 @@ def add_up(totals: Iterable[Total]) -> Total:
     return total
 
 
-def accounted_at(cost: Cost) -> datetime:
-    """Return the instant that decides the windows of a cost, UTC."""
-    return (cost.accounted_at or cost.occurred_at).astimezone(UTC)
-
-
 class WindowKind(msgspec.Struct, frozen=True):
     """What windows are alike: those of a day, of a month, or the last hours."""
 
@@ -103,19 +90,42 @@ class WindowKind(msgspec.Struct, frozen=True):
         return f"rolling-{self.hours}h" if self.window == "rolling" else self.window
 
 
-def place(kind: WindowKind, at: datetime) -> tuple[Window, int]:
-    """Return the window that an instant lies in, and its bucket there (0 in a calendar window), as
-    :mod:`penstock.money` says."""
-    return _place(kind, (at - _EPOCH) // _SLOT)
+class Place(msgspec.Struct, frozen=True):
+    """Where an instant lies.
+
+    Attributes:
+        window: a calendar window, or the rolling one whose newest bucket this is.
+        bucket: its bucket; 0 in a calendar window.
+        label: the window in the keys of ``team-spend``.
+    """
+
+    window: Window
+    bucket: int
+    label: str
+
+
+def slot_of(cost: Cost) -> int:
+    """Return when a cost counts, in units so short that no window and no bucket begins or ends within one."""
+    return ((cost.accounted_at or cost.occurred_at) - _EPOCH) // _SLOT
+
+
+@lru_cache(maxsize=16_384)
+def place(kind: WindowKind, slot: int) -> Place:
+    """Return the window and the bucket that a slot lies in, as :mod:`penstock.money` says."""
+    at = _EPOCH + slot * _SLOT
+    like = Budget.model_construct(window=kind.window, hours=kind.hours)
+    window = window_of(like, at)
+    label = kind.name if kind.window == "rolling" else f"{kind.window}/{window.start:%Y-%m-%d}"
+    return Place(window, bucket_of(like, at), label)
 
 
 def window_until(kind: WindowKind, bucket: int) -> Window:
     """Return the rolling window whose newest bucket this is."""
     assert kind.hours is not None
-    return place(kind, _EPOCH + bucket * kind.hours * _SLOT)[0]
+    return place(kind, bucket * kind.hours).window
 
 
-def put(buckets: Mapping[int, Total], bucket: int, total: Total) -> dict[int, Total]:
+def put(buckets: dict[int, Total], bucket: int, total: Total) -> dict[int, Total]:
     """Return the buckets of a window with a cost added, and without those that its newest one puts out of the window. A
     cost that lies before the window adds nothing."""
     known = buckets.get(bucket)
@@ -123,16 +133,9 @@ def put(buckets: Mapping[int, Total], bucket: int, total: Total) -> dict[int, To
         return {**buckets, bucket: known + total}
     newest = max(buckets, default=bucket)
     if bucket < newest - BUCKETS:
-        return dict(buckets)
+        return buckets
     oldest = max(newest, bucket) - BUCKETS
     return {**{kept: each for kept, each in buckets.items() if kept >= oldest}, bucket: total}
-
-
-@lru_cache(maxsize=16_384)
-def _place(kind: WindowKind, slot: int) -> tuple[Window, int]:
-    at = _EPOCH + slot * _SLOT
-    like = Budget.model_construct(window=kind.window, hours=kind.hours)
-    return window_of(like, at), bucket_of(like, at)
 
 
 class SpendEmit(msgspec.Struct, frozen=True):
@@ -140,43 +143,37 @@ class SpendEmit(msgspec.Struct, frozen=True):
     between two checkpoints only the newest of each window is.
 
     Attributes:
+        key: the record's key; a newer total of the window replaces this one.
         cost: the cost that changed it.
+        window: a calendar window; None for the rolling one that ends with the newest bucket.
         totals: what is added up, by bucket.
+        limit: USD; None for none.
         budget_name: the budget whose subject it is; None for the whole team.
         subject: whom the budget is for; None for the whole team.
-        limit: USD; None for none.
     """
 
+    key: str
     cost: Cost
     kind: WindowKind
-    window: Window
+    window: Window | None
     totals: Mapping[int, Total]
     limit: Decimal | None
     budget_name: str | None = None
     subject: str | None = None
-
-    @property
-    def topic(self) -> str:
-        """The topic."""
-        return "team-spend"
-
-    @property
-    def key(self) -> str:
-        """The record's key: a newer total of the window replaces this one."""
-        start = "" if self.kind.window == "rolling" else f"/{self.window.start:%Y-%m-%d}"
-        of = "" if self.budget_name is None else f"/{self.budget_name}/{self.subject or ''}"
-        return f"{self.cost.tenant_id}/{self.kind.name}{start}{of}"
+    topic: str = "team-spend"
 
     @property
     def record(self) -> TeamSpend:
         """The event."""
-        name = self.kind.name if self.budget_name is None else f"{self.kind.name}.{self.budget_name}"
+        name = self.kind.name
+        stage = name if self.budget_name is None else f"{name}.{self.budget_name}"
         total = add_up(self.totals.values())
+        window = self.window or window_until(self.kind, max(self.totals))
         return TeamSpend(
-            **derive(self.cost, f"evaluation.spend.{name}", 0, self.cost.occurred_at),
-            window=self.kind.name,
-            window_start=self.window.start,
-            window_end=self.window.end,
+            **derive(self.cost, f"evaluation.spend.{stage}", 0, self.cost.occurred_at),
+            window=name,
+            window_start=window.start,
+            window_end=window.end,
             amount=total.amount,
             calls=total.calls,
             unpriced_calls=total.unpriced_calls,
