@@ -96,7 +96,7 @@ def asked_of(request: GroundedRequest, target: Target) -> bytes:
 
 
 def kept_of(request: GroundedRequest, answered: Answered, event_id: str) -> Kept | None:
-    """Return the answer as it is kept; None where it is not worth it: cut short, empty, very long, or with the prompt's marker in it.
+    """Return the answer as it is kept; None where it is cut short, empty, very long, or has the prompt's marker in it.
 
     Whoever gets it again has another marker, and guardrails would not know this one.
     """
