@@ -4,8 +4,10 @@ none too few."""
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import subprocess
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -180,7 +182,9 @@ async def published(producer: Producer, run: str) -> AsyncIterator[tuple[Team, s
         await publish_changes([Change(e.KIND, e.key, "withdrawn", e, None) for e in entries], producer, now)
 
 
-async def test_as_many_are_admitted_as_fit_and_no_more(admission: Admission) -> None:
+async def test_as_many_are_admitted_as_fit_and_no_more(
+    admission: Admission, deployed: Mapping[str, str], penstock_cli: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     first = admission.requests("1")
     sending = asyncio.create_task(admission.send(first))
     await admission.until(lambda: admission.count(first) >= 20)
@@ -197,6 +201,15 @@ async def test_as_many_are_admitted_as_fit_and_no_more(admission: Admission) -> 
     assert {alert.name for alert in alerts} == {"budget_exhausted"}
     assert len({alert.event_id for alert in alerts}) == 1
     assert alerts[0].sample_requests[0] in refused
+
+    shown = await asyncio.to_thread(penstock_cli, ["budgets", "show", admission.team, "--json"], deployed)
+    (row,) = json.loads(shown.stdout)
+    assert (row["spent"], row["left"]) == ("0.000000000000", f"{admission.worst - UNIT:f}")
+    table = await asyncio.to_thread(penstock_cli, ["budgets", "show", admission.team], deployed)
+    assert f"{admission.worst - UNIT:f}" in table.stdout
+    nobody = await asyncio.to_thread(penstock_cli, ["budgets", "show", "nobody"], deployed)
+    assert nobody.returncode == 1
+    assert "no team 'nobody' is configured" in nobody.stderr
 
     spent = await admission.settle(admitted)
     async with asyncio.timeout(_PATIENCE_S):

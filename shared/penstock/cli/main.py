@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, Subcommand] = {
     "tail": Subcommand("penstock.cli.tail:tail", "Follow a topic, decoded."),
     "audit": Subcommand("penstock.cli.audit:audit", "Tell the story of a request; prove that nothing left unjudged."),
     "ledger": Subcommand("penstock.cli.ledger:ledger", "Verify what was spent to the last digit, and report it."),
+    "budgets": Subcommand("penstock.cli.budgets:budgets", "Show what every budget has left."),
     "review": Subcommand("penstock.cli.review:review", "Decide what guardrails hold for a person."),
     "dlq": Subcommand("penstock.cli.dlq:dlq", "List, show and replay dead letters."),
     "guard": Subcommand(
