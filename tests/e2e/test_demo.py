@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from penstock.demo.traffic import LEAST_FOR_DRIFT
@@ -18,8 +19,11 @@ from penstock.stack import Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
-_REQUESTS = 2 * LEAST_FOR_DRIFT + 36
-"""So many that drift must be found: the guardrails' and the other teams' requests come on top of each phase's."""
+_REQUESTS = 2 * LEAST_FOR_DRIFT + 46
+"""So many that drift must be found: the guardrails', the budget's and the other teams' requests come on top of each
+phase's."""
+_ENDED_EARLY = 6
+"""Three that are blocked, one of an unknown team, two over a budget."""
 
 
 def demo(project: Path, environ: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -43,21 +47,43 @@ def test_the_main_job_end_to_end(stack: Stack, deployed: Mapping[str, str], proj
     assert report["ok"]
     assert report["problems"] == []
     assert report["requests"] == _REQUESTS == sum(report["results_by_status"].values())
-    assert report["results_by_status"] == {"completed": _REQUESTS - 4, "blocked": 3, "rejected": 1}
+    assert report["results_by_status"] == {
+        "completed": _REQUESTS - _ENDED_EARLY,
+        "blocked": 3,
+        "rejected": 3,
+    }
     assert Counter(answer["request_id"] for answer in report["answers"]).most_common(1)[0][1] == 1
     _answers_come_with_their_sources(report)
     assert {cost["team"] for cost in report["costs"]} == {"support", "research", "acme"}
     assert all(Decimal(cost["usd"]) > 0 and not cost["unpriced"] for cost in report["costs"])
-    assert sum(cost["calls"] for cost in report["costs"]) == _REQUESTS - 4
+    answers = [cost for cost in report["costs"] if cost["kind"] == "completion"]
+    assert sum(cost["calls"] for cost in answers) == _REQUESTS - _ENDED_EARLY
+    _the_budget_is_kept_and_proven(report)
     (alert,) = [alert for alert in report["drift_alerts"] if alert["name"] == "topic_shift"]
     assert alert["signature_valid"]
     assert "delivered" in alert["outcomes"]
     assert 0 < report["latency_s"]["p50"] <= report["latency_s"]["p95"] <= report["latency_s"]["p99"]
     assert "jane.doe@example.org" not in file.read_text()
-    for shown in ("Answers and their sources", "Cost by team and model", "<EMAIL_ADDRESS", "OK: "):
+    for shown in (
+        "Answers and their sources",
+        "Cost by team and kind of call",
+        "Budget and ledger",
+        "penstock ledger verify: ",
+        "<EMAIL_ADDRESS",
+        "OK: ",
+    ):
         assert shown in run.stdout
     # The servers were given: they are not the demo's to stop.
     assert all(part.usable for part in stack.status().parts)
+
+
+def _the_budget_is_kept_and_proven(report: Mapping[str, Any]) -> None:
+    budget = report["budget"]
+    assert (budget["answered"], budget["refused"]) == (5, 2)
+    # Five answers of 0.0019 USD and the embeddings of their questions: there is no room for a sixth.
+    assert Decimal("0.0095") < Decimal(budget["spent_usd"]) <= Decimal(budget["limit_usd"]) == Decimal("0.01")
+    assert {alert["name"] for alert in budget["alerts"]} == {"budget_threshold", "budget_exhausted"}
+    assert len(report["ledger"]["hash"]) == 64
 
 
 def _answers_come_with_their_sources(report: Mapping[str, object]) -> None:

@@ -27,13 +27,15 @@ from penstock.contracts.records import (
     LlmResult,
     Message,
     Score,
+    TeamSpend,
     Usage,
     Verdict,
 )
 from penstock.demo import corpus, questions
-from penstock.demo.outcome import Drift, Ingest, Outcome, latency, problems, spending
+from penstock.demo.money import Money, Proof, money_problems, spending
+from penstock.demo.outcome import Drift, Ingest, Outcome, latency, problems
 from penstock.demo.questions import Question
-from penstock.demo.traffic import LEAST_FOR_DRIFT, TEAM, Kind, Planned, plan
+from penstock.demo.traffic import LEAST_FOR_DRIFT, METERED_ROUTE, TEAM, Kind, Planned, plan
 from penstock.demo.webhook import Receiver, signature_is_right
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -134,6 +136,9 @@ def test_a_file_without_questions_is_refused(tmp_path: Path) -> None:
 
 def test_the_shipped_traffic_shows_everything_and_is_enough_for_drift() -> None:
     planned = plan(questions.shipped(), "run")
+    metered = [one for one in planned if one.route == METERED_ROUTE]
+    assert [one.status for one in metered] == ["completed"] * 5 + ["rejected"] * 2
+    assert len({one.conversation_id for one in metered}) == len({one.user_id for one in metered}) == 1
     kinds = Counter(one.kind for one in planned)
     assert set(kinds) == set(Kind)
     assert len({one.request_id for one in planned}) == len(planned)
@@ -211,7 +216,7 @@ def complete(kind: Kind = Kind.QUESTION, score: float = 0.1, **changes: object) 
         "completion": derived(
             Completion, context=context, messages=[Message(role="user", content="What is a?")], model="m", backend="b"
         ),
-        "cost": derived(Cost, context=context, model="m", priced=True, amount=Decimal("0.000001"), usage=usage),
+        "costs": (derived(Cost, context=context, model="m", priced=True, amount=Decimal("0.000001"), usage=usage),),
         "evaluation": derived(Evaluation, context=context, scores=[toxicity]),
     }
     return Outcome(**{**fields, **changes})  # type: ignore[arg-type]
@@ -264,7 +269,7 @@ def test_every_release_must_stand_on_its_verdict() -> None:
 
 
 def test_money_and_scores_must_follow_every_answer() -> None:
-    assert "nothing on costs" in accepted(complete(cost=None))
+    assert "nothing on costs" in accepted(complete(costs=()))
     assert "no toxicity score" in accepted(complete(evaluation=None))
 
 
@@ -299,10 +304,80 @@ def test_a_demanded_drift_alert_must_arrive_signed_and_recorded() -> None:
     assert "wrong signature" in accepted(complete(), drift=shift(received={"f": False}), demanded=True)
 
 
-def test_spending_adds_up_exactly_by_team_and_model() -> None:
-    (spend,) = spending([complete(), complete()])
-    assert (spend.team, spend.model, spend.calls, spend.amount) == (TEAM, "m", 2, Decimal("0.000002"))
-    assert (spend.input_tokens, spend.output_tokens) == (20, 10)
+def cost(request_id: str, kind: str = "completion", amount: str | None = "0.000001") -> Cost:
+    return derived(  # type: ignore[return-value]
+        Cost, event_id=f"cost-{request_id}-{kind}", request_id=request_id, context=Context(requested_at=NOW), kind=kind,
+        model="m", priced=amount is not None, amount=None if amount is None else Decimal(amount),
+        usage=Usage(input_tokens=10, output_tokens=5),
+    )  # fmt: skip
+
+
+def test_spending_adds_up_exactly_by_team_kind_and_model() -> None:
+    completion, embedding = spending([cost("a"), cost("b", "embedding"), cost("c"), cost("d", amount=None)])
+    assert (completion.team, completion.kind, completion.model, completion.calls) == (TEAM, "completion", "m", 3)
+    assert (completion.amount, completion.unpriced) == (Decimal("0.000002"), 1)
+    assert (completion.input_tokens, completion.output_tokens) == (30, 15)
+    assert (embedding.kind, embedding.calls, embedding.amount) == ("embedding", 1, Decimal("0.000001"))
+
+
+def test_an_embedding_must_be_priced_beside_its_answer() -> None:
+    answered = derived(
+        Completion, context=Context(requested_at=NOW), messages=[], model="m", backend="b", embedding_tokens=3
+    )
+    assert "nothing on costs" in accepted(complete(completion=answered))
+    both = (cost("r-1"), cost("r-1", "embedding"))
+    assert accepted(complete(completion=answered, costs=both)) == ""
+
+
+# -- money -----------------------------------------------------------------------------------------------------------
+
+
+def visited(**changes: object) -> Money:
+    """A visitor of whom nothing is wrong, but for ``changes``: two answers within the budget, one refusal."""
+    spend = derived(
+        TeamSpend, window="day", window_start=NOW, amount=Decimal("0.004"), calls=2, budget=Decimal("0.005"),
+        budget_name="visitor", subject="run-visitor",
+    )  # fmt: skip
+    refused = result("m-3", status="rejected", code="over_budget", reason="the budget allows 0.005 USD")
+    alert = {"kind": "cost", "severity": "warning", "title": "t", "description": "d", "fingerprint": "f"}
+    fields: dict[str, object] = {
+        "costs": [cost("m-1", amount="0.002"), cost("m-2", amount="0.002"), cost("other", amount="0.7")],
+        "visitor": spend,
+        "metered": [(Kind.METERED, result("m-1")), (Kind.METERED, result("m-2")), (Kind.OVER_BUDGET, refused)],
+        "alerts": [derived(Alert, name=name, **alert) for name in ("budget_threshold", "budget_exhausted")],
+    }
+    return Money(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def money_accepted(money: Money, proof: Proof | None = None) -> str:
+    return "\n".join(money_problems(money, proof or Proof()))
+
+
+def test_a_kept_budget_has_no_problem() -> None:
+    assert money_accepted(visited()) == ""
+    assert visited().told
+    assert not visited(alerts=[]).told
+
+
+def test_a_budget_that_is_exceeded_or_not_told_is_a_problem() -> None:
+    dear = [cost("m-1", amount="0.003"), cost("m-2", amount="0.002000000001")]
+    assert "spent 0.005000000001 USD of a hard budget of 0.005" in money_accepted(visited(costs=dear))
+    assert "the costs say 0.005000000001" in money_accepted(visited(costs=dear))
+    assert "nothing on team-spend" in money_accepted(visited(visitor=None))
+
+
+def test_a_refusal_must_be_for_the_budget_and_on_call_must_hear_of_it() -> None:
+    other = [(Kind.OVER_BUDGET, result("m-3", status="rejected", code="rate_limited", reason="too many"))]
+    assert "refused for rate_limited, not for its budget" in money_accepted(visited(metered=other))
+    found = money_accepted(visited(alerts=[]))
+    assert "no alert budget_exhausted" in found
+    assert "no alert budget_threshold" in found
+
+
+def test_a_ledger_that_differs_is_a_problem() -> None:
+    assert "ledger verify: exit code 1: a window differs" in money_accepted(
+        visited(), Proof(failure="exit code 1: a window differs")
+    )
 
 
 def test_percentiles_are_by_nearest_rank() -> None:

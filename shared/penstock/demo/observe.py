@@ -23,9 +23,9 @@ FLOW_TOPICS = (
 """Where a request passes, in order."""
 
 _BESIDE = (
-    "documents", "documents-screened", "documents-indexed", "verdicts", "costs", "evaluations", "feedback", "signals",
-    "config-models", "drift-events", "alerts", "alert-deliveries", "dlq-intake", "dlq-guardrails", "dlq-retrieval",
-    "dlq-inference", "dlq-evaluation", "dlq-drift", "dlq-alerting",
+    "documents", "documents-screened", "documents-indexed", "verdicts", "costs", "team-spend", "evaluations", "feedback",
+    "signals", "config-models", "drift-events", "alerts", "alert-deliveries", "dlq-intake", "dlq-guardrails",
+    "dlq-retrieval", "dlq-inference", "dlq-evaluation", "dlq-drift", "dlq-alerting",
 )  # fmt: skip
 
 _POLL_S = 0.25

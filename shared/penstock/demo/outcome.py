@@ -7,8 +7,6 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
-from itertools import groupby
 from typing import TypeVar
 
 from penstock.audit import Verification
@@ -28,7 +26,7 @@ from penstock.contracts.records import (
 from penstock.demo.observe import Observer
 from penstock.demo.traffic import Kind, Planned
 
-__all__ = ["Drift", "Ingest", "Latency", "Outcome", "Spend", "gather", "latency", "problems", "spending"]
+__all__ = ["Drift", "Ingest", "Latency", "Outcome", "gather", "latency", "problems"]
 
 R = TypeVar("R", bound=Record)
 
@@ -63,7 +61,7 @@ class Outcome:
     verdicts: tuple[Verdict, ...] = ()
     screened: ScreenedRequest | None = None
     completion: Completion | None = None
-    cost: Cost | None = None
+    costs: tuple[Cost, ...] = ()
     evaluation: Evaluation | None = None
     last_seen: str = ""
 
@@ -71,6 +69,18 @@ class Outcome:
     def result(self) -> LlmResult | None:
         """The one result."""
         return self.results[0] if self.results else None
+
+    @property
+    def cost(self) -> Cost | None:
+        """What the model's call cost."""
+        return next((cost for cost in self.costs if cost.kind != "embedding"), None)
+
+    @property
+    def priced(self) -> bool:
+        """Whether every call that was made for the request has its cost."""
+        if self.completion is None:
+            return True
+        return len(self.costs) >= 1 + (self.completion.embedding_tokens > 0)
 
     @property
     def unproven(self) -> tuple[str, ...]:
@@ -94,19 +104,6 @@ class Outcome:
         if self.planned.expected is None or self.result is None or self.result.status != Status.COMPLETED:
             return None
         return self.planned.expected.lower() in " ".join(self.result.content.lower().split())
-
-
-@dataclass(frozen=True, slots=True)
-class Spend:
-    """What one team spent on one model."""
-
-    team: str
-    model: str
-    calls: int
-    input_tokens: int
-    output_tokens: int
-    amount: Decimal
-    unpriced: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,34 +144,12 @@ def gather(plan: Sequence[Planned], latencies: Mapping[str, float], observer: Ob
             verdicts=tuple(verdicts[one.request_id]),
             screened=next(iter(screened[one.request_id]), None),
             completion=next(iter(completions[one.request_id]), None),
-            cost=next((cost for cost in costs[one.request_id] if cost.kind == "completion"), None),
+            costs=tuple(costs[one.request_id]),
             evaluation=next(iter(evaluations[one.request_id]), None),
             last_seen="" if results[one.request_id] else observer.last_seen(one.request_id),
         )
         for one in plan
     ]
-
-
-def spending(outcomes: Iterable[Outcome]) -> list[Spend]:
-    """Return what was spent by team and model."""
-    costs = sorted(
-        (outcome.cost for outcome in outcomes if outcome.cost), key=lambda cost: (cost.tenant_id, cost.model)
-    )
-    found = []
-    for (team, model), group in groupby(costs, key=lambda cost: (cost.tenant_id, cost.model)):
-        mine = list(group)
-        found.append(
-            Spend(
-                team=team,
-                model=model,
-                calls=len(mine),
-                input_tokens=sum(cost.usage.input_tokens for cost in mine),
-                output_tokens=sum(cost.usage.output_tokens for cost in mine),
-                amount=sum((cost.amount for cost in mine if cost.amount is not None), Decimal()),
-                unpriced=sum(not cost.priced for cost in mine),
-            )
-        )
-    return found
 
 
 def latency(outcomes: Sequence[Outcome], elapsed_s: float) -> Latency | None:
@@ -238,8 +213,8 @@ def _problems(outcome: Outcome) -> list[str]:
         if outcome.toxicity is None:
             found.append("no toxicity score on evaluations")
     found += outcome.unproven
-    if outcome.completion is not None and outcome.cost is None:
-        found.append("a model answered it, but nothing on costs says what that cost")
+    if not outcome.priced:
+        found.append("a model was called for it, but nothing on costs says what that cost")
     return found
 
 

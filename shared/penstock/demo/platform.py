@@ -36,6 +36,8 @@ class Platform:
     bus: KafkaBus
     codec: Codec
     supervisor: Supervisor
+    addresses: Mapping[str, str]
+    """Variables that lead a process to the servers."""
 
 
 @asynccontextmanager
@@ -71,7 +73,7 @@ async def platform(
             progress.step("Services")
             async with _services(stack, {**environ, **addresses}, progress, services) as supervisor:
                 progress.done(f"{len(supervisor.members)} ready: {', '.join(m.name for m in supervisor.members)}")
-                yield Platform(settings, bus, codec, supervisor)
+                yield Platform(settings, bus, codec, supervisor, addresses)
                 progress.step("Stopping")
     finally:
         if not keep:

@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from penstock.contracts.records import Alert, DriftEvent, Status
-from penstock.demo.outcome import Drift, Ingest, Latency, Outcome, spending
+from penstock.demo.money import Money, Proof, spending
+from penstock.demo.outcome import Drift, Ingest, Latency, Outcome
 from penstock.demo.traffic import Kind
 
 __all__ = ["Report"]
@@ -29,6 +30,8 @@ class Report:
     outcomes: Sequence[Outcome]
     ingest: Ingest
     drift: Drift
+    money: Money
+    proof: Proof
     drift_events: Sequence[DriftEvent]
     drift_demanded: bool
     latency: Latency | None
@@ -44,6 +47,7 @@ class Report:
         """Print the report."""
         self._answers(console)
         self._costs(console)
+        self._budget(console)
         self._guardrails(console)
         self._toxicity(console)
         self._drift(console)
@@ -74,12 +78,13 @@ class Report:
         console.print(line)
 
     def _costs(self, console: Console) -> None:
-        console.rule("[bold]Cost by team and model", align="left")
-        table = _table("team", "model", "calls>", "input tokens>", "output tokens>", "USD>")
-        for spend in spending(self.outcomes):
-            amount = f"{spend.amount:.6f}" + (f" + {spend.unpriced} unpriced" if spend.unpriced else "")
+        console.rule("[bold]Cost by team and kind of call", align="left")
+        table = _table("team", "kind", "model", "calls>", "input tokens>", "output tokens>", "USD>")
+        for spend in spending(self.money.costs):
+            amount = f"{spend.amount:f}" + (f" + {spend.unpriced} unpriced" if spend.unpriced else "")
             table.add_row(
                 spend.team,
+                spend.kind,
                 spend.model,
                 f"{spend.calls:,}",
                 f"{spend.input_tokens:,}",
@@ -87,6 +92,26 @@ class Report:
                 amount,
             )
         console.print(table)
+
+    def _budget(self, console: Console) -> None:
+        console.rule("[bold]Budget and ledger", align="left")
+        spend = self.money.visitor
+        if spend is not None and spend.budget is not None:
+            refused = [result for _, result in self.money.metered if result.status == Status.REJECTED]
+            console.print(
+                f"a visitor of team {spend.tenant_id} has {spend.budget.normalize():f} USD a {spend.window}: "
+                f"{len(self.money.metered) - len(refused)} questions were answered for {spend.amount.normalize():f} USD, "
+                f"{len(refused)} refused",
+                highlight=False,
+            )
+            for result in refused[:1]:
+                console.print(f"  {result.code}: {escape(result.reason or '')}", highlight=False)
+        for alert in self.money.alerts:
+            console.print(f"  alert [yellow]{alert.severity}[/] {escape(alert.title)}", highlight=False)
+        if self.proof.failure:
+            console.print("the ledger could not be proven: see below")
+        else:
+            console.print(f"penstock ledger verify: {escape(self.proof.summary)}", highlight=False)
 
     def _guardrails(self, console: Console) -> None:
         console.rule("[bold]Guardrails and admission", align="left")
@@ -223,11 +248,13 @@ class Report:
             },
             "costs": [
                 {
-                    "team": s.team, "model": s.model, "calls": s.calls, "input_tokens": s.input_tokens,
+                    "team": s.team, "kind": s.kind, "model": s.model, "calls": s.calls, "input_tokens": s.input_tokens,
                     "output_tokens": s.output_tokens, "usd": f"{s.amount:f}", "unpriced": s.unpriced,
                 }
-                for s in spending(self.outcomes)
+                for s in spending(self.money.costs)
             ],
+            "budget": _budget(self.money),
+            "ledger": dict(self.proof.report),
             "latency_s": None
             if self.latency is None
             else {
@@ -245,6 +272,17 @@ class Report:
             ],
             "answers": [_answer(outcome) for outcome in self.outcomes],
         }  # fmt: skip
+
+
+def _budget(money: Money) -> dict[str, Any]:
+    spend = money.visitor
+    return {
+        "limit_usd": f"{spend.budget:f}" if spend and spend.budget is not None else None,
+        "spent_usd": f"{spend.amount:f}" if spend else None,
+        "answered": sum(result.status == Status.COMPLETED for _, result in money.metered),
+        "refused": sum(result.code == "over_budget" for _, result in money.metered),
+        "alerts": [{"name": alert.name, "severity": alert.severity, "title": alert.title} for alert in money.alerts],
+    }
 
 
 def _answer(outcome: Outcome) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from rich.console import Console
 from penstock.client import Client
 from penstock.contracts.records import Alert, AlertDelivery, DocumentIndexed, DriftEvent, Status, Verdict
 from penstock.demo.corpus import Source
+from penstock.demo.money import gather_money, money_problems, prove
 from penstock.demo.observe import Observer
 from penstock.demo.outcome import Drift, Ingest, Outcome, gather, latency, problems
 from penstock.demo.platform import Platform, platform
@@ -80,12 +81,17 @@ async def _work(
     demanded = given.shift_is_marked and _enough_for_drift(given.plan)
     ids = {one.request_id for one in given.plan}
     await observer.until(lambda: _settled(gather(given.plan, latencies, observer)), _SETTLE_TIMEOUT_S)
+    await observer.until(lambda: gather_money(given.plan, ingest.uploads, observer).told, _SETTLE_TIMEOUT_S)
     if demanded:
         await observer.until(lambda: _delivered(_drift(observer, receiver, ids)), _ALERT_TIMEOUT_S)
     outcomes = gather(given.plan, latencies, observer)
     drift = _drift(observer, receiver, ids)
-    progress.done(f"{sum(o.cost is not None for o in outcomes)} priced, {len(drift.alerts)} drift alerts")
-    found = problems(outcomes, ingest, drift, drift_demanded=demanded)
+    money = gather_money(given.plan, ingest.uploads, observer)
+    progress.done(f"{len(money.costs)} costs, {len(money.alerts)} budget alerts, {len(drift.alerts)} drift alerts")
+    progress.step("Ledger")
+    proof = await prove(running.addresses)
+    progress.done("verified" if not proof.failure else "differs")
+    found = problems(outcomes, ingest, drift, drift_demanded=demanded) + money_problems(money, proof)
     found += [
         f"a dead letter of {letter.service}: {letter.code} at {letter.origin_topic}/{letter.origin_partition}/"
         f"{letter.origin_offset}: {letter.reason}"
@@ -95,6 +101,8 @@ async def _work(
         outcomes=outcomes,
         ingest=ingest,
         drift=drift,
+        money=money,
+        proof=proof,
         drift_events=[e for e in observer.records("drift-events", DriftEvent) if e.request_id in ids],
         drift_demanded=demanded,
         latency=latency(outcomes, last - begun),
@@ -161,8 +169,8 @@ async def _send(given: Input, client: Client, progress: Progress) -> tuple[dict[
         nonlocal last
         submitted = time.monotonic()
         await client.submit(
-            planned.text, tenant=planned.tenant, request_id=planned.request_id,
-            conversation_id=planned.conversation_id, tags={"kind": planned.kind.name.lower()},
+            planned.text, tenant=planned.tenant, request_id=planned.request_id, user_id=planned.user_id,
+            route=planned.route, conversation_id=planned.conversation_id, tags={"kind": planned.kind.name.lower()},
         )  # fmt: skip
         try:
             await client.result(planned.request_id, timeout_s=_RESULT_TIMEOUT_S)
@@ -195,7 +203,7 @@ def _settled(outcomes: Sequence[Outcome]) -> bool:
         if outcome.result is None:  # the sender may have seen it before this reader of the log did
             return False
         answered = outcome.result.status == Status.COMPLETED
-        if (answered and outcome.toxicity is None) or (outcome.completion is not None and outcome.cost is None):
+        if (answered and outcome.toxicity is None) or not outcome.priced:
             return False
     return True
 

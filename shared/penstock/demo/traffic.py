@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from enum import StrEnum
 
 from penstock.demo.questions import Question
 
-__all__ = ["LEAST_FOR_DRIFT", "TEAM", "Kind", "Planned", "plan"]
+__all__ = ["LEAST_FOR_DRIFT", "LIMITED_TEAM", "METERED_ROUTE", "TEAM", "Kind", "Planned", "plan"]
 
 TEAM = "support"
 """The team that sends most: drift is watched by team, model, prompt and route, so one segment must see enough."""
@@ -18,9 +19,14 @@ LEAST_FOR_DRIFT = 60
 """Requests before and after a shift of topic below which no drift alert is demanded: 40 make the first reference,
 and a full change is confirmed within about 40 more."""
 
-_OTHER_TEAMS = ("research", "acme")
+LIMITED_TEAM, METERED_ROUTE = "acme", "metered"
+"""The team whose visitors each have a small hard budget, and the route on which every answer has a fixed price."""
+
+_OTHER_TEAMS = ("research", LIMITED_TEAM)
 _OTHER_TEAM_EVERY = 20
 _ASKED_AGAIN = 2
+_WITHIN_BUDGET, _OVER_BUDGET = 5, 2
+"""How many of a visitor's metered questions its budget has room for, as infra/config says, and how many are sent beside."""
 
 
 class Kind(StrEnum):
@@ -33,6 +39,8 @@ class Kind(StrEnum):
     ABUSE = "abuse"
     ABUSE_AGAIN = "abuse, after feedback"
     UNKNOWN_TEAM = "unknown team"
+    METERED = "metered"
+    OVER_BUDGET = "over budget"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,8 @@ class Planned:
     document_id: str | None = None
     """Document that holds the answer, where known."""
     conversation_id: str | None = None
+    user_id: str | None = None
+    route: str = "default"
     private: tuple[str, ...] = ()
     """Texts that may appear nowhere behind the guardrails: not in the result, nor in what the model was asked."""
 
@@ -92,8 +102,9 @@ def plan(questions: Sequence[Question], run: str, requests: int | None = None) -
     """Return the requests of a run in the order in which they are sent.
 
     Phase A's come before phase B's. Personal data, a secret, injections, abuse and a team that is not configured are
-    spread over both. ``requests`` is the number of all of them, by default one for each phrasing of each question plus
-    those; questions are left out evenly, or asked again, to reach it.
+    spread over both; in phase A a visitor of a team asks more than its budget has room for. ``requests`` is the number of
+    all of them, by default one for each phrasing of each question plus those; questions are left out evenly, or asked
+    again, to reach it.
 
     Raises:
         ValueError: ``requests`` leaves no room for a question in each phase.
@@ -103,17 +114,23 @@ def plan(questions: Sequence[Question], run: str, requests: int | None = None) -
     phases = sorted({question.phase for question in questions})
     asked = {phase: _phrasings([q for q in questions if q.phase == phase]) for phase in phases}
     if requests is not None:
-        room = requests - len(special) - _ASKED_AGAIN
+        room = requests - len(special) - _ASKED_AGAIN - _WITHIN_BUDGET - _OVER_BUDGET
         if room < len(phases):
             raise ValueError(
-                f"{requests} requests are too few: {requests - room} of them show guardrails and learning; ask for more"
+                f"{requests} requests are too few: {requests - room} of them show guardrails, budgets and "
+                "learning; ask for more"
             )
         shares = [room // len(phases) + (number < room % len(phases)) for number in range(len(phases))]
         asked = {phase: _spread(asked[phase], share) for phase, share in zip(phases, shares, strict=True)}
-    rude = f"{run}-rude-user"
+    visitor = f"{run}-visitor"
+    conversations = dict.fromkeys((Kind.ABUSE, Kind.ABUSE_AGAIN), f"{run}-rude-user")
+    # One conversation is one partition: they are admitted in this order.
+    conversations |= dict.fromkeys((Kind.METERED, Kind.OVER_BUDGET), visitor)
     planned: list[Planned] = []
     for number, phase in enumerate(phases):
         mine = [one for position, one in enumerate(special) if position % len(phases) == number]
+        if number == 0:
+            mine = _alternating(mine, _metered(asked[phase]))
         planned += _mixed([_question(phase, one, at) for at, one in enumerate(asked[phase])], phase, mine)
     # Asked again when people have said what they are: one conversation is one partition, so the same learner sees both.
     planned += [_noticed(Kind.ABUSE_AGAIN, text, "completed") for text in _ABUSE[-_ASKED_AGAIN:]]
@@ -122,7 +139,8 @@ def plan(questions: Sequence[Question], run: str, requests: int | None = None) -
             one,
             request_id=f"{run}-{number:04d}",
             phase=one.phase or phases[-1],
-            conversation_id=rude if one.kind in (Kind.ABUSE, Kind.ABUSE_AGAIN) else None,
+            conversation_id=conversations.get(one.kind),
+            user_id=visitor if one.kind in (Kind.METERED, Kind.OVER_BUDGET) else f"{run}-user",
         )
         for number, one in enumerate(planned, start=1)
     ]
@@ -142,6 +160,23 @@ def _special(rng: random.Random) -> list[Planned]:
         (abuse[4], abuse[5]), (abuse[2], abuse[3]),
     )  # fmt: skip
     return [one for pair in pairs for one in pair]
+
+
+def _metered(asked: Sequence[_Asked]) -> list[Planned]:
+    """The questions of a visitor whose budget is too small for all of them."""
+    kinds = [(Kind.METERED, "completed")] * _WITHIN_BUDGET + [(Kind.OVER_BUDGET, "rejected")] * _OVER_BUDGET
+    return [
+        replace(
+            _noticed(kind, one.text, status, tenant=LIMITED_TEAM),
+            expected=one.expected, document_id=one.document_id, route=METERED_ROUTE,
+        )
+        for (kind, status), one in zip(kinds, itertools.cycle(asked), strict=False)
+    ]  # fmt: skip
+
+
+def _alternating(first: list[Planned], second: list[Planned]) -> list[Planned]:
+    pairs = itertools.zip_longest(first, second)
+    return [one for pair in pairs for one in pair if one is not None]
 
 
 def _noticed(kind: Kind, text: str, status: str, private: tuple[str, ...] = (), tenant: str = TEAM) -> Planned:
