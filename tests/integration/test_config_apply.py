@@ -148,10 +148,12 @@ def test_models_without_a_price_are_found_on_the_topics(
     applied = penstock_cli(["config", "apply", str(folder)], deployed)
     assert applied.returncode == 0, applied.stderr
     assert "'nobody-knows' has no price" in applied.stderr
-    assert "requests of research are refused as unpriced_model" in applied.stderr
+    assert "requests of research, support are refused as unpriced_model" in applied.stderr
     found = penstock_cli(["prices", "check"], deployed)
     assert found.returncode == 1
-    assert "nobody-knows of the route test has no price; refused for research, with a hard budget" in found.stdout
+    assert (
+        "nobody-knows of the route test has no price; refused for research, support, with a hard budget" in found.stdout
+    )
 
 
 def test_deploying_twice_changes_nothing(penstock_cli: Cli, deployed: Mapping[str, str]) -> None:

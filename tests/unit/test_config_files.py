@@ -204,7 +204,8 @@ HARD = (
     "name: t\nallowed_routes: [{routes}]\nbudgets:\n- {{name: soft, limit: 1, mode: soft}}\n- {{name: day, limit: 1}}\n"
 )
 PRICES = "- {model: m, input_cost_per_token: 0, output_cost_per_token: 0}\n"
-TWO_ROUTES = "- {name: default, targets: [{backend: openai, model: m}]}\n- {name: r, targets: [{backend: openai, model: wren}]}\n"
+TARGETS = "targets: [{{backend: openai, model: {}}}]"
+TWO_ROUTES = f"- {{name: default, {TARGETS.format('m')}}}\n- {{name: r, {TARGETS.format('wren')}}}\n"
 
 
 def test_team_with_a_hard_budget_cannot_name_a_route_without_a_price(tmp_path: Path) -> None:
