@@ -127,6 +127,8 @@ def release_hop(
             released = core.released(record, judged, pseudonyms)
             if released.held is not None:
                 await _hold(reviews, released.held)
+            if released.repeated is not None and await releases.repeat(record.tenant_id, record.request_id):
+                return core.Released(None, [*released.emits, released.repeated])
             return released
         except Transient:
             raise
@@ -176,8 +178,9 @@ async def _claimed(ready: Sequence[core.Released], releases: Releases, clock: Cl
         result = released.result
         if result is None:
             outcomes.append(released.emits)
-        elif next(won):
-            outcomes.append([*released.emits, _ending(result, clock)])
+        elif (claimed := next(won)).won:
+            ending = core.with_repeat(result) if claimed.repeated else result
+            outcomes.append([*released.emits, _ending(ending, clock)])
         else:
             log.info("request had ended already", request_id=result.request_id, status=result.status)
             outcomes.append(released.emits)

@@ -38,7 +38,7 @@ from services.guardrails.verdicts import Judged, findings_of, verdicts
 __all__ = [
     "Judged", "Released", "Screened", "calls_of", "canary_of", "document_segments", "ended_request", "has_answer",
     "output_reference", "output_segments", "reference_of", "released", "released_refusal", "request_segments",
-    "screened_document", "screened_request", "unjudged",
+    "screened_document", "screened_request", "unjudged", "with_repeat",
 ]  # fmt: skip
 
 MAX_ATTEMPT = 1
@@ -61,6 +61,7 @@ class Released:
     result: LlmResult | None
     emits: list[Emit] = field(default_factory=list)
     held: Held | None = None
+    repeated: Emit | None = None
 
 
 def canary_of(key: bytes, request_id: str) -> str:
@@ -173,7 +174,7 @@ def released(completion: Completion, judged: Judged | None, pseudonyms: Mapping[
     screening = judged.screening
     if screening.action == "ask_again" and _may_repeat(completion, judged):
         repeated = Emit("requests-repeated", request_key(context, completion.request_id), _repeated(completion, judged))
-        return Released(None, [*verdicts(completion, "output", judged), repeated])
+        return Released(None, verdicts(completion, "output", judged), repeated=repeated)
     if screening.action in ("block", "ask_again"):
         code, reason = reason_of(screening)
         blocked = _early(completion, Status.BLOCKED, "guardrails", code, reason, judged.now)
@@ -213,6 +214,17 @@ def released(completion: Completion, judged: Judged | None, pseudonyms: Mapping[
 def calls_of(completion: Completion) -> int:
     """Return how many completions there are of a request whose last one this is: each of them is priced."""
     return completion.attempt + 1
+
+
+def with_repeat(result: LlmResult) -> LlmResult:
+    """Return ``result`` of a request whose answer was asked for again by another reading of the same completion.
+
+    Then there may be one completion more than the event knows of that the result was made of. Inference's own refusal of
+    the repeated request knows them all.
+    """
+    knows = result.stage == "inference" and result.model is None and (result.calls or 0) > 0
+    most = MAX_ATTEMPT + 1
+    return result if knows else msgspec.structs.replace(result, calls=max(result.calls or 0, most))
 
 
 def has_answer(completion: Completion) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 from penstock.contracts.records import GroundedRequest, Message, Passage
 
-__all__ = ["Prompt", "attach_passages", "prompt_of", "text_bytes"]
+__all__ = ["Prompt", "prompt_of", "text_bytes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,11 @@ class Prompt:
 
 
 def prompt_of(request: GroundedRequest) -> Prompt:
-    """Return the conversation of ``request``, the last message of its user with the passages in front."""
+    """Return the conversation of ``request``, the last message of its user with the passages in front, numbered.
+
+    Passages of one document that overlap, or of one section that touch, are shown as the one stretch of text they are
+    cut from, under the numbers of all of them: [n] is the n-th passage, whatever stands beside it.
+    """
     messages = list(request.messages)
     repeated = 0
     last = max((index for index, message in enumerate(messages) if message.role == "user"), default=None)
@@ -48,15 +52,6 @@ def prompt_of(request: GroundedRequest) -> Prompt:
         content = _with_evidence(question.content, _shown(shown))
         messages[last] = msgspec.structs.replace(question, content=content)
     return Prompt(tuple(messages), sum(text_bytes(m.content) + text_bytes(m.name or "") for m in messages), repeated)
-
-
-def attach_passages(question: str, passages: Sequence[Passage]) -> str:
-    """Return the user message that shows a generating model its evidence, numbered for citation.
-
-    Passages of one document that overlap, or of one section that touch, are shown as the one stretch of text they are
-    cut from, under the numbers of all of them: [n] is the n-th passage, whatever stands beside it.
-    """
-    return _with_evidence(question, _shown(_stretches(passages))) if passages else question
 
 
 def text_bytes(text: str) -> int:

@@ -24,7 +24,7 @@ from penstock.contracts.records import Completion, Context, LlmResult, Message, 
 from penstock.sealing import shared_secret
 from redis.asyncio import Redis
 
-from services.guardrails.adapters import RedisReleases
+from services.guardrails.adapters import Claimed, RedisReleases
 
 REQUESTS = 300
 DEADLINE_S = 90.0
@@ -41,12 +41,9 @@ async def redis(deployed: Mapping[str, str]) -> AsyncIterator[Redis]:
 async def test_the_first_event_wins_and_wins_again_and_no_other_does(redis: Redis) -> None:
     releases = RedisReleases(redis, ttl_s=600)
     team = uuid.uuid4().hex
-    assert await releases.claim([(team, "r", "completion"), (team, "r", "expiry"), ("other", team, "x")]) == [
-        True,
-        False,
-        True,
-    ]
-    assert await releases.claim([(team, "r", "expiry"), (team, "r", "completion")]) == [False, True]
+    rivals = [(team, "r", "completion"), (team, "r", "expiry"), ("other", team, "x")]
+    assert await releases.claim(rivals) == [Claimed(True), Claimed(False), Claimed(True)]
+    assert await releases.claim([(team, "r", "expiry"), (team, "r", "completion")]) == [Claimed(False), Claimed(True)]
     assert 0 < await redis.ttl(f"penstock:{{{team}}}:released:r") <= 600
     assert await releases.claim([]) == []
 
@@ -56,7 +53,22 @@ async def test_rivals_in_many_processes_leave_one_winner(redis: Redis) -> None:
     team = uuid.uuid4().hex
     rivals = [[(team, str(number), f"event-{rival}") for number in range(50)] for rival in range(8)]
     won = await asyncio.gather(*(releases.claim(batch) for batch in rivals))
-    assert [sum(column) for column in zip(*won, strict=True)] == [1] * 50
+    assert [sum(claimed.won for claimed in column) for column in zip(*won, strict=True)] == [1] * 50
+
+
+async def test_a_result_and_an_asking_again_never_miss_each_other(redis: Redis) -> None:
+    releases = RedisReleases(redis, ttl_s=600)
+    team = uuid.uuid4().hex
+    assert await releases.repeat(team, "asked")
+    assert await releases.claim([(team, "asked", "e"), (team, "ended", "e")]) == [Claimed(True, True), Claimed(True)]
+    assert not await releases.repeat(team, "ended")
+    assert await releases.repeat(team, "asked") is False
+    assert 0 < await redis.ttl(f"penstock:{{{team}}}:asked-again:asked") <= 600
+    for number in range(50):
+        [claimed], may_repeat = await asyncio.gather(
+            releases.claim([(team, str(number), "e")]), releases.repeat(team, str(number))
+        )
+        assert claimed.repeated or not may_repeat
 
 
 async def test_redis_away_is_transient_and_names_the_remedy() -> None:

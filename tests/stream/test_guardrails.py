@@ -17,7 +17,7 @@ from penstock.contracts.envelope import event_id
 from penstock.contracts.records import AdmittedRequest, Completion, Context, Document, Message, Record, Refusal
 from penstock.settings import ServiceSettings
 
-from services.guardrails.adapters import MemoryReleases, Release
+from services.guardrails.adapters import Claimed, MemoryReleases, Release
 from services.guardrails.app import document_hop, release_hop, request_hop, review_hop
 from services.guardrails.held_texts import MemoryReviews, MemoryVault
 from services.guardrails.judge import Judge
@@ -87,7 +87,7 @@ class FlakyReleases(MemoryReleases):
         super().__init__()
         self.failures = failures
 
-    async def claim(self, releases: Sequence[Release]) -> list[bool]:
+    async def claim(self, releases: Sequence[Release]) -> list[Claimed]:
         if self.failures > 0:
             self.failures -= 1
             raise Transient("Redis is away")

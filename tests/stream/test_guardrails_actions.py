@@ -23,6 +23,7 @@ from penstock.contracts.records import (
     Completion,
     Context,
     Message,
+    Refusal,
     Review,
     ReviewDecision,
     Sampling,
@@ -362,3 +363,42 @@ async def test_what_was_put_into_the_systems_message_is_judged() -> None:
         refused = await own.one("refusals")
     assert screened.messages[0].content == "You help customers of <EMAIL_ADDRESS_1>."
     assert refused.code == "prompt_injection"
+
+
+async def test_a_reading_that_releases_knows_of_one_that_asked_again() -> None:
+    # A crash, and another policy in between: one completion is judged twice, and not alike.
+    async with gate(FORMAT) as own:
+        first = completion(own, "the order is 7")
+        await own.publish("completions", first)
+        await own.one("requests-repeated")
+        await own.publish("completions", msgspec.structs.replace(first, content='{"id": 7}'))
+        result = await own.one("llm-results")
+    assert (result.status, result.calls) == ("completed", 2)
+
+
+async def test_a_reading_that_would_ask_again_leaves_it_where_the_request_has_ended() -> None:
+    async with gate(FORMAT) as own:
+        first = completion(own, '{"id": 7}')
+        await own.publish("completions", first)
+        result = await own.one("llm-results")
+        await own.publish("completions", msgspec.structs.replace(first, content="the order is 7"))
+        await own.verdicts(2)
+        await own.bus.settled("guardrails-release", ["completions"])
+    assert result.calls == 1
+    assert own.bus.messages("requests-repeated") == []
+
+
+@pytest.mark.parametrize(("stage", "calls", "counted"), [("retrieval", 0, 2), ("inference", 0, 2), ("inference", 1, 1)])
+async def test_a_refusal_of_a_request_that_was_asked_again_counts_what_may_come(
+    stage: str, calls: int, counted: int
+) -> None:
+    async with gate(FORMAT) as own:
+        await own.publish("completions", completion(own, "the order is 7"))
+        await own.one("requests-repeated")
+        refused = Refusal(
+            event_id="refused", request_id="r", tenant_id="support", occurred_at=own.clock.now(), causation_id="c",
+            context=Context(requested_at=own.clock.now()), stage=stage, status="failed", code="x", reason="y", calls=calls,
+        )  # fmt: skip
+        await own.publish("refusals", refused)
+        result = await own.one("llm-results")
+    assert result.calls == counted

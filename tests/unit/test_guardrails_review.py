@@ -247,6 +247,8 @@ class ReadOnlyRedis:
 
     def get(self, *args: Any) -> None: ...
 
+    def exists(self, *args: Any) -> None: ...
+
     async def execute(self) -> None:
         raise ReadOnlyError("You can't write against a read only replica.")
 
@@ -254,6 +256,8 @@ class ReadOnlyRedis:
 async def test_redis_that_answers_with_an_error_decides_nothing() -> None:
     with pytest.raises(Transient, match="read only"):
         await RedisReleases(ReadOnlyRedis(), 60).claim([("t", "r", "e")])  # type: ignore[arg-type]
+    with pytest.raises(Transient, match="read only"):
+        await RedisReleases(ReadOnlyRedis(), 60).repeat("t", "r")  # type: ignore[arg-type]
 
 
 def test_a_verdict_stays_small_however_much_was_found() -> None:

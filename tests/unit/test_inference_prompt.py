@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock.contracts.records import Context, GroundedRequest, Message, Passage
 
-from services.inference.prompt import attach_passages, prompt_of, text_bytes
+from services.inference.prompt import prompt_of, text_bytes
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 PAGE = "".join(f"Sentence {number} of the page says {number * 7}. " for number in range(40))
@@ -67,9 +67,7 @@ def test_offsets_that_are_not_those_of_the_text_join_nothing() -> None:
 
 def test_what_was_left_out_is_counted_and_its_tokens_estimated_by_those_of_the_rest() -> None:
     whole = prompt_of(a_request(cut(100, 400), cut(300, 600)))
-    plain = attach_passages("Why?", [cut(100, 400)]).replace(
-        "\n\nQuestion", f"\n\n[2] Page\n{PAGE[300:600]}\n\nQuestion"
-    )
+    plain = prompt(cut(100, 400)).replace("\n\nQuestion", f"\n\n[2] Page\n{PAGE[300:600]}\n\nQuestion")
     assert whole.repeated == len(plain) - len(whole.messages[-1].content) >= 100
     assert whole.size == sum(len(message.content) for message in whole.messages)
     assert whole.reduced_tokens(whole.size) == whole.repeated
@@ -99,7 +97,6 @@ def test_no_character_of_the_evidence_is_lost_and_every_number_leads_to_its_pass
 ) -> None:
     made = prompt_of(a_request(*passages, question=question))
     shown = made.messages[-1].content
-    assert shown == attach_passages(question, passages)
     assert made.messages[0].content == "Be brief."
     assert made.repeated >= 0
     assert made.size == sum(text_bytes(message.content) for message in made.messages)
