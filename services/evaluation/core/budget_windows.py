@@ -39,8 +39,7 @@ class BudgetPlan:
     thresholds: tuple[tuple[float, Decimal, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class BudgetEvent:
+class BudgetEvent(msgspec.Struct, frozen=True):
     """A cost for one subject of one budget.
 
     Attributes:

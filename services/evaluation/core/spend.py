@@ -8,6 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, cast
 
+import msgspec
 from penstock.bus import Message
 from penstock.config.budgets import Budget
 from penstock.config.kinds import Team
@@ -40,8 +41,7 @@ from services.evaluation.core.totals import place, slot_of, total_of
 __all__ = ["SpendEvent", "SpendState", "TooLate", "WatchEvent", "spending"]
 
 
-@dataclass(frozen=True, slots=True)
-class WatchEvent:
+class WatchEvent(msgspec.Struct, frozen=True):
     """A cost for one key of the watch, and where it stands in the log."""
 
     key: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -35,8 +34,7 @@ class TooLate(ValueError):
     """A cost belongs to a window that is no longer kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class RecentEvent:
+class RecentEvent(msgspec.Struct, frozen=True):
     """A cost for the rolling windows of its team.
 
     Attributes:
@@ -53,8 +51,7 @@ class RecentEvent:
     limits: Mapping[str, Decimal]
 
 
-@dataclass(frozen=True, slots=True)
-class CalendarEvent(RecentEvent):
+class CalendarEvent(RecentEvent, frozen=True):
     """A cost for its team's month and day."""
 
 

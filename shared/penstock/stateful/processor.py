@@ -270,7 +270,7 @@ class StatefulProcessor(Generic[StateT, EventT]):
             return
         if self._overlay is not None:
             for live, state in stores:
-                self._overlay.store(message.partition, live, state, message.topic, message.offset)
+                self._overlay.store(live, state, message.topic, message.offset)
             if event_id:
                 self._overlay.recent(message.topic, message.partition).add(
                     event_id, message.offset, message.timestamp_ms * 1000

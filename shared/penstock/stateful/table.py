@@ -23,6 +23,7 @@ class KeyState:
     """The newest state of a key and the offsets it has applied, by source topic."""
 
     key: str
+    table_key: bytes
     state: Any = None
     applied: dict[str, int] = field(default_factory=dict)
 
@@ -80,10 +81,10 @@ class Overlay:
         if live is None:
             entry = self._data.get(table_key)
             if entry is None:
-                live = KeyState(key)
+                live = KeyState(key, table_key)
             else:
                 applied, state, _ = self._codec.unpack(entry)
-                live = KeyState(key, state, applied)
+                live = KeyState(key, table_key, state, applied)
             self._live[table_key] = live
         return live
 
@@ -92,13 +93,12 @@ class Overlay:
         table_key = state_key(partition, key)
         return self.load(partition, key).state if table_key in self._live or table_key in self._data else None
 
-    def store(self, partition: int, live: KeyState, state: Any, topic: str, offset: int) -> None:
+    def store(self, live: KeyState, state: Any, topic: str, offset: int) -> None:
         """Make ``state`` the newest of its key, with ``offset`` applied. Durable at the next checkpoint."""
         live.state = state
-        live.applied = {**live.applied, topic: offset}
-        table_key = state_key(partition, live.key)
-        self._live[table_key] = live
-        self._dirty.add(table_key)
+        live.applied[topic] = offset
+        self._live[live.table_key] = live
+        self._dirty.add(live.table_key)
 
     def recent(self, topic: str, partition: int) -> RecentIds:
         """Return the recent ids of a source partition."""
