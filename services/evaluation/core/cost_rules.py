@@ -33,14 +33,14 @@ class SpendRateRules:
     factor: float = 2.0
     cold_factor: float = 4.0
     critical_factor: float = 8.0
-    deviations: float = 5.0
-    least_excess: float = 0.05
+    deviations: float = 3.75
+    least_excess: float = 0.25
     confirm_minutes: int = 3
     resolve_factor: float = 1.5
     resolve_minutes: int = 15
     repeat_after: timedelta = timedelta(hours=1)
     accept_after: timedelta = timedelta(hours=24)
-    dearest_at: float = 2.5
+    dearest_at: float = 1.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,37 +1,41 @@
-"""The rate at which a key spends, against what is usual at that hour of the week. Pure."""
+"""The rate at which a key spends, against what is usual at that half hour of the week. Pure.
+
+A call counts at the instant that the ledger accounts it at. A late one raises the minute it belongs to and no other, so it
+can fake neither a rise nor a hole: sums only grow, hence a rise can be seen at once, and a slot is learned from only after
+it was open for late calls for as long again.
+"""
 
 from __future__ import annotations
 
 import math
-from array import array
-from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
-from river import proba
 
 from services.evaluation.core.cost_rules import SpendRateRules
+from services.evaluation.core.spend_profile import (
+    LATENESS,
+    SLOT,
+    WINDOWS,
+    Moments,
+    Profile,
+    learned,
+    residual,
+    usual_rate,
+)
 
 __all__ = ["Call", "Episode", "RateFinding", "SpendRate", "observe"]
 
-_SHORT, _LONG = 5, 30
-"""Minutes of the two windows: a steep rise shows in the short one, a slow key's in the long one."""
-_LATENESS = 30
-"""Minutes for which a past hour stays open for late calls before it is learned from."""
-_WEEK = 168
-_MOST_GAP = _WEEK
+_FINE = 15
+"""Minutes kept one by one; beyond them, and beside them, spending is kept by five minutes."""
+_COARSE = WINDOWS[-1]
 _SAMPLES = 5
 _MARKS = 8
-# Values that a residual's mean and deviation remember: about four weeks.
-_SHORT_MEMORY, _LONG_MEMORY, _COST_MEMORY = 8064, 1344, 2000
-_LEVEL_GAIN, _SLOT_GAIN = 0.05, 0.3
-_MOST_SURPRISE = math.log(2)
-_RELATIVE = 0.1
+_COST_MEMORY = 2000
 _SMALLEST = 1e-12
-_UNSEEN = float("nan")
-_NO_PROFILE = array("f", [_UNSEEN] * _WEEK).tobytes()
+_MOST = 1e15
 
 
 class Call(NamedTuple):
@@ -44,10 +48,10 @@ class Call(NamedTuple):
     request_id: str
 
 
-class Minute(msgspec.Struct, frozen=True, array_like=True):
-    """What was spent in one minute. ``capped`` and ``top`` (the dearest call) count no call with more than the cap."""
+class Bin(msgspec.Struct, frozen=True, array_like=True):
+    """What was spent in one minute, or in five. ``capped`` and ``top`` (the dearest call) count no call beyond the cap."""
 
-    minute: int
+    number: int
     amount: Decimal
     capped: float
     top: float
@@ -56,37 +60,8 @@ class Minute(msgspec.Struct, frozen=True, array_like=True):
     last: int
 
 
-class Bin(msgspec.Struct, frozen=True, array_like=True):
-    """What was spent in five minutes that are not learned from yet."""
-
-    number: int
-    capped: float
-
-
-class Moments(msgspec.Struct, frozen=True, array_like=True):
-    """Count, mean and variance of values; the count is bounded, so that old ones are forgotten."""
-
-    count: float = 0.0
-    mean: float = 0.0
-    variance: float = 0.0
-
-    def updated(self, values: Iterable[float], memory: int) -> Moments:
-        """Return the moments with ``values`` added, by River's Gaussian."""
-        count, mean, variance = self.count, self.mean, self.variance
-        gaussian: Any = proba.Gaussian._from_state(count, mean, variance, 1)  # type: ignore[no-untyped-call]
-        for value in values:
-            gaussian.update(value)
-        count = gaussian.n_samples
-        return Moments(min(count, float(memory)), gaussian.mu, gaussian.sigma**2)
-
-    @property
-    def deviation(self) -> float:
-        """The standard deviation."""
-        return math.sqrt(max(self.variance, 0.0))
-
-
 class Dear(msgspec.Struct, frozen=True, array_like=True):
-    """A dear call of the last half hour."""
+    """A dear call of the last hour."""
 
     amount: Decimal
     minute: int
@@ -105,46 +80,43 @@ class Episode(msgspec.Struct, frozen=True, array_like=True):
 
     since: int
     """Minute of the first finding."""
+    last: int
+    """Newest minute in which it held."""
     held: int = 1
     """Distinct minutes in which it held."""
-    last: int = 0
-    """Newest of them."""
     confirmed: bool = False
     calm_since: int = -1
     """Minute from which the rate has been back; -1 where it is not."""
-    told_critical: bool = False
     told: bool = False
+    told_critical: bool = False
 
 
 class SpendRate(msgspec.Struct, frozen=True, array_like=True):
-    """What is kept of one key's spending: about 3 KB.
+    """What is kept of one key's spending: under 4 KB.
 
     Attributes:
-        minutes: of the last half hour, oldest first, those with calls.
-        bins: of the hours that are not learned from yet.
-        open_hour: the first of these, hours since the epoch; -1 before the first call.
-        hours: learned so far.
-        profile: by hour of the week, log(1 + spending in units), float32; NaN where unseen.
-        level: how much more than the profile the key spends lately, logarithmic.
-        short, long: residuals of the two windows.
+        minutes: of the last quarter of an hour, those with calls, oldest first.
+        fives: of the last hour and the slots that are not learned from yet, likewise.
+        open_slot: the first of these slots, half hours since the epoch; -1 before the first call.
         cost: logarithms of the calls' costs.
-        unit: USD of a usual call.
-        rate: USD a minute that is usual in ``rate_hour``.
-        known: whether that hour of the week has been seen.
+        profile: null until enough calls were seen.
+        rates: USD a minute usual in ``rate_slot`` and the slots before it, newest first.
+        rate_slot: slot of the newest call; -1 where ``rates`` are to be looked up anew.
+        known: whether that slot of the week has been seen.
+        marks: where the last days begin in the log.
+        dearest: calls of the last hour.
+        episode: the rise that goes on.
+        told_at: when on-call was last told (epoch, seconds).
+        suppressed: calls for which it held since then.
     """
 
-    minutes: tuple[Minute, ...] = ()
-    bins: tuple[Bin, ...] = ()
-    open_hour: int = -1
-    hours: int = 0
-    profile: bytes = _NO_PROFILE
-    level: float = 0.0
-    short: Moments = Moments()
-    long: Moments = Moments()
+    minutes: tuple[Bin, ...] = ()
+    fives: tuple[Bin, ...] = ()
+    open_slot: int = -1
     cost: Moments = Moments()
-    unit: float = 0.0
-    rate: float = 0.0
-    rate_hour: int = -1
+    profile: Profile | None = None
+    rates: tuple[float, ...] = ()
+    rate_slot: int = -1
     known: bool = False
     marks: tuple[Mark, ...] = ()
     dearest: tuple[Dear, ...] = ()
@@ -154,7 +126,7 @@ class SpendRate(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RateFinding(NamedTuple):
-    """A rise that was confirmed, goes on, or is over; amounts in USD."""
+    """A rise that was confirmed or goes on, or is over; amounts in USD."""
 
     status: Literal["firing", "resolved", "accepted"]
     critical: bool
@@ -164,9 +136,11 @@ class RateFinding(NamedTuple):
     usual: float
     """What the window would usually have cost."""
     ratio: float
+    """Without the dearest call, and no call counted beyond the cap."""
     deviations: float
     known: bool
     since: int
+    """Minute since the epoch."""
     first_offset: int
     last_offset: int
     baseline_first: int
@@ -181,6 +155,11 @@ class _Window(NamedTuple):
     """Capped, and without the dearest call."""
     usual: float
     deviations: float
+    bins: tuple[Bin, ...]
+
+    @property
+    def ratio(self) -> float:
+        return self.spent / max(self.usual, _SMALLEST)
 
 
 def observe(state: SpendRate, call: Call, rules: SpendRateRules, now: datetime) -> tuple[SpendRate, RateFinding | None]:
@@ -188,181 +167,118 @@ def observe(state: SpendRate, call: Call, rules: SpendRateRules, now: datetime) 
 
     Args:
         state: of the key so far; not changed.
-        call: the call. One that is later than the hours still open counts nowhere.
+        call: the call. One that is later than all slots still open counts nowhere.
         rules: parameters.
         now: the message's timestamp, for the limit on repetitions.
     """
-    state = _advanced(state, call, rules)
-    state = _counted(state, call, rules)
-    if state.hours < rules.least_hours or not state.unit or not state.minutes:
+    state = _counted(_advanced(state, call), call, rules)
+    profile = state.profile
+    if profile is None or profile.slots * SLOT < rules.least_hours * 60 or state.rate_slot < 0 or not state.minutes:
         return state, None
-    return _judged(state, rules, now)
+    return _judged(state, profile, rules, now)
 
 
-def _advanced(state: SpendRate, call: Call, rules: SpendRateRules) -> SpendRate:
-    """Learn from the hours that are over; begin a day."""
-    hour = call.minute // 60
-    if state.open_hour < 0:
-        return msgspec.structs.replace(state, open_hour=hour, marks=(Mark(hour // 24, call.offset),))
-    due = (call.minute - _LATENESS) // 60
-    if due > state.open_hour:
-        if not state.unit:
-            state = msgspec.structs.replace(
-                state, open_hour=due, bins=tuple(each for each in state.bins if each.number >= due * 12)
-            )
-        else:
-            state = _learned(state, due, rules)
-    if hour // 24 > state.marks[-1].day:
-        state = msgspec.structs.replace(state, marks=(*state.marks, Mark(hour // 24, call.offset))[-_MARKS:])
-    if hour > state.rate_hour and state.unit:
-        rate, known = _usual(state, hour)
-        state = msgspec.structs.replace(state, rate=rate, rate_hour=hour, known=known)
+def _advanced(state: SpendRate, call: Call) -> SpendRate:
+    """Learn from the slots that are over; begin a slot and a day."""
+    slot, day = call.minute // SLOT, call.minute // 1440
+    if state.open_slot < 0:
+        return msgspec.structs.replace(state, open_slot=slot, marks=(Mark(day, call.offset),))
+    due = (call.minute - LATENESS) // SLOT
+    profile = state.profile
+    if due > state.open_slot:
+        # What a rise spends is not what is usual; how long it may last before it is, the rules say.
+        if profile is not None and (state.episode is None or not state.episode.confirmed):
+            sums = {each.number: each.capped for each in state.fives}
+            profile = learned(profile, sums, state.open_slot, due)
+        oldest = min(due * SLOT, call.minute - _COARSE) // 5
+        fives = tuple(each for each in state.fives if each.number >= oldest)
+        state = msgspec.structs.replace(state, open_slot=due, fives=fives, profile=profile, rate_slot=-1)
+    if day > state.marks[-1].day:
+        state = msgspec.structs.replace(state, marks=(*state.marks, Mark(day, call.offset))[-_MARKS:])
+    if profile is not None and slot > state.rate_slot:
+        # A late call may be the one after which slots are learned.
+        newest = max(slot, state.minutes[-1].number // SLOT) if state.minutes else slot
+        looked_up = [usual_rate(profile, newest - back) for back in range(_COARSE // SLOT + 1)]
+        rates = tuple(rate for rate, _ in looked_up)
+        state = msgspec.structs.replace(state, rates=rates, rate_slot=newest, known=looked_up[0][1])
     return state
 
 
 def _counted(state: SpendRate, call: Call, rules: SpendRateRules) -> SpendRate:
-    amount = min(max(float(call.amount), 0.0), 1e15)
-    if amount <= 0:
+    amount = min(float(call.amount), _MOST)
+    if not amount > 0:
         return state
-    cost, unit = state.cost, state.unit
+    cost, profile = state.cost, state.profile
     if state.episode is None:
-        cost = _one_more(cost, math.log(max(amount, _SMALLEST)), _COST_MEMORY)
-    if not unit:
+        cost = cost.one_more(math.log(max(amount, _SMALLEST)), _COST_MEMORY)
+    if profile is None:
         if cost.count < rules.least_calls:
             return msgspec.structs.replace(state, cost=cost)
-        unit = math.exp(min(cost.mean + min(cost.variance, 4.0) / 2, 30.0))
-    capped = min(amount, math.exp(min(cost.mean + rules.dearest_at * max(cost.deviation, 0.5), 35.0)))
-    head = max(call.minute, state.minutes[-1].minute if state.minutes else 0)
-    minutes, dearest = state.minutes, state.dearest
-    if call.minute > head - _LONG:
-        minutes = _put(minutes, call, capped, head)
+        # Of a lognormal cost cut at the cap, about mean square over mean: spending is then as uneven as a count of these.
+        profile = Profile(math.exp(cost.mean + min(cost.variance, cost.deviation)))
+    capped = min(amount, math.exp(cost.mean + rules.dearest_at * max(cost.deviation, 0.5)))
+    head = max(call.minute, state.minutes[-1].number) if state.minutes else call.minute
+    minutes, fives, dearest = state.minutes, state.fives, state.dearest
+    if call.minute > head - _FINE:
+        minutes = _put(minutes, call.minute, call, capped, head - _FINE + 1)
+    if call.minute // SLOT >= state.open_slot or call.minute > head - _COARSE:
+        fives = _put(fives, call.minute // 5, call, capped, min(state.open_slot * SLOT, head - _COARSE + 1) // 5)
+    if call.minute > head - _COARSE:
         dearest = _dearest(dearest, call, head)
-    bins = state.bins
-    if call.minute // 60 >= state.open_hour:
-        bins = _binned(bins, call.minute // 5, capped)
-    return msgspec.structs.replace(state, minutes=minutes, bins=bins, cost=cost, unit=unit, dearest=dearest)
+    return msgspec.structs.replace(state, minutes=minutes, fives=fives, cost=cost, profile=profile, dearest=dearest)
 
 
-def _put(minutes: tuple[Minute, ...], call: Call, capped: float, head: int) -> tuple[Minute, ...]:
-    if minutes and minutes[-1].minute == call.minute:
-        return (*minutes[:-1], _added(minutes[-1], call, capped))
-    fresh = Minute(call.minute, call.amount, capped, capped, 1, call.offset, call.offset)
-    if not minutes or minutes[-1].minute < call.minute:
-        return (*(each for each in minutes if each.minute > head - _LONG), fresh)
-    for index, each in enumerate(minutes):
-        if each.minute == call.minute:
-            return (*minutes[:index], _added(each, call, capped), *minutes[index + 1 :])
-        if each.minute > call.minute:
-            return (*minutes[:index], fresh, *minutes[index:])
-    return minutes
+def _put(bins: tuple[Bin, ...], number: int, call: Call, capped: float, oldest: int) -> tuple[Bin, ...]:
+    """Return ``bins`` with a call added, without those before ``oldest`` where a bin begins."""
+    if bins and bins[-1].number == number:
+        return (*bins[:-1], _added(bins[-1], call, capped))
+    fresh = Bin(number, call.amount, capped, capped, 1, call.offset, call.offset)
+    if not bins or bins[-1].number < number:
+        return (*(each for each in bins if each.number >= oldest), fresh)
+    for index, each in enumerate(bins):
+        if each.number == number:
+            return (*bins[:index], _added(each, call, capped), *bins[index + 1 :])
+        if each.number > number:
+            return (*bins[:index], fresh, *bins[index:])
+    return bins
 
 
-def _added(minute: Minute, call: Call, capped: float) -> Minute:
-    return Minute(
-        minute.minute,
-        minute.amount + call.amount,
-        minute.capped + capped,
-        max(minute.top, capped),
-        minute.calls + 1,
-        min(minute.first, call.offset),
-        max(minute.last, call.offset),
+def _added(bin_: Bin, call: Call, capped: float) -> Bin:
+    return Bin(
+        bin_.number,
+        bin_.amount + call.amount,
+        bin_.capped + capped,
+        max(bin_.top, capped),
+        bin_.calls + 1,
+        min(bin_.first, call.offset),
+        max(bin_.last, call.offset),
     )
 
 
-def _binned(bins: tuple[Bin, ...], number: int, capped: float) -> tuple[Bin, ...]:
-    if bins and bins[-1].number == number:
-        return (*bins[:-1], Bin(number, bins[-1].capped + capped))
-    if not bins or bins[-1].number < number:
-        return (*bins, Bin(number, capped))
-    sums = {each.number: each.capped for each in bins}
-    sums[number] = sums.get(number, 0.0) + capped
-    return tuple(Bin(each, sums[each]) for each in sorted(sums))
-
-
 def _dearest(dearest: tuple[Dear, ...], call: Call, head: int) -> tuple[Dear, ...]:
-    if len(dearest) == _SAMPLES and call.amount <= dearest[-1].amount and dearest[-1].minute > head - _LONG:
+    oldest = head - _COARSE + 1
+    if (
+        len(dearest) == _SAMPLES
+        and call.amount <= dearest[-1].amount
+        and min(each.minute for each in dearest) >= oldest
+    ):
         return dearest
-    kept = [each for each in dearest if each.minute > head - _LONG and each.request_id != call.request_id]
+    kept = [each for each in dearest if each.minute >= oldest and each.request_id != call.request_id]
     kept.append(Dear(call.amount, call.minute, call.request_id))
     kept.sort(key=lambda each: (-each.amount, each.request_id))
     return tuple(kept[:_SAMPLES])
 
 
-def _one_more(moments: Moments, value: float, memory: int) -> Moments:
-    """Return the moments with one value added, as River's Gaussian does it; every call comes here, so without its object."""
-    count = moments.count + 1
-    difference = value - moments.mean
-    mean = moments.mean + difference / count
-    squares = moments.variance * (moments.count - 1 if moments.count > 1 else 0) + difference * (value - mean)
-    return Moments(min(count, float(memory)), mean, squares / (count - 1) if count > 1 else 0.0)
-
-
-def _usual(state: SpendRate, hour: int) -> tuple[float, bool]:
-    """Return USD a minute that are usual in an hour, and whether that hour of the week has been seen.
-
-    The neighbouring hours count as well: mornings begin earlier or later, and daylight saving moves all of them.
-    """
-    profile = array("f", state.profile)
-    near = [profile[(hour + step) % _WEEK] for step in (-1, 0, 1)]
-    known = not math.isnan(near[1])
-    seen = [value for value in (near if known else profile) if not math.isnan(value)]
-    if not seen:
-        return 0.0, False
-    logarithm = min(max(seen) + state.level, 60.0)
-    return state.unit * math.expm1(max(logarithm, 0.0)) / 60, known
-
-
-def _residual(spent: float, usual: float, unit: float) -> float:
-    """Return how far spending lies from the usual, about normal with a variance near 1 for calls that come singly.
-
-    The logarithm of a ratio of counts has a variance of about 1/expected; beside it stands the error of the profile.
-    """
-    expected = usual / unit
-    return math.log((spent / unit + 1) / (expected + 1)) / math.sqrt(1 / (expected + 1) + _RELATIVE**2)
-
-
-def _learned(state: SpendRate, due: int, rules: SpendRateRules) -> SpendRate:
-    """Learn the hours before ``due``, empty ones too."""
-    profile = array("f", state.profile)
-    sums = {each.number: each.capped for each in state.bins}
-    short: list[float] = []
-    long: list[float] = []
-    level, hours, unit = state.level, state.hours, state.unit
-    episode = state.episode
-    for hour in range(max(state.open_hour, due - _MOST_GAP), due):
-        fives = [sums.get(hour * 12 + index, 0.0) for index in range(12)]
-        spent = math.log1p(math.fsum(fives) / unit)
-        slot = hour % _WEEK
-        if episode is not None and episode.confirmed:
-            continue
-        if math.isnan(profile[slot]):
-            profile[slot] = spent - level
-        else:
-            rate, _ = _usual(msgspec.structs.replace(state, profile=profile.tobytes(), level=level), hour)
-            short.extend(_residual(each, rate * _SHORT, unit) for each in fives)
-            long.extend(_residual(math.fsum(part), rate * _LONG, unit) for part in (fives[:6], fives[6:]))
-            surprise = min(spent - profile[slot] - level, _MOST_SURPRISE)
-            level += _LEVEL_GAIN * surprise
-            profile[slot] += _SLOT_GAIN * surprise
-        hours += 1
-    return msgspec.structs.replace(
-        state,
-        bins=tuple(each for each in state.bins if each.number >= due * 12),
-        open_hour=due,
-        hours=hours,
-        profile=profile.tobytes(),
-        level=level,
-        short=state.short.updated(short, _SHORT_MEMORY),
-        long=state.long.updated(long, _LONG_MEMORY),
-        rate_hour=-1,
-    )
-
-
-def _judged(state: SpendRate, rules: SpendRateRules, now: datetime) -> tuple[SpendRate, RateFinding | None]:
-    head = state.minutes[-1].minute
-    windows = [_window(state, head, _SHORT, state.short), _window(state, head, _LONG, state.long)]
+def _judged(
+    state: SpendRate, profile: Profile, rules: SpendRateRules, now: datetime
+) -> tuple[SpendRate, RateFinding | None]:
+    head = state.minutes[-1].number
     factor = rules.factor if state.known else rules.cold_factor
-    risen = [window for window in windows if _has_risen(window, factor, rules)]
+    risen = []
+    for minutes, residuals in zip(WINDOWS, profile.residuals, strict=True):
+        window = _window(state, profile, minutes, residuals, head)
+        if _has_risen(window, factor, rules):
+            risen.append(window)
     episode = state.episode
     if episode is None:
         if not risen:
@@ -377,25 +293,25 @@ def _judged(state: SpendRate, rules: SpendRateRules, now: datetime) -> tuple[Spe
         if episode.held < rules.confirm_minutes:
             return msgspec.structs.replace(state, episode=episode), None
         episode = msgspec.structs.replace(episode, confirmed=True)
-    return _going_on(state, episode, head, risen, windows, rules, now)
+    return _going_on(state, profile, episode, risen, rules, now)
 
 
 def _going_on(
     state: SpendRate,
+    profile: Profile,
     episode: Episode,
-    head: int,
     risen: list[_Window],
-    windows: list[_Window],
     rules: SpendRateRules,
     now: datetime,
 ) -> tuple[SpendRate, RateFinding | None]:
     """Tell a confirmed rise, tell it again, or see that it is over."""
+    head = state.minutes[-1].number
+    calm = _window(state, profile, rules.resolve_minutes, profile.residuals[1], head)
     if head - episode.since >= rules.accept_after.total_seconds() // 60:
-        finding = _finding(state, episode, "accepted", max(windows, key=_ratio), False)
-        level = state.level + max(0.0, math.log(max(_ratio(windows[1]), 1e-9)))
-        ended = msgspec.structs.replace(state, episode=None, level=level, rate_hour=-1, suppressed=0)
-        return ended, finding if episode.told else None
-    calm = _window(state, head, rules.resolve_minutes, state.long)
+        longest = _window(state, profile, _COARSE, profile.residuals[-1], head)
+        raised = msgspec.structs.replace(profile, level=profile.level + max(0.0, math.log(max(longest.ratio, 1.0))))
+        ended = msgspec.structs.replace(state, episode=None, profile=raised, rate_slot=-1, suppressed=0)
+        return ended, _finding(state, episode, "accepted", longest, False) if episode.told else None
     if calm.spent <= rules.resolve_factor * calm.usual or calm.deviations < 1:
         since = head if episode.calm_since < 0 else episode.calm_since
         if head - since >= rules.resolve_minutes:
@@ -406,8 +322,8 @@ def _going_on(
         episode = msgspec.structs.replace(episode, calm_since=-1)
     if not risen:
         return msgspec.structs.replace(state, episode=episode), None
-    window = max(risen, key=_ratio)
-    critical = _ratio(window) >= rules.critical_factor
+    window = max(risen, key=lambda each: each.ratio)
+    critical = window.ratio >= rules.critical_factor
     due = now.timestamp() - state.told_at >= rules.repeat_after.total_seconds()
     if not due and (not critical or episode.told_critical):
         return msgspec.structs.replace(state, episode=episode, suppressed=state.suppressed + 1), None
@@ -416,17 +332,29 @@ def _going_on(
     return msgspec.structs.replace(state, episode=episode, told_at=now.timestamp(), suppressed=0), finding
 
 
-def _window(state: SpendRate, head: int, minutes: int, residuals: Moments) -> _Window:
+def _window(state: SpendRate, profile: Profile, minutes: int, residuals: Moments, head: int) -> _Window:
+    """Return the last minutes: to the minute where they are kept, else from the beginning of five."""
+    if minutes <= _FINE:
+        start = oldest = head - minutes + 1
+        bins = state.minutes
+    else:
+        oldest = head // 5 - minutes // 5 + 1
+        start = oldest * 5
+        bins = state.fives
+    first = len(bins)
     spent = top = 0.0
-    for each in reversed(state.minutes):
-        if each.minute <= head - minutes:
-            break
-        spent += each.capped
-        top = max(top, each.top)
-    usual = state.rate * minutes
-    spent = max(spent - top, 0.0)
-    score = (_residual(spent, usual, state.unit) - residuals.mean) / max(residuals.deviation, 1.0)
-    return _Window(minutes, spent, usual, score)
+    while first and bins[first - 1].number >= oldest:
+        first -= 1
+        spent += bins[first].capped
+        top = max(top, bins[first].top)
+    spent -= top
+    usual = 0.0
+    for back, rate in enumerate(state.rates):
+        slot = state.rate_slot - back
+        usual += rate * max(min(head + 1, (slot + 1) * SLOT) - max(start, slot * SLOT), 0)
+    # Most windows hold less than usual: their residual need not be known.
+    score = residual(spent, usual, profile.unit) / residuals.upward if spent > usual else 0.0
+    return _Window(head + 1 - start, spent, usual, score, bins[first:])
 
 
 def _has_risen(window: _Window, factor: float, rules: SpendRateRules) -> bool:
@@ -437,10 +365,6 @@ def _has_risen(window: _Window, factor: float, rules: SpendRateRules) -> bool:
     )
 
 
-def _ratio(window: _Window) -> float:
-    return window.spent / max(window.usual, _SMALLEST)
-
-
 def _finding(
     state: SpendRate,
     episode: Episode,
@@ -448,24 +372,23 @@ def _finding(
     window: _Window,
     critical: bool,
 ) -> RateFinding:
-    head = state.minutes[-1].minute
-    within = [each for each in state.minutes if each.minute > head - window.minutes]
-    first = min(each.first for each in within)
+    first = min(each.first for each in window.bins)
+    start = min(state.marks[0].offset, first)
     return RateFinding(
         status=status,
         critical=critical,
         minutes=window.minutes,
-        spent=sum((each.amount for each in within), Decimal(0)),
-        calls=sum(each.calls for each in within),
+        spent=sum((each.amount for each in window.bins), Decimal(0)),
+        calls=sum(each.calls for each in window.bins),
         usual=window.usual,
-        ratio=_ratio(window),
+        ratio=window.ratio,
         deviations=window.deviations,
         known=state.known,
         since=episode.since,
         first_offset=first,
-        last_offset=max(each.last for each in within),
-        baseline_first=min(state.marks[0].offset, first),
-        baseline_last=max(first - 1, min(state.marks[0].offset, first)),
+        last_offset=max(each.last for each in window.bins),
+        baseline_first=start,
+        baseline_last=max(first - 1, start),
         dearest=state.dearest,
         suppressed=state.suppressed,
     )
