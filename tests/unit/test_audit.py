@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -18,7 +19,9 @@ from penstock.contracts.codec import Codec
 from penstock.contracts.digest import released_digest, released_texts
 from penstock.contracts.records import (
     Alert,
+    Completion,
     Context,
+    Cost,
     DeadLetter,
     Finding,
     LlmRequest,
@@ -223,3 +226,37 @@ def test_evidence_that_names_a_request_belongs_to_its_story() -> None:
     assert not concerns(alert, "s")
     assert concerns(letter, "r7")
     assert not concerns(letter, "s7")
+
+
+def test_the_story_tells_what_was_paid_and_what_was_saved() -> None:
+    common: dict[str, Any] = {
+        "request_id": "r", "tenant_id": "support", "occurred_at": NOW, "causation_id": "", "context": CONTEXT,
+    }  # fmt: skip
+    cached = Completion(
+        event_id="completion", messages=[], model="m", backend="openai", kind="cached", cached_by="exact",
+        cached_from="older", **common,
+    )  # fmt: skip
+    zero = Decimal("0.000000000000")
+    saved = Cost(
+        event_id="saved", kind="cached", model="m", priced=True, price_version="v1", amount=zero, input_amount=zero,
+        output_amount=zero, compute_amount=zero, saved={"exact_cache": Decimal("0.000080400000")}, **common,
+    )  # fmt: skip
+    embedded = Cost(
+        event_id="embedded", kind="embedding", model="e", priced=True, price_version="v2",
+        amount=Decimal("0.000000000002"), input_amount=Decimal("0.000000000002"), **common,
+    )  # fmt: skip
+    unknown = Cost(event_id="unknown", model="new", priced=False, accounted_at=NOW - timedelta(hours=1), **common)
+    told = story(
+        [("completions", 0, 0, cached), ("costs", 0, 1, saved), ("costs", 0, 2, embedded), ("costs", 0, 3, unknown)]
+    )
+    assert [chapter.headline for chapter in told] == [
+        "the exact cache answers with the event older: no model is called",
+        "cost of m (cached): 0.000000000000 USD, price v1",
+        "cost of e (embedding): 0.000000000002 USD, price v2",
+        "cost of new (completion): no price is known",
+    ]
+    assert [chapter.details for chapter in told[1:]] == [
+        ("saved 0.000080400000 USD: exact cache", "counts at 2026-01-05 09:00:00Z"),
+        ("prompt 0.000000000002 USD", "counts at 2026-01-05 09:00:00Z"),
+        ("counts at 2026-01-05 08:00:00Z",),
+    ]

@@ -155,6 +155,10 @@ def _completion(r: Completion, texts: bool) -> Told:
     if r.error is not None:
         return f"{r.model} ({r.backend}) fails: {r.error}", []
     again = f", attempt {r.attempt + 1}" if r.attempt else ""
+    if r.cached_by is not None:
+        return f"the {r.cached_by} cache answers with the event {r.cached_from}: no model is called", _text(
+            "answer", r.content, texts
+        )
     took = f"{r.timings.model_us / 1000:.0f} ms"
     tokens = f"{r.usage.input_tokens} + {r.usage.output_tokens} tokens"
     return f"{r.model} ({r.backend}) answers in {took}, {tokens}, {r.finish_reason}{again}", _text(
@@ -183,9 +187,14 @@ def _result(r: LlmResult, texts: bool) -> Told:
 
 
 def _cost(r: Cost, texts: bool) -> Told:
+    named = f"cost of {r.model} ({r.kind})"
+    counted = f"counts at {r.accounted_at or r.occurred_at:%Y-%m-%d %H:%M:%S}Z"
     if r.amount is None:
-        return f"cost of {r.model}: no price is known", []
-    return f"cost of {r.model} ({r.kind}): {r.amount:f} USD, price {r.price_version}", []
+        return f"{named}: no price is known", [counted]
+    shares = {"prompt": r.input_amount, "answer": r.output_amount, "time and call": r.compute_amount}
+    details = [f"{name} {amount:f} USD" for name, amount in shares.items() if amount]
+    details += [f"saved {amount:f} USD: {cause.replace('_', ' ')}" for cause, amount in sorted(r.saved.items())]
+    return f"{named}: {r.amount:f} USD, price {r.price_version}", [*details, counted]
 
 
 def _evaluation(r: Evaluation, texts: bool) -> Told:
