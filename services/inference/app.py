@@ -21,6 +21,7 @@ from services.inference.core import (
     completion,
     completion_id,
     expired,
+    fitted,
     is_streamed,
     order_targets,
     refusal,
@@ -133,6 +134,7 @@ def inference_hop(
                     await streamed.end("error")
                     streamed = None
                 continue
+            answered = fitted(request, answered)
             if streamed is not None:
                 await streamed.end(answered.finish_reason)
             metrics.MODEL_SECONDS.labels(answered.backend, answered.model).observe(answered.model_us / 1e6)

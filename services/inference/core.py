@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from penstock.bus import Emit
@@ -20,16 +20,18 @@ from penstock.contracts.records import (
     Usage,
 )
 
-from services.inference.prompt import prompt_of
+from services.inference.prompt import prompt_of, text_bytes
 from services.inference.usage import estimated_usage
 
 __all__ = [
-    "Answered", "Streamed", "completion", "completion_id", "expired", "is_streamed", "order_targets", "piece", "refusal",
-    "unfinished",
+    "Answered", "Streamed", "completion", "completion_id", "expired", "fitted", "is_streamed", "order_targets", "piece",
+    "refusal", "unfinished",
 ]  # fmt: skip
 
 _STAGE = "inference"
 _COMPLETION = "inference.completion"
+# Bytes of a completion's texts: below the log's 8 MiB by what else is in an event, and what the result adds.
+_LARGEST_TEXT = 7 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,21 @@ def unfinished(
         model_us=model_us,
         error=reason,
     )
+
+
+def fitted(request: GroundedRequest, answer: Answered) -> Answered:
+    """Return ``answer``, without its text where one event cannot hold it beside the conversation: it was paid for all the
+    same, so there must be a completion.
+    """
+    beside = prompt_of(request).size
+    size = text_bytes(answer.content)
+    if beside + size <= _LARGEST_TEXT:
+        return answer
+    reason = (
+        f"the answer of {size:,} bytes, beside a conversation of {beside:,}, is over the {_LARGEST_TEXT:,} that one event "
+        "may hold; ask for less with max_completion_tokens"
+    )
+    return replace(answer, content="", citations=(), finish_reason="error", error=reason)
 
 
 def completion_id(request: GroundedRequest) -> str:

@@ -236,6 +236,21 @@ async def test_an_endpoint_that_gives_no_usage_is_never_free(usage: dict[str, in
     assert event.record.usage == Usage(input_tokens=len("Are tuples immutable sequences?"), output_tokens=5)
 
 
+async def test_an_answer_that_no_event_can_hold_is_paid_for() -> None:
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "x" * 6_900_000}}
+
+    async def reply(request: web.Request) -> web.StreamResponse:
+        return web.json_response(OK | {"choices": [choice]})
+
+    question = [Message(role="user", content="y" * 600_000)]
+    async with endpoint(reply) as url:
+        (event,) = await through([a_request(messages=question)], openai(url))
+    record = event.record
+    assert isinstance(record, Completion)
+    assert "max_completion_tokens" in (record.error or "")
+    assert (record.content, record.finish_reason, record.usage.output_tokens) == ("", "error", 2)
+
+
 async def test_the_model_of_the_route_and_what_was_embedded_travel_with_the_answer() -> None:
     async def reply(request: web.Request) -> web.StreamResponse:
         return web.json_response(OK)
