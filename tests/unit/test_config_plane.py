@@ -20,7 +20,7 @@ from penstock.clock import ManualClock
 from penstock.config.files import load_files
 from penstock.config.kinds import KINDS, Entry, Policy, Price, Prompt, PromptMessage, Route, Target, Team
 from penstock.config.plane import ConfigError, ConfigPlane, parse_entry
-from penstock.config.publish import plan_changes, publish_changes
+from penstock.config.publish import Change, plan_changes, price_warnings, publish_changes
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.envelope import new_id
 from penstock.contracts.records import ConfigEntry
@@ -289,7 +289,6 @@ async def test_entry_that_was_damaged_on_its_topic_is_published_again(log: Memor
 
 def test_difference_is_told_by_field() -> None:
     before = ConfigPlane.of([Team(name="a", requests_per_minute=5, toxicity_alert=0.5)])
-    from penstock.config.publish import Change
 
     after = Team(name="a", requests_per_minute=9, policy="strict")
     change = Change("teams", "a", "changed", before.team("a"), after)
@@ -297,3 +296,19 @@ def test_difference_is_told_by_field() -> None:
         ("requests_per_minute", "5", "9"), ("toxicity_alert", "0.5", None), ("policy", None, '"strict"'),
     }  # fmt: skip
     assert replace(change, before=None).differences()
+
+
+def test_prices_that_change_what_came_before_are_warned_of() -> None:
+
+    spring = datetime(2026, 4, 1, tzinfo=UTC)
+    changed = Change("prices", "m", "changed", price("1e-7"), price("2e-7"))
+    withdrawn = Change("prices", "m@2026-04-01", "withdrawn", price("1e-7", spring), None)
+    assert [text.split(":")[0] for text in price_warnings([changed, withdrawn])] == [
+        "prices/m changes in place", "prices/m@2026-04-01 is withdrawn",
+    ]  # fmt: skip
+    harmless = [
+        Change("prices", "m@2026-04-01", "new", None, price("1e-7", spring)),
+        Change("prices", "m", "changed", price("1e-7"), price("1e-7").model_copy(update={"source": "elsewhere"})),
+        Change("teams", "a", "changed", Team(name="a"), Team(name="a", policy="strict")),
+    ]
+    assert price_warnings(harmless) == []

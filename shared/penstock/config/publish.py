@@ -16,7 +16,7 @@ from penstock.config.plane import ConfigPlane
 from penstock.contracts.envelope import new_id
 from penstock.contracts.records import ConfigEntry
 
-__all__ = ["OPERATIONS", "Change", "plan_changes", "publish_changes"]
+__all__ = ["OPERATIONS", "Change", "plan_changes", "price_warnings", "publish_changes"]
 
 OPERATIONS = "operations"
 """tenant_id of what belongs to no team."""
@@ -62,6 +62,29 @@ def plan_changes(files: ConfigFiles, published: ConfigPlane) -> list[Change]:
             if key not in wanted and not (isinstance(entry, Prompt) and key == entry.key):
                 changes.append(Change(kind, key, "withdrawn", entry, None))
     return changes
+
+
+def price_warnings(changes: Sequence[Change]) -> list[str]:
+    """Return what publishing ``changes`` means for calls that were made before, where that is easily overlooked."""
+    warnings = []
+    for change in changes:
+        if change.kind != "prices" or (change.action == "changed" and not _costs_differ(change)):
+            continue
+        if change.action == "changed":
+            warnings.append(
+                f"prices/{change.key} changes in place: it applies to every call priced from now on, whenever it was made; "
+                "add an entry with effective_from instead, and the older price stays for what came before"
+            )
+        elif change.action == "withdrawn":
+            warnings.append(
+                f"prices/{change.key} is withdrawn: calls that it was in force for are unpriced, or have the price before "
+                "it; an entry with a later effective_from ends a price"
+            )
+    return warnings
+
+
+def _costs_differ(change: Change) -> bool:
+    return any("cost" in field for field, _, _ in change.differences())
 
 
 async def publish_changes(
