@@ -27,6 +27,7 @@ from penstock.money.counters import (
 from penstock.telemetry import get_logger
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from services.intake.bounds import Hold
@@ -34,11 +35,13 @@ from services.intake.core import Claim, Decision, Judgement, Refused, content_ha
 from services.intake.exceeded import Exceeded, described
 from services.intake.settlement import Charge, Release
 
-__all__ = ["Claims", "RedisClaims"]
+__all__ = ["SCRIPTS", "Claims", "RedisClaims"]
 
 log = get_logger(__name__)
 
-_SCRIPTS = Path(__file__).parent / "scripts"
+SCRIPTS = Path(__file__).parent / "scripts"
+"""Each begins with amounts.lua."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -236,11 +239,14 @@ async def _execute(pipeline: Any) -> list[Any]:
         answers: list[Any] = await pipeline.execute()
     except (RedisConnectionError, RedisTimeoutError, OSError) as error:
         raise Transient(f"Redis is away: {error}; start it or set REDIS_URL") from error
+    except (OutOfMemoryError, ReadOnlyError) as error:
+        # What was done of the pipeline is remembered by its claims and marks: the batch is tried again as a whole.
+        raise Transient(f"Redis takes no writes: {error}; give it memory, or see which replica leads") from error
     return answers
 
 
 def _source(name: str) -> str:
-    return (_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8")
+    return (SCRIPTS / f"{name}.lua").read_text(encoding="utf-8")
 
 
 def _instant(microseconds: str) -> datetime:

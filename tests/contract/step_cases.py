@@ -28,6 +28,7 @@ from penstock.contracts.records import (
     GroundedRequest,
     LlmRequest,
     LlmResult,
+    LogRange,
     Message,
     Record,
     Refusal,
@@ -55,6 +56,7 @@ from services.guardrails.streaming import PieceJudge, StreamState
 from services.guardrails.streaming import step as release_piece
 from services.inference import core as inference
 from services.intake import core as intake
+from services.intake.exceeded import Exceeded
 from services.retrieval import core as retrieval
 
 CATALOGUE = Catalogue.load()
@@ -100,10 +102,15 @@ def changed(record: Any, **fields: Any) -> Any:
 # -- stateless hops --------------------------------------------------------------------------------------------------
 
 
+_DECIDED_AT = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
+
+
 def _admission(claim: intake.Claim) -> Callable[[LlmRequest, datetime], Sequence[Emit]]:
     def step(request: LlmRequest, now: datetime) -> Sequence[Emit]:
         judgement = intake.judge(request, CONFIG, intake.Limits(), now)
-        return intake.step(judgement, intake.Claim(intake.Decision.REFUSED) if judgement.status else claim, now)
+        refused = intake.Claim(intake.Decision.REFUSED, now, refused=judgement.refused)
+        origin = LogRange(topic="llm-requests", partition=0, first_offset=7, last_offset=7)
+        return intake.step(judgement, refused if judgement.refused else claim, origin, now)
 
     return step
 
@@ -184,15 +191,15 @@ def _fields(record: Any) -> dict[str, Any]:
 
 def stateless_cases() -> Iterator[StatelessCase]:
     """Yield every stateless step with each kind of outcome."""
-    admitted = _admission(intake.Claim(intake.Decision.ADMITTED))
+    admitted = _admission(intake.Claim(intake.Decision.ADMITTED, _DECIDED_AT))
     request = example("llm-requests")
     yield StatelessCase("intake admits", "intake", request, admitted)
     yield StatelessCase("intake rejects an unknown team", "intake", changed(request, tenant_id="nobody"), admitted)
-    limited = _admission(intake.Claim(intake.Decision.RATE_LIMITED, 1.5))
+    limited = _admission(intake.Claim(intake.Decision.RATE_LIMITED, _DECIDED_AT, retry_after_s=1.5))
     yield StatelessCase("intake limits the rate", "intake", request, limited)
-    yield StatelessCase(
-        "intake keeps the budget", "intake", request, _admission(intake.Claim(intake.Decision.OVER_BUDGET))
-    )
+    over = Exceeded("daily", "", "on 2026-01-05 (UTC)", _DECIDED_AT, limit=10**12, spent=10**12, reserved=0, needed=1)
+    exhausted = _admission(intake.Claim(intake.Decision.OVER_BUDGET, _DECIDED_AT, exceeded=over, alert=True))
+    yield StatelessCase("intake keeps the budget", "intake", request, exhausted)
     yield StatelessCase("guardrails lets through", "guardrails", example("requests-admitted"), _input)
     masked = _dirty("Write to ada.lovelace@example.com about the csv module, please.")
     yield StatelessCase("guardrails masks", "guardrails", masked, _input)

@@ -191,6 +191,8 @@ async def test_an_end_that_a_cost_may_follow_gives_back_after_the_grace(
 ) -> None:
     await claims.admit([a_judgement(tenant, "r1", "e1", worst={"0": "0.5"}, budgets=[DAILY])])
     await claims.settle([Release(tenant, "r1", 0, at_once=False)], NOW)
+    # A replay does not put it off.
+    await claims.settle([Release(tenant, "r1", 0, at_once=False)], NOW + timedelta(seconds=30))
     early, late = NOW + timedelta(seconds=59), NOW + timedelta(seconds=61)
     (refused,) = await claims.admit([a_judgement(tenant, "r2", "e2", worst={"0": "0.5"}, budgets=[DAILY], at=early)])
     assert refused.decision is Decision.OVER_BUDGET
@@ -209,6 +211,7 @@ async def test_an_embedding_is_settled_by_its_cost_or_goes_after_that_of_the_cal
     await claims.settle([a_charge(tenant, "r1", "0.01", slot=EMBEDDING), a_charge(tenant, "r1", "0.02")], NOW)
     await claims.settle([a_charge(tenant, "r2", "0.02"), Release(tenant, "r2", 1, at_once=True)], NOW)
     await claims.settle([Release(tenant, "r3", 0, at_once=True)], NOW)
+    await claims.settle([a_charge(tenant, "r2", "0.02")], NOW + timedelta(seconds=30))
     assert [(r.request_id, r.slot) for r in await open_reservations(redis, tenant)] == [("r2", EMBEDDING)]
     assert await balance(redis, tenant) == (Decimal("0.05"), Decimal("0.05"))
     await claims.admit([a_judgement(tenant, "r4", "e4", worst=worst, budgets=[DAILY], at=NOW + timedelta(seconds=61))])
