@@ -28,7 +28,7 @@ from penstock.stack.supervisor import FLOW, Supervisor, service_specs
 from prometheus_client.parser import text_string_to_metric_families
 
 TEAM = "research"
-"""Without a limit of requests or a daily budget, so that nothing but the fault can end a request early."""
+"""Without a limit of requests, and with a budget that is out of reach: nothing but the fault can end a request early."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "intake": ("llm-requests",),

@@ -31,7 +31,9 @@ from penstock.contracts.records import (
     ScreenedRequest,
     TeamSpend,
 )  # fmt: skip
+from penstock.money.counters import read_counters
 from penstock.stack.supervisor import FLOW
+from redis.asyncio import Redis
 
 from tests.e2e.conftest import GROUPS, TEAM, Flow
 
@@ -53,11 +55,11 @@ async def test_a_service_killed_in_mid_stream_loses_nothing(flow: Flow, service:
     await flow.settled(stream.sent)
 
 
-async def test_money_is_exact_when_evaluation_is_killed_in_mid_stream(flow: Flow) -> None:
+async def test_money_is_exact_when_evaluation_and_intake_are_killed_in_mid_stream(flow: Flow) -> None:
     async with flow.stream() as stream:
-        for _ in range(2):
+        for service in ("evaluation", "intake", "evaluation"):
             await stream.answered(15)
-            await flow.supervisor.kill("evaluation", signal.SIGKILL)
+            await flow.supervisor.kill(service, signal.SIGKILL)
         await stream.answered(15)
     await flow.settled(stream.sent)
     await _priced(flow)
@@ -65,10 +67,11 @@ async def test_money_is_exact_when_evaluation_is_killed_in_mid_stream(flow: Flow
     costs = {cost.event_id: cost for cost in await _read(flow, "costs", Cost) if cost.tenant_id == TEAM}
     assert set(stream.sent) <= {cost.request_id for cost in costs.values()}
     charged = sum((cost.amount or Decimal() for cost in costs.values()), Decimal())
+    # What team-spend tells, and what admission decides by.
     async with asyncio.timeout(120):
-        while (spent := await _spent(flow)) < charged:
+        while (spent := (await _spent(flow), await _settled_in_redis(flow))) < (charged, charged):
             await asyncio.sleep(0.2)
-    assert spent == charged
+    assert spent == (charged, charged)
 
 
 async def test_streamed_answers_are_whole_though_guardrails_and_inference_are_killed(flow: Flow) -> None:
@@ -107,16 +110,20 @@ async def test_streamed_answers_are_whole_though_guardrails_and_inference_are_ki
 
 
 async def _priced(flow: Flow) -> None:
-    """Wait until every completion has its one cost."""
+    """Wait until every completion has its one cost, and one more where its question was embedded for it."""
 
-    def answered() -> Counter[str]:
-        return Counter(completion.request_id for completion in flow.observer.records("completions", Completion))
+    def called() -> Counter[tuple[str, bool]]:
+        completions = flow.observer.records("completions", Completion)
+        calls = Counter((completion.request_id, False) for completion in completions)
+        return calls + Counter((one.request_id, True) for one in completions if one.embedding_tokens)
 
-    def priced() -> Counter[str]:
-        return Counter(cost.request_id for cost in flow.observer.records("costs", Cost))
+    def priced() -> Counter[tuple[str, bool]]:
+        requests = {completion.request_id for completion in flow.observer.records("completions", Completion)}
+        costs = [cost for cost in flow.observer.records("costs", Cost) if cost.request_id in requests]
+        return Counter((cost.request_id, cost.kind == "embedding") for cost in costs)
 
-    await flow.observer.until(lambda: answered().keys() <= priced().keys(), timeout_s=150)
-    assert priced() == answered()
+    await flow.observer.until(lambda: called().keys() <= priced().keys(), timeout_s=150)
+    assert priced() == called()
 
 
 async def test_alerts_are_delivered_though_alerting_is_killed(flow: Flow) -> None:
@@ -295,8 +302,19 @@ def _now() -> datetime:
 
 async def _spent(flow: Flow) -> Decimal:
     """What the team has spent this month, by the newest event on team-spend."""
-    told = [s for s in await _read(flow, "team-spend", TeamSpend) if s.tenant_id == TEAM and s.window == "month"]
+    told = [
+        spend
+        for spend in await _read(flow, "team-spend", TeamSpend)
+        if spend.tenant_id == TEAM and spend.window == "month" and spend.budget_name is None
+    ]
     return told[-1].amount if told else Decimal()
+
+
+async def _settled_in_redis(flow: Flow) -> Decimal:
+    """What the team has spent of its hard budget of the month, by Redis."""
+    async with Redis.from_url(flow.stack.environment()["REDIS_URL"]) as redis:
+        counters = await read_counters(redis, TEAM)
+    return sum((counter.spent for counter in counters if counter.budget == "monthly"), Decimal())
 
 
 async def _read(flow: Flow, topic: str, record_class: type[R]) -> list[R]:
