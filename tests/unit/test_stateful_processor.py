@@ -19,6 +19,7 @@ from penstock.clock import ManualClock
 from penstock.contracts.envelope import derive
 from penstock.contracts.records import Cost, TeamSpend
 from penstock.stateful import Checkpointing, EmitLike, IdLimits, Logic, Lookup, Stalled, StallGuard
+from penstock.stateful.table import UnreadableState
 
 from tests.unit.stateful_fakes import CODEC, NOW, Broker, BrokerAway, FakeStream, cost, counting, processor_of, run
 
@@ -176,6 +177,16 @@ async def test_of_a_compacted_topic_only_the_newest_record_of_a_key_is_sent() ->
     await run(processor_of(broker, counting(latest=frozenset({"team-spend"}))), broker)
     assert counts(broker) == [("a", 3), ("b", 1)]
     assert [entry.split()[0] for entry in broker.journal].index("state") == 2
+
+
+async def test_a_state_of_another_version_stops_the_worker_and_blames_no_event() -> None:
+    broker = Broker(source=[cost(0), cost(1)])
+    await run(processor_of(broker), broker)
+    broker.source.append(cost(2))
+    other: Logic[list[str], Cost] = Logic(step=counting().step, route=counting().route, state_type=list[str])  # type: ignore[arg-type]
+    with pytest.raises(UnreadableState, match="another version of the service wrote it"):
+        await run(processor_of(broker, other), broker)
+    assert (broker.letters, broker.committed()) == ([], 2)
 
 
 async def test_a_newest_record_that_fits_no_schema_puts_its_event_aside_and_nothing_else() -> None:

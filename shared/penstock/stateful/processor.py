@@ -17,7 +17,7 @@ from penstock.contracts.codec import Codec, Undecodable
 from penstock.stateful.checkpointing import Checkpointing
 from penstock.stateful.guard import StallGuard
 from penstock.stateful.protocols import EmitLike, EventLike, Logic, MessageLike, Output, StreamLike, TableLike
-from penstock.stateful.table import KeyState, Overlay, Writes
+from penstock.stateful.table import KeyState, Overlay, UnreadableState, Writes
 from penstock.telemetry import get_logger
 
 __all__ = ["StatefulProcessor"]
@@ -309,6 +309,8 @@ class StatefulProcessor(Generic[StateT, EventT]):
                 emits.extend(outputs)
                 if state is not live.state:
                     stores.append((live, state))
+        except UnreadableState:
+            raise
         except Exception as error:
             raise _StepFailed(f"{type(error).__name__}: {error}") from error
         return emits, stores

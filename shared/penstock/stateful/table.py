@@ -10,12 +10,16 @@ from typing import Any
 
 from penstock.stateful.entries import EntryCodec, RecentIds, expiry_of, partition_of, state_key
 
-__all__ = ["KeyState", "Overlay", "Writes"]
+__all__ = ["KeyState", "Overlay", "UnreadableState", "Writes"]
 
 Writes = dict[bytes, bytes | None]
 """Table key to entry; ``None`` deletes it."""
 
 _EPOCH_US = 1_000_000
+
+
+class UnreadableState(RuntimeError):
+    """A state was written by another version of the service. No event is to blame, so none is put aside."""
 
 
 @dataclass(slots=True)
@@ -75,7 +79,11 @@ class Overlay:
             self._schedule(key, expiry_of(entry))
 
     def load(self, partition: int, key: str) -> KeyState:
-        """Return the newest state of a key."""
+        """Return the newest state of a key.
+
+        Raises:
+            UnreadableState: it does not fit the state's type.
+        """
         table_key = state_key(partition, key)
         live = self._live.get(table_key)
         if live is None:
@@ -83,7 +91,13 @@ class Overlay:
             if entry is None:
                 live = KeyState(key, table_key)
             else:
-                applied, state, _ = self._codec.unpack(entry)
+                try:
+                    applied, state, _ = self._codec.unpack(entry)
+                except ValueError as error:  # msgspec.ValidationError and DecodeError are
+                    raise UnreadableState(
+                        f"the state of {key!r} cannot be read ({error}): another version of the service wrote it. Run that "
+                        "version, or delete the changelog topic and set the group back to the offsets to rebuild it from"
+                    ) from error
                 live = KeyState(key, table_key, state, applied)
             self._live[table_key] = live
         return live
