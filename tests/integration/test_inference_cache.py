@@ -1,18 +1,30 @@
-"""Kept answers on real Redis: sealed, by team, gone after their time, and no harm where they cannot be read."""
+"""Kept answers on real Redis: sealed, by team, gone after their time, and no harm where they cannot be read; and the
+service as a process that is killed between a question and the same one again.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import signal
 import uuid
 from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+from penstock.bus import KafkaBus, Producer
 from penstock.clock import SystemClock
-from penstock.contracts.records import Usage
+from penstock.config.kinds import Cache, Retrieval, Route, Target
+from penstock.config.publish import Change, publish_changes
+from penstock.contracts.catalogue import Catalogue
+from penstock.contracts.codec import Codec
+from penstock.contracts.records import Completion, Context, GroundedRequest, Message, Passage, Usage
+from penstock.settings import KafkaSettings
 from redis.asyncio import Redis
 
 from services.inference.answers import RedisAnswers
 from services.inference.exact_cache import Kept
+from tests.integration.test_streaming import Service
 
 KEPT = Kept(
     event_id="e", model="m", backend="openai", content="A quiet evening in Zürich.", citations=("p",),
@@ -66,3 +78,48 @@ async def test_replicas_without_a_configured_secret_share_one(redis: Redis) -> N
     replicas = [RedisAnswers(redis, None, SystemClock()) for _ in range(4)]
     await asyncio.gather(*(replica.keep(team, ASKED, KEPT, 600) for replica in replicas))
     assert await asyncio.gather(*(replica.find(team, ASKED) for replica in replicas)) == [KEPT] * 4
+
+
+@pytest.mark.timeout(180)
+async def test_an_answer_outlives_the_process_that_gave_it(
+    deployed: Mapping[str, str], kafka_settings: KafkaSettings, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    codec = await Codec.resolve(catalogue, deployed["SCHEMA_REGISTRY_URL"])
+    name = f"cached-{uuid.uuid4().hex[:8]}"
+    service = Service("inference", deployed, tmp_path / "inference.log")
+    async with KafkaBus(kafka_settings, client_id=name) as bus:
+        producer = Producer(bus.producer(), codec, "tests")
+        target = Target(backend="extractive", model="penstock-extractive-1")
+        route = Route(name=name, targets=(target,), retrieval=Retrieval(enabled=False), cache=Cache(exact=True))
+        await publish_changes([Change("routes", name, "new", None, route)], producer, datetime.now(UTC))
+        reader = await bus.read(["completions"], from_end=True)
+
+        async def answer(team: str, number: int) -> Completion:
+            now, request_id = datetime.now(UTC), f"{name}-{number}"
+            text = "Tuples are immutable sequences in Python."
+            request = GroundedRequest(
+                event_id=f"{request_id}-g", request_id=request_id, tenant_id=team, occurred_at=now, causation_id="",
+                context=Context(requested_at=now, route=name),
+                messages=[Message(role="user", content="Are tuples immutable sequences?")],
+                passages=[Passage(passage_id="p", document_id="d", end=len(text), text=text, score=0.9)],
+            )  # fmt: skip
+            await (await producer.send("requests-grounded", request_id, request))
+            async with asyncio.timeout(90):
+                while True:
+                    for message in await reader.poll(0.2):
+                        record = codec.decode(message.topic, message.value)
+                        if isinstance(record, Completion) and record.request_id == request_id:
+                            return record
+
+        service.start()
+        try:
+            first = await answer(name, 1)
+            assert service.end(signal.SIGKILL) == -signal.SIGKILL
+            service.start()
+            again, foreign = await answer(name, 2), await answer(f"{name}-other", 3)
+        finally:
+            service.end(signal.SIGKILL)
+            await reader.close()
+    assert (first.kind, foreign.kind) == ("completion", "completion")
+    assert (again.kind, again.cached_by, again.cached_from) == ("cached", "exact", first.event_id)
+    assert (again.content, again.citations, again.usage) == (first.content, ["p"], first.usage)

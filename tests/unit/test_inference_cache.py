@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from penstock.config.kinds import Cache, Target
+from penstock.config.kinds import Cache, Route, Target
 from penstock.contracts.records import Context, GroundedRequest, Message, Passage, Sampling, Usage
 from penstock.text.marker import marked
+from pydantic import ValidationError
 
 from services.inference.core import Answered
 from services.inference.exact_cache import Kept, asked_of, is_repeatable, kept_of
@@ -147,3 +148,16 @@ def test_an_answer_that_gives_the_marker_away_is_not_kept(said: str) -> None:
     leaking = Answered(**fields | {"content": f"My reference is {said}, I think."})
     assert kept_of(a_request(messages=messages), leaking, "event") is None
     assert kept_of(a_request(messages=messages), ANSWERED, "event") is not None
+
+
+def test_a_route_without_a_cache_keeps_the_version_it_had() -> None:
+    plain = Route(name="r", targets=(EXTRACTIVE,))
+    assert Route(name="r", targets=(EXTRACTIVE,), cache=Cache()).version == plain.version
+    assert "cache" not in plain.canonical
+    assert Route(name="r", targets=(EXTRACTIVE,), cache=Cache(exact=True)).version != plain.version
+
+
+@pytest.mark.parametrize("wrong", [{"ttl_s": 0}, {"ttl_s": 30 * 86_400 + 1}, {"exakt": True}, {"ttl_s": "ever"}])
+def test_a_cache_that_cannot_be_meant_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Cache(exact=True, **wrong)
