@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from penstock.bus import MemoryBus, run_hops
 from penstock.clock import ManualClock, SystemClock
 from penstock.contracts.catalogue import Catalogue
-from penstock.contracts.records import LlmRequest, Message
+from penstock.contracts.records import Context, Cost, DeadLetter, LlmRequest, LlmResult, Message
 from penstock.settings import ServiceSettings
 
-from services.intake.app import admission_hop
+from services.intake.app import admission_hop, settlement_hop
 from services.intake.core import Claim, Decision, Judgement, Limits, content_hash
 from services.intake.settlement import Charge, Release
 from tests.unit.test_intake_core import PLANE
@@ -74,3 +75,40 @@ async def test_requests_are_admitted_refused_or_set_aside() -> None:
     assert admitted == ["good"]
     assert refused == ["stranger"]
     assert len(bus.messages("dlq-intake")) == 1
+
+
+async def test_costs_and_results_settle_and_an_amount_that_is_none_is_set_aside() -> None:
+    bus = MemoryBus(Catalogue.load(), CLOCK)
+    claims = MemoryClaims()
+    context = Context(requested_at=CLOCK.now(), admitted_at=CLOCK.now())
+    common: dict[str, Any] = {
+        "tenant_id": "support",
+        "occurred_at": CLOCK.now(),
+        "causation_id": "",
+        "context": context,
+    }
+    for number, amount in enumerate(["0.25", "-1"]):
+        cost = Cost(
+            event_id=f"cost-{number}", request_id=f"r{number}", model="m", priced=True, amount=Decimal(amount), **common
+        )
+        await bus.publish("costs", "support", cost)
+    for team in ("support", "research"):
+        ended = LlmResult(
+            event_id=f"result-{team}", request_id="r0", status="completed", calls=1, **common | {"tenant_id": team}
+        )
+        await bus.publish("llm-results", "r0", ended)
+    stop = asyncio.Event()
+    task = asyncio.create_task(
+        run_hops([settlement_hop(PLANE, claims, CLOCK)], bus, bus.codec, SystemClock(), ServiceSettings(), stop)
+    )
+    await bus.settled("intake-settlement", ["costs", "llm-results"])
+    stop.set()
+    await task
+    charge = next(one for one in claims.settled if isinstance(one, Charge))
+    assert (charge.request_id, charge.slot, charge.amount) == ("r0", "0", 250_000_000_000)
+    # A team without a hard budget has nothing to settle.
+    assert [one for one in claims.settled if isinstance(one, Release)] == [Release("support", "r0", 1, at_once=True)]
+    (letter,) = bus.messages("dlq-intake")
+    record = bus.codec.decode("dlq-intake", letter.value)
+    assert isinstance(record, DeadLetter)
+    assert record.code == "invalid_amount"
