@@ -5,16 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
+import click
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from penstock.cli.ledger.output import emit, formatted
+from penstock.cli.ledger.sources import selection
 from penstock.config.budgets import Budget
 from penstock.config.kinds import Price, Team
 from penstock.contracts.records import Context, Cost, LlmResult, Usage
@@ -312,3 +316,43 @@ def test_names_are_no_markup_and_steer_no_terminal() -> None:
     assert "[red]x[/red]|y\\x1b[2J\\n_z_" in text.getvalue()
     sheet = Report(dimensions(["user"])).extend([cost(context=Context(requested_at=START, user_id=name))]).sheet()
     assert r"\[red\]x\[/red\]\|y\\x1b\[2J\\n\_z\_" in as_markdown(sheet)
+
+
+@pytest.mark.parametrize(
+    ("form", "out", "expected"),
+    [
+        (None, "-", "table"),
+        (None, "costs.csv", "csv"),
+        (None, "costs.PARQUET", "parquet"),
+        (None, "costs.xlsx", "table"),
+        (None, "costs.md", "table"),  # the report has no Markdown
+        ("json", "costs.csv", "json"),
+    ],
+)
+def test_the_format_is_that_of_the_files_name_unless_it_is_said(form: str | None, out: str, expected: str) -> None:
+    assert formatted(form, out) == expected
+
+
+def test_a_file_is_replaced_whole_or_left_as_it_was(tmp_path: Path) -> None:
+    out = tmp_path / "costs.csv"
+    out.write_text("old")
+
+    def broken() -> Iterator[tuple[str]]:
+        yield ("a",)
+        raise RuntimeError
+
+    columns = (Column("model", "text"),)
+    with pytest.raises(RuntimeError):
+        emit(Sheet(columns, broken()), "csv", str(out))
+    assert out.read_text() == "old"
+    emit(Sheet(columns, [("new",)]), "csv", str(out))
+    assert out.read_bytes() == b"model\r\nnew\r\n"
+    assert [file.name for file in tmp_path.iterdir()] == ["costs.csv"]
+    for elsewhere in (tmp_path / "nowhere" / "costs.csv", out / "costs.csv", tmp_path):
+        with pytest.raises(click.ClickException, match="cannot be written"):
+            emit(Sheet(columns, []), "csv", str(elsewhere))
+
+
+def test_a_period_that_ends_before_it_begins_is_refused() -> None:
+    with pytest.raises(click.UsageError, match="swap the two"):
+        selection(START, START)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -80,10 +81,20 @@ def print_table(table: Table) -> None:
 
 
 def _to(out: str, job: Callable[[IO[bytes]], object]) -> None:
+    if out == "-":
+        stream = click.get_binary_stream("stdout")
+        job(stream)
+        stream.flush()
+        return
+    # Who reads the file sees the old one or the new one whole. (click's atomic files replace it after an error, too.)
+    target = Path(out).absolute()
+    partial = target.parent / f".{target.name}.{os.getpid()}"
     try:
-        # Atomic: who reads the file sees the old one or the new one whole.
-        with click.open_file(out, "wb", atomic=out != "-") as stream:
-            job(stream)
-            stream.flush()
+        with partial.open("wb") as file:
+            job(file)
+        partial.replace(target)
     except OSError as error:
         raise click.ClickException(f"{out} cannot be written: {error.strerror or error}") from error
+    finally:
+        if partial.exists():
+            partial.unlink()

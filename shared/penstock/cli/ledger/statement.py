@@ -144,8 +144,9 @@ def _notes(one: TeamStatement) -> Iterator[str]:
         yield f"wasted {trimmed(one.wasted)} on requests that gave no answer: {wasted}"
     if one.outcome_unknown:
         yield f"outcome unknown for {trimmed(one.outcome_unknown)}: the results are not, or no longer, on the log"
-    for use in one.budgets:
-        yield _budget(use)
+    yield from map(_budget, one.budgets)
+    if not one.budgets:
+        yield "no budget for the month"
 
 
 def _budget(use: BudgetUse) -> str:
