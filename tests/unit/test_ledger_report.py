@@ -104,7 +104,7 @@ def test_an_unpriced_line_has_no_amount_and_not_zero() -> None:
     assert written(report.sheet(), "csv").splitlines()[2].startswith(b"unheard-of,,1,0,1,")
 
 
-@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1"])
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "＝1", "\t=1", "\r=1", "\n=1"])
 def test_no_cell_of_a_csv_is_a_formula(name: str) -> None:
     context = Context(requested_at=START, tags={"feature": name})
     sheet = Report(dimensions(["tag:feature"])).extend([cost(context=context)]).sheet()

@@ -110,8 +110,8 @@ def warning(name: str, candidate: Moments, other: Moments) -> str | None:
         said.append(f"only {other.n} {name} scores of the model in use")
     gap = difference(candidate, other)
     mean = candidate.mean - other.mean
-    lower = (mean > 0) == (better(name) == "lower")
-    if gap is not None and gap.p < 1 - CONFIDENCE and better(name) and lower:
+    worse = (mean > 0) == (better(name) == "lower")
+    if gap is not None and gap.p < 1 - CONFIDENCE and better(name) and worse:
         said.append(f"{name} is significantly worse (p = {gap.p:.2g})")
     elif gap is None and other.n and not math.isclose(mean, 0.0, abs_tol=1e-9):
         said.append(f"{name} differs by {mean:+.3f}, and too few or equal scores allow no test")

@@ -51,7 +51,7 @@ _RATE_DIGITS = 4
 _BATCH = 16_384
 _LONGEST_NAME = 64
 _UNBOUNDED = 100_000
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n")
 """A cell that begins so is run as a formula by spreadsheets (OWASP, CSV Injection)."""
 
 
