@@ -5,15 +5,18 @@ from __future__ import annotations
 import decimal
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock.money import PLACES, exact, from_pico, pico
 
+STEADY: dict[str, Any] = {"deadline": None, "derandomize": True}
 LARGEST = 10**38 - 1
 
 
+@settings(**STEADY)
 @given(st.integers(-LARGEST, LARGEST))
 def test_integers_come_back_from_decimals(amount: int) -> None:
     usd = from_pico(amount)
@@ -22,11 +25,13 @@ def test_integers_come_back_from_decimals(amount: int) -> None:
     assert usd.as_tuple().exponent == -PLACES
 
 
+@settings(**STEADY)
 @given(st.decimals(min_value=-(10**20), max_value=10**20, places=12))
 def test_decimals_come_back_from_integers(usd: Decimal) -> None:
     assert from_pico(pico(usd)) == usd
 
 
+@settings(**STEADY)
 @given(st.decimals(min_value=-(10**9), max_value=10**9, places=20))
 def test_rounding_is_half_to_even_at_12_places(usd: Decimal) -> None:
     scaled = Fraction(usd) * 10**12
@@ -77,6 +82,7 @@ def test_integer_beyond_the_digits_of_the_records_is_an_error() -> None:
         from_pico(LARGEST + 1)
 
 
+@settings(**STEADY)
 @given(st.integers(0, LARGEST))
 def test_amounts_do_not_depend_on_the_context_of_the_process(amount: int) -> None:
     with decimal.localcontext(decimal.Context(prec=3)):

@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock.config.budgets import Budget
 from penstock.money import BUCKETS, Subject, bucket_of, bucket_seconds, counter_key, subjects, window_of
 
+STEADY: dict[str, Any] = {"deadline": None, "derandomize": True}
 NEAREST = timedelta(microseconds=1)
 zones = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 instants = st.datetimes(datetime(1999, 1, 1), datetime(2101, 1, 1), timezones=zones)
@@ -57,6 +58,7 @@ def test_windows_begin_and_end_where_they_should(limit: Budget, instant: str, id
     assert (window.id, window.start, window.end) == (id, at(start), at(end))
 
 
+@settings(**STEADY)
 @given(instants)
 def test_a_day_and_a_month_hold_their_instant_and_tile_time(instant: datetime) -> None:
     utc = instant.astimezone(UTC)
@@ -73,6 +75,7 @@ def test_a_day_and_a_month_hold_their_instant_and_tile_time(instant: datetime) -
         assert bucket_of(limit, instant) == 0
 
 
+@settings(**STEADY)
 @given(instants, rolling)
 def test_a_rolling_window_covers_its_hours_and_at_most_a_bucket_more(instant: datetime, limit: Budget) -> None:
     window = window_of(limit, instant)
@@ -84,6 +87,7 @@ def test_a_rolling_window_covers_its_hours_and_at_most_a_bucket_more(instant: da
     assert length <= instant - window.start < length + bucket
 
 
+@settings(**STEADY)
 @given(instants, rolling, st.integers(0, 40 * 86_400_000_000))
 def test_calls_count_together_exactly_while_their_buckets_are_in_the_window(
     instant: datetime, limit: Budget, apart_us: int
@@ -97,6 +101,7 @@ def test_calls_count_together_exactly_while_their_buckets_are_in_the_window(
         assert counted
 
 
+@settings(**STEADY)
 @given(instants, st.sampled_from([DAY, MONTH]) | rolling, zones)
 def test_a_window_does_not_depend_on_the_zone_of_the_clock(instant: datetime, limit: Budget, zone: timezone) -> None:
     moved = instant.astimezone(zone)
@@ -157,6 +162,7 @@ counters = st.tuples(
 )
 
 
+@settings(**STEADY)
 @given(counters, counters)
 def test_counters_of_different_budgets_and_subjects_never_share_a_key(one: Any, other: Any) -> None:
     def key(team: str, name: str, value: str, window: tuple[str, int | None]) -> str:

@@ -14,6 +14,7 @@ from penstock.config.prices import TIERED, TIERS, Price
 from penstock.contracts.records import Usage
 from penstock.money import Amounts, charge, worst_case
 
+STEADY: dict[str, Any] = {"deadline": None, "derandomize": True}
 PICO = Fraction(1, 10**12)
 CHAT = {"input_cost_per_token": "0.000003", "output_cost_per_token": "0.000015"}
 CACHED = {**CHAT, "cache_read_input_token_cost": "0.0000003", "cache_creation_input_token_cost": "0.00000375"}
@@ -156,7 +157,7 @@ def usages(draw: st.DrawFn, most_input: int = 2_000_000, most_output: int = 200_
     )
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, **STEADY)
 @given(prices(wide_rates), usages(), st.integers(0, 10**10))
 def test_charge_equals_an_independent_computation(priced: Price, usage: Usage, compute_us: int) -> None:
     with decimal.localcontext(decimal.Context(prec=5)):  # a context of the process must change nothing
@@ -167,7 +168,7 @@ def test_charge_equals_an_independent_computation(priced: Price, usage: Usage, c
     assert all(share >= 0 and share.as_tuple().exponent == -12 for share in (*shares, amounts.total))
 
 
-@settings(max_examples=1000)
+@settings(max_examples=1000, **STEADY)
 @given(prices(), usages(), lengths, st.integers(0, 200_000), st.integers(0, 10**10), st.integers(0, 10**10))
 @example(price(**TIER), Usage(input_tokens=200_001), 200_001, 0, 0, 0)
 @example(price(**CHAT, input_cost_per_token_above_128k_tokens="0"), Usage(input_tokens=128_000), 128_001, 0, 0, 0)
@@ -180,12 +181,14 @@ def test_no_call_within_its_bounds_costs_more_than_the_worst_case(
     assert bound.as_tuple().exponent == -12
 
 
+@settings(**STEADY)
 @given(prices(small_rates), usages(), st.integers(0, 10**7))
 def test_rounding_never_lifts_a_call_over_its_tightest_bound(priced: Price, usage: Usage, compute_us: int) -> None:
     bound = worst_case(priced, usage.input_tokens, usage.output_tokens, compute_us / 1_000_000)
     assert charge(priced, usage, compute_us).total <= bound
 
 
+@settings(**STEADY)
 @given(
     prices(), st.integers(0, 10**6), st.integers(0, 10**5), st.integers(0, 10**4), st.tuples(*[st.integers(0, 999)] * 3)
 )

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock.config.litellm import LiteLLMError, LiteLLMPrices, load_litellm
 from penstock.config.prices import Price
 from penstock.contracts.records import Usage
 from penstock.money import charge
 
+STEADY: dict[str, Any] = {"deadline": None, "derandomize": True}
 FIXTURE = Path(__file__).parent / "data" / "litellm_prices.json"
 """Invented models in the shape of the file as it is found."""
 
@@ -171,12 +172,14 @@ def test_what_is_no_exact_amount_is_skipped(value: str, reason: str) -> None:
     assert result.skipped[0].reason == reason
 
 
+@settings(**STEADY)
 @given(st.decimals(min_value=Decimal("1e-12"), max_value=1, places=12))
 def test_a_float_written_and_read_is_the_price_it_was(cost: Decimal) -> None:
     # What json.dump makes of the nearest double has up to 17 digits; the price has 12 places.
     assert one(input_cost_per_token=float(cost)).input_cost_per_token == cost
 
 
+@settings(**STEADY)
 @given(st.floats(min_value=1e-11, max_value=1))
 def test_no_price_is_changed_by_more_than_the_noise(cost: float) -> None:
     result = load_litellm(json.dumps({"m": {**CHAT, "input_cost_per_token": cost}}))
