@@ -15,6 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from penstock.bus import KafkaBus, Producer
 from penstock.bus.types import RawReader
 from penstock.contracts.catalogue import Catalogue
@@ -31,6 +32,8 @@ from penstock.contracts.records import (
     TeamSpend,
     Usage,
 )  # fmt: skip
+from penstock.settings import KafkaSettings
+from penstock.stateful import partition_count
 
 PROJECT = Path(__file__).resolve().parents[2]
 MODEL = "gpt-4o-mini"
@@ -142,6 +145,35 @@ async def test_a_killed_evaluation_prices_and_scores_everything_once(service: Se
     assert {cost.amount for cost in service.of(Cost)} == {each}  # type: ignore[attr-defined]
     sums = [s.amount for s in service.of(TeamSpend) if s.window == "month" and s.calls == total]  # type: ignore[attr-defined]
     assert sums == [each * total]
+
+
+async def test_offsets_set_back_price_nothing_again(service: Service, kafka_settings: KafkaSettings) -> None:
+    count = 40
+
+    async def priced(first: int) -> None:
+        for number in range(first, first + count):
+            await service.producer.send("completions", f"{service.team}-r{number}", service.completion(number))
+        await service.collect(
+            lambda: any(isinstance(s, TeamSpend) and s.calls == first + count for s in service.of(TeamSpend))
+        )
+
+    await priced(0)
+    service.signal(signal.SIGTERM)
+    assert await service.ended() == 0, service.log.read_text()
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=service.environment["KAFKA_BOOTSTRAP"], group_id="evaluation", enable_auto_commit=False
+    )
+    await consumer.start()
+    partitions = await partition_count(kafka_settings, ["completions"])
+    places = [TopicPartition("completions", number) for number in range(partitions)]
+    consumer.assign(places)
+    await consumer.commit(dict.fromkeys(places, 0))
+    await consumer.stop()
+    service.start()
+    # Each partition's new calls come after all of its old ones.
+    await priced(count)
+    assert len(service.of(Cost)) == 2 * count
+    assert service.repeats == 0
 
 
 async def test_feedback_and_alerts_and_a_clean_stop(service: Service) -> None:
