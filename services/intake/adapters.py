@@ -17,6 +17,7 @@ from penstock.money.counters import (
     claim_key,
     exhausted_key,
     first_bucket,
+    is_kept,
     kept_ms,
     key_prefix,
     lapses_key,
@@ -100,11 +101,8 @@ class RedisClaims:
         for one in settlements:
             prefix = key_prefix(one.tenant_id)
             if isinstance(one, Charge):
-                keys = [settled_key(one.tenant_id, one.event_id)]
-                keys += [counter_key(one.tenant_id, subject, one.at) for subject in one.subjects]
-                await self._charge(
-                    keys=keys, args=[_encode(_charged(one, self._ttl_s, soon_ms, now)), prefix], client=pipeline
-                )
+                keys, charged = _charged(one, self._ttl_s, soon_ms, now)
+                await self._charge(keys=keys, args=[_encode(charged), prefix], client=pipeline)
             else:
                 ended = {
                     "request_id": one.request_id, "calls": one.calls, "at_once": one.at_once, "soon_ms": soon_ms,
@@ -214,8 +212,11 @@ def _counter(tenant: str, hold: Hold, at: datetime) -> dict[str, Any]:
     }
 
 
-def _charged(charge: Charge, ttl_s: int, soon_ms: str, now: datetime) -> dict[str, Any]:
-    """Return the argument of the script that charges a cost."""
+def _charged(charge: Charge, ttl_s: int, soon_ms: str, now: datetime) -> tuple[list[str], dict[str, Any]]:
+    """Return the keys and the argument of the script that charges a cost."""
+    counted = [subject for subject in charge.subjects if is_kept(subject.budget, charge.at, now)]
+    keys = [settled_key(charge.tenant_id, charge.event_id)]
+    keys += [counter_key(charge.tenant_id, subject, charge.at) for subject in counted]
     charged: dict[str, Any] = {
         "request_id": charge.request_id,
         "amount": str(charge.amount),
@@ -226,12 +227,12 @@ def _charged(charge: Charge, ttl_s: int, soon_ms: str, now: datetime) -> dict[st
                 "bucket": str(bucket_of(subject.budget, charge.at)),
                 "kept_ms": str(kept_ms(subject.budget, charge.at, now)),
             }
-            for subject in charge.subjects
+            for subject in counted
         ],
     }
     if charge.slot is not None:
         charged["slot"] = charge.slot
-    return charged
+    return keys, charged
 
 
 async def _execute(pipeline: Any) -> list[Any]:

@@ -40,6 +40,8 @@ _BYTES_OF_ASKING_AGAIN = 1024
 # Inference tries a target up to three times within one call, with waits of some seconds between.
 _TRIES = 3
 _WAITS_S = 10.0
+# How far the clocks of intake and inference may be apart: the price in force at the end of a call is by the latter.
+_CLOCKS_DIFFER = timedelta(minutes=5)
 # Retrieval embeds at most so many characters of the question, 4 bytes each; windows add two tokens to every 254.
 _QUESTION_BYTES = 4 * 8_001
 _TOKENS_A_WINDOW, _WINDOW = 2, 254
@@ -168,7 +170,9 @@ def total(calls: Sequence[Call]) -> Decimal:
 def _dearest(
     prices: Prices, model: str, input_tokens: int, output_tokens: int, seconds: float, since: datetime, until: datetime
 ) -> int:
-    in_force = prices.prices(model, since, until)
+    # A price that has ended by this clock may be in force still by that of inference; one that is new was not before.
+    early, late = since - _CLOCKS_DIFFER, until + _CLOCKS_DIFFER
+    in_force = prices.prices(model, early, late) or prices.prices(model, since, late)
     if not in_force:
         raise Unpriced(model)
     return max(pico(worst_case(price, input_tokens, output_tokens, seconds)) for price in in_force)

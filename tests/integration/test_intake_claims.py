@@ -233,6 +233,18 @@ async def test_a_cost_without_a_reservation_is_charged(claims: RedisClaims, redi
     assert await balance(redis, tenant) == (Decimal("0.25"), Decimal(0))
 
 
+async def test_a_cost_of_a_window_that_is_gone_is_charged_nowhere(
+    claims: RedisClaims, redis: Redis, tenant: str
+) -> None:
+    rolling = Budget(name="hour", window="rolling", hours=1, limit=Decimal(1))
+    long_ago = NOW - timedelta(days=400)
+    await claims.settle([a_charge(tenant, "r1", "0.5", budgets=[DAILY, rolling], at=long_ago)], NOW)
+    assert await read_counters(redis, tenant) == []
+    # Yesterday's is kept, to be compared with the ledger.
+    await claims.settle([a_charge(tenant, "r2", "0.5", budgets=[DAILY, rolling], at=NOW - timedelta(days=1))], NOW)
+    assert [(c.budget, c.window_id) for c in await read_counters(redis, tenant)] == [("daily", "2026-01-04")]
+
+
 async def test_amounts_beyond_64_bits_add_up(claims: RedisClaims, redis: Redis, tenant: str) -> None:
     await claims.admit([a_judgement(tenant, "r1", "e1", worst={"0": "0.5"}, budgets=[DAILY])])
     amounts = ["9223372.036854775807", "9223372.036854775807", "0.000000000001", "1000000000000"]

@@ -111,7 +111,7 @@ def test_every_price_in_force_until_the_last_call_has_ended_counts() -> None:
     text = [a_message("x" * 1000)]
     now = bound(text, route, output_tokens=10)["0"].worst["dear"]
     # The later price: dearer prompts, free answers. The dearer of both wholes counts, for each request.
-    assert now == bound(text, route, output_tokens=10, until=NOW + timedelta(minutes=119))["0"].worst["dear"]
+    assert now == bound(text, route, output_tokens=10, until=NOW + timedelta(minutes=114))["0"].worst["dear"]
     long = [a_message("x" * 20_000_000)]
     assert bound(long, route, until=LATER)["0"].worst["dear"] > bound(long, route)["0"].worst["dear"]
     # Two hours less the 40 s that a call of the target may last.
@@ -119,6 +119,24 @@ def test_every_price_in_force_until_the_last_call_has_ended_counts() -> None:
         bound(long, route, until=NOW + timedelta(hours=2, seconds=-39))["0"].worst["dear"]
         == (bound(long, route, until=LATER)["0"].worst["dear"])
     )
+
+
+def test_a_price_that_has_just_ended_or_begun_counts() -> None:
+    route = Route(name="r", targets=(DEAR,), retrieval=Retrieval(enabled=False))
+    text = [a_message("x")]
+    after = NOW + timedelta(hours=2, minutes=1)
+    # The earlier price charges for the answer, the later one does not.
+    assert bound(text, route, output_tokens=1000, since=after, until=LATER)["0"].worst["dear"] >= 3_000_000 * 1000
+    assert bound(text, route, output_tokens=1000, since=after + timedelta(minutes=5), until=LATER)["0"].worst[
+        "dear"
+    ] < (3_000_000)
+    new = Price(
+        model="new", input_cost_per_token=Decimal("1e-12"), output_cost_per_token=Decimal(0), effective_from=NOW
+    )
+    target = Target(backend="openai", model="new", base_url="http://127.0.0.1:1/v1")
+    only = Route(name="r", targets=(target,), retrieval=Retrieval(enabled=False))
+    (call,) = calls_of(text, only, PLAIN, 0, ConfigPlane.of([new]), NOW, LATER, embedder="none")
+    assert call.dearest > 0
 
 
 def test_time_is_bounded_by_every_try_of_a_call() -> None:

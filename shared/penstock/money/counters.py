@@ -38,8 +38,8 @@ from penstock.money.budgets import BUCKETS, Subject, bucket_of, window_of
 
 __all__ = [
     "KEPT", "Balance", "Counter", "Hold", "Reservation", "claim_key", "counter_name", "exhausted_key", "first_bucket",
-    "kept_ms", "key_prefix", "lapses_key", "open_reservations", "rate_key", "read_counters", "reservation_key", "restore",
-    "settled_key",
+    "is_kept", "kept_ms", "key_prefix", "lapses_key", "open_reservations", "rate_key", "read_counters", "reservation_key",
+    "restore", "settled_key",
 ]  # fmt: skip
 
 KEPT = timedelta(days=40)
@@ -168,6 +168,13 @@ def kept_ms(budget: Budget, at: datetime, now: datetime) -> int:
     return (window_of(budget, at).end + KEPT - now) // _MILLISECOND
 
 
+def is_kept(budget: Budget, at: datetime, now: datetime) -> bool:
+    """Return whether what counts at an instant is kept: 40 days after its window, a rolling one for one more length."""
+    if budget.hours is not None:
+        return bucket_of(budget, at) >= first_bucket(budget, now) - BUCKETS
+    return kept_ms(budget, at, now) > 0
+
+
 async def read_counters(redis: Any, team: str | None = None) -> list[Counter]:
     """Return every counter that Redis holds, of one team or of all, ordered by team, budget, window and value.
 
@@ -232,7 +239,7 @@ async def restore(
         counted: event_id of every cost in ``spent`` that settlement may read again: those behind the offsets that the
             group ``intake-settlement`` has committed.
         ttl_s: how long these are remembered, seconds: ``IDEMPOTENCY_TTL_S`` of intake.
-        now: the present; counters of windows that ended 40 days before it are not restored.
+        now: the present; what is not kept any more (:func:`is_kept`) is not restored.
 
     Raises:
         ValueError: an amount is negative or has more than 12 places.
@@ -244,6 +251,8 @@ async def restore(
         for at, amount in amounts.items():
             if amount < 0:
                 raise ValueError(f"{amount} USD of budget {subject.budget.name!r} is negative: nothing spent can be")
+            if not is_kept(subject.budget, at, now):
+                continue
             key = counter_name(team, subject.budget.name, window_of(subject.budget, at).id, subject.value)
             buckets = wanted.setdefault(key, {})
             bucket = bucket_of(subject.budget, at)
