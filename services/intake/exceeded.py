@@ -70,7 +70,7 @@ def exhausted_alert(request: LlmRequest, over: Exceeded, origin: LogRange, now: 
         kind="cost",
         name="budget_exhausted",
         severity=Severity.CRITICAL,
-        title=f"Budget {over.budget} of team {team} is exhausted: it refuses requests"
+        title=f"Budget {over.budget} of team {team} is exhausted: requests are refused"
         + (f" ({over.subject})" if over.subject else ""),
         description=f"{_figures(team, over)}. Requests that could exceed it are refused with over_budget; the window "
         f"ends at {over.ends_at.isoformat()}.",
