@@ -13,7 +13,7 @@ Shares no code with the services that keep the live sums; windows are cut here, 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -235,6 +235,10 @@ class Ledger:
     def index(self, event_id: str) -> int | None:
         """Return which entry an event_id is, in the order of adding; None where there is none."""
         return self._entries.get(identity(event_id))
+
+    def identities(self, indexes: Set[int]) -> set[bytes | str]:
+        """Return what stands for the event_ids of entries (:func:`penstock.ledger.reading.identity`)."""
+        return {own for own, index in self._entries.items() if index in indexes} if indexes else set()
 
     def called_at_us(self, index: int) -> int:
         """Return ``occurred_at`` of an entry, microseconds since the epoch."""

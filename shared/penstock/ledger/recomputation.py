@@ -16,6 +16,7 @@ from penstock.config.prices import Price
 from penstock.contracts.envelope import event_id
 from penstock.contracts.records import Completion, Context, Cost, DocumentIndexed, Usage
 from penstock.ledger.price_history import PriceHistory
+from penstock.ledger.reading import accounted_at
 from penstock.money import charge, exact
 
 __all__ = ["Call", "calls_of", "is_derived", "judge"]
@@ -161,6 +162,8 @@ def judge(call: Call, cost: Cost, history: PriceHistory, written_ms: int) -> Ite
             )
     elif not cost.priced and (cost.amount is not None or cost.saved):
         yield "other_amount", f"unpriced, yet amount {_usd(cost.amount)} and saved {_amounts(cost.saved)}"
+    # Costs older than accounted_at count when they occurred.
+    cost = msgspec.structs.replace(cost, accounted_at=accounted_at(cost))
     facts = ("tenant_id", "request_id", "kind", "model", "usage", "accounted_at", "attempt", "context")
     other = [name for name in facts if getattr(cost, name) != getattr(call.cost, name)]
     if other:

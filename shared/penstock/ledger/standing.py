@@ -156,43 +156,38 @@ class Pending:
     """Live sums that have not been found the same as the ledger yet."""
 
     def __init__(self) -> None:
-        self._waiting: dict[tuple[Series, int | None], LiveSum] = {}
+        self._waiting: dict[Series, dict[int | None, LiveSum]] = {}
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return sum(map(len, self._waiting.values()))
 
-    def __contains__(self, key: tuple[Series, int | None]) -> bool:
-        return key in self._waiting
+    def has(self, series: Series, number: int | None) -> bool:
+        """Return whether a window (rolling: None) waits."""
+        return number in self._waiting.get(series, ())
 
-    def expect(self, key: tuple[Series, int | None], live: LiveSum, ledger: Ledger) -> None:
+    def expect(self, number: int | None, live: LiveSum, ledger: Ledger) -> None:
         """Compare a live sum; unless it is the same it waits, in the place of an older one."""
-        if live.standing(ledger) is Standing.SAME:
-            self._waiting.pop(key, None)
-        else:
-            self._waiting[key] = live
+        waiting = self._waiting.setdefault(live.series, {})
+        waiting.pop(number, None)
+        if live.standing(ledger) is not Standing.SAME:
+            waiting[number] = live
+        if not waiting:
+            del self._waiting[live.series]
 
     def grown(self, series: Iterable[Series], ledger: Ledger) -> None:
         """Compare again what waits of ``series``: the ledger has counted another cost in them."""
-        wanted = set(series)
-        same = [
-            key
-            for key, live in self._waiting.items()
-            if live.series in wanted and live.standing(ledger) is Standing.SAME
-        ]
-        for key in same:
-            del self._waiting[key]
+        for each in series:
+            for number, live in list(self._waiting.get(each, {}).items()):
+                self.expect(number, live, ledger)
 
-    def any_ahead(self, ledger: Ledger) -> bool:
-        """Return whether a live sum holds costs that the ledger has not read."""
-        return any(live.standing(ledger) is Standing.AHEAD for live in self._waiting.values())
+    def any(self, standing: Standing, ledger: Ledger) -> bool:
+        """Return whether something that waits stands so to the ledger."""
+        return any(live.standing(ledger) is standing for live in self.all())
 
-    def hopeless(self, ledger: Ledger) -> bool:
-        """Return whether nothing that waits can still become the same by waiting for the live side."""
-        return all(live.standing(ledger) in (Standing.OTHER, Standing.AHEAD) for live in self._waiting.values())
-
-    def all(self) -> list[tuple[tuple[Series, int | None], LiveSum]]:
-        """Return what waits, with its key."""
-        return list(self._waiting.items())
+    def all(self) -> Iterator[LiveSum]:
+        """Yield what waits."""
+        for waiting in self._waiting.values():
+            yield from waiting.values()
 
 
 def missing_windows(ledger: Ledger, live: LiveWindows) -> Iterator[LiveWindow]:
