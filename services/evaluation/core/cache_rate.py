@@ -104,9 +104,11 @@ def observe_tokens(
     usage = cost.usage
     if cost.kind not in _PROMPT_CACHED or usage.input_tokens <= 0:
         return state, None
-    hits = min(max(usage.cached_input_tokens, 0), usage.input_tokens)
+    # No prompt is so long; sums must stay within 64 bits whatever a backend says.
+    total = min(usage.input_tokens, 10**9)
+    hits = min(max(usage.cached_input_tokens, 0), total)
     saved = _usd(cost.saved.get("prefix_cache"))
-    return _observed(state, "tokens", hits, usage.input_tokens, saved, cost, offset, per_day, rules, now)
+    return _observed(state, "tokens", hits, total, saved, cost, offset, per_day, rules, now)
 
 
 def observe_calls(

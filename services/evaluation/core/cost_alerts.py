@@ -96,7 +96,7 @@ def price_alert(cost: Cost, found: PriceFinding, origin: LogRange, rules: PriceC
     else:
         difference = found.day_at_new - found.day_amount
         day = (
-            f"The usage of the 24 hours before cost {_money(found.day_amount)} USD; at the new effective rates it would "
+            f"The last day's usage cost {_money(found.day_amount)} USD; at the new effective rates it would "
             f"have cost about {_rounded(abs(float(difference)))} USD {'more' if difference >= 0 else 'less'} ({share:+.1%})."
         )
     figures: dict[str, float] = {

@@ -33,7 +33,7 @@ class SpendRateRules:
     factor: float = 2.0
     cold_factor: float = 4.0
     critical_factor: float = 8.0
-    deviations: float = 3.75
+    deviations: float = 3.5
     least_excess: float = 0.25
     confirm_minutes: int = 3
     resolve_factor: float = 1.5

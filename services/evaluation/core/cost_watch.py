@@ -77,7 +77,7 @@ def watch_step(
     # together. Nothing happens after its message was written: a wrong clock cannot move the present.
     accounted_at = min(cost.accounted_at or cost.occurred_at, now)
     if cost.amount is not None:
-        call = Call(int(accounted_at.timestamp() // 60), cost.amount, offset, cost.request_id)
+        call = Call(max(int(accounted_at.timestamp() // 60), 0), cost.amount, offset, cost.request_id)
         rate, found = spend_rate.observe(rate, call, rules.spend_rate, now)
         if found is not None:
             emits.append(alert_emit(rate_alert(cost, model, found, origin, now)))

@@ -24,6 +24,9 @@ class UsageHour(msgspec.Struct, frozen=True, array_like=True):
 
     hour: int
     calls: int = 0
+    """All, those that a cache answered and those without a price too."""
+    priced_calls: int = 0
+    """Those that a model answered at a price; what follows is theirs."""
     amount: Decimal = _ZERO
     input_tokens: int = 0
     output_tokens: int = 0
@@ -109,13 +112,23 @@ def used(usage: Usage, cost: Cost, at: float) -> Usage:
 
 
 def _more(hour: UsageHour, cost: Cost) -> UsageHour:
+    if cost.amount is None or cost.kind == "cached":
+        return UsageHour(
+            hour.hour, hour.calls + 1, hour.priced_calls, hour.amount, hour.input_tokens, hour.output_tokens
+        )
     return UsageHour(
         hour.hour,
         hour.calls + 1,
-        hour.amount + (cost.amount or _ZERO),
-        hour.input_tokens + cost.usage.input_tokens,
-        hour.output_tokens + cost.usage.output_tokens,
+        hour.priced_calls + 1,
+        hour.amount + cost.amount,
+        hour.input_tokens + _tokens(cost.usage.input_tokens),
+        hour.output_tokens + _tokens(cost.usage.output_tokens),
     )
+
+
+def _tokens(count: int) -> int:
+    # No call has so many; sums must stay within 64 bits whatever a backend says.
+    return min(max(count, 0), 10**9)
 
 
 def observe(
@@ -125,7 +138,7 @@ def observe(
 
     Args:
         state: of the team and model so far; not changed.
-        cost: the call; one without a price version changes nothing.
+        cost: the call; one without a price, or that a cache answered, changes nothing.
         at: when the call was made, epoch seconds: its price is the one in force then.
         offset: where it stands in its partition.
         usage: of the last day.
@@ -133,7 +146,7 @@ def observe(
         now: the message's timestamp.
     """
     version = cost.price_version
-    if not cost.priced or not version or cost.amount is None:
+    if not cost.priced or not version or cost.amount is None or cost.kind == "cached":
         return state, None
     known = {each.version: each for each in state.versions}
     seen = known.get(version) or Version(version, at, at, offset, offset)
@@ -167,8 +180,8 @@ def _counted(version: Version, cost: Cost, at: float, offset: int) -> Version:
         min(version.first_offset, offset),
         max(version.last_offset, offset),
         version.calls + 1,
-        version.input_tokens + cost.usage.input_tokens,
-        version.output_tokens + cost.usage.output_tokens,
+        version.input_tokens + _tokens(cost.usage.input_tokens),
+        version.output_tokens + _tokens(cost.usage.output_tokens),
         version.input_amount + (cost.input_amount or _ZERO),
         version.output_amount + (cost.output_amount or _ZERO),
         version.compute_amount + (cost.compute_amount or _ZERO),
@@ -198,7 +211,7 @@ def _told(
 def _at_rates(version: Version, day: list[UsageHour]) -> Decimal | None:
     """Return what a day's usage costs at the effective rates of a version, by prompt token, generated token and call."""
     inputs, outputs = sum(each.input_tokens for each in day), sum(each.output_tokens for each in day)
-    calls = sum(each.calls for each in day)
+    calls = sum(each.priced_calls for each in day)
     if (inputs and not version.input_tokens) or (outputs and not version.output_tokens) or not calls:
         return None
     total = version.compute_amount / version.calls * calls

@@ -29,15 +29,17 @@ _DAY = 24 * 60 // SLOT
 _FIVES = SLOT // 5
 _REACH = 2
 """Neighbouring slots that count as well: daylight saving moves a rhythm by an hour, and no morning begins on the minute."""
-_TOLERANCE = 0.4
-"""By how much, logarithmic, a neighbour must exceed a slot to count: by less it does for noise alone."""
+_TOLERANCE = 0.2
+"""By how much, logarithmic, a neighbour must exceed a slot to count: by less it does for chance alone."""
+_CHANCE = 0.8
+"""By how much, logarithmic, half hours of the same kind differ."""
 _MEMORY = 28 * 24 * 60
 """Minutes that the residuals remember: four weeks."""
 _LEVEL_GAIN, _SLOT_GAIN = 0.06, 0.3
 _MOST_SURPRISE = math.log(2)
 _RELATIVE = 0.3
 """Relative deviation of the usual rate, where calls are so many that chance is none."""
-_PRIOR = 30.0
+_PRIOR = 10.0
 """Residuals of deviation 1 that a new key is taken to have had."""
 _LEAST_DEVIATION = 0.5
 _SMALLEST = 1e-12
@@ -171,24 +173,35 @@ def _above(
 
 
 def _usual(unit: float, values: Sequence[float], level: float, slot: int) -> tuple[float, bool]:
-    near = [values[(slot + step) % _WEEK] for step in range(-_REACH, _REACH + 1)]
-    own = near[_REACH]
+    own = _evened(values, slot)
     if math.isnan(own):
         seen = [value for value in values if not math.isnan(value)]
         return (_spending(unit, max(seen) + level), False) if seen else (0.0, False)
-    # One week tells little of a half hour: its neighbours and the same half hour of other days even out chance. One that
-    # differs by more is another time of day or another kind of day, not chance.
-    total = weight = 0.0
-    for value, its_weight in (
-        *((near[_REACH + step], 0.5) for step in (-1, 1)),
-        *((each, 1.0) for each in values[slot % _DAY :: _DAY]),
-    ):
-        if abs(value - own) <= 2 * _TOLERANCE:
-            total += its_weight * value
-            weight += its_weight
-    smooth = total / weight
-    highest = max(smooth, *(value - _TOLERANCE for value in near if not math.isnan(value)))
+    highest = own
+    for step in range(-_REACH, _REACH + 1):
+        # Comparisons with NaN, which is unseen, are false.
+        if (value := _evened(values, slot + step) - _TOLERANCE) > highest:
+            highest = value
     return _spending(unit, highest + level), True
+
+
+def _evened(values: Sequence[float], slot: int) -> float:
+    """Return a slot's value, evened out: one week tells little of a half hour.
+
+    Its neighbours and the same half hour of other days count with it, but not one that differs by more than chance: that
+    is another time of day, or another kind of day.
+    """
+    own = values[slot % _WEEK]
+    total, weight = own, 1.0
+    for value in values[slot % _DAY :: _DAY]:
+        if abs(value - own) <= _CHANCE:
+            total += value
+            weight += 1
+    for value in (values[(slot - 1) % _WEEK], values[(slot + 1) % _WEEK]):
+        if abs(value - own) <= _CHANCE:
+            total += value / 2
+            weight += 0.5
+    return total / weight
 
 
 def _spending(unit: float, logarithm: float) -> float:

@@ -206,9 +206,10 @@ def _advanced(state: SpendRate, call: Call) -> SpendRate:
 
 def _counted(state: SpendRate, call: Call, rules: SpendRateRules) -> SpendRate:
     amount = min(float(call.amount), _MOST)
+    # A call that cost nothing (a cache answered it) is no call here.
     if not amount > 0:
         return state
-    cost, profile = state.cost, state.profile
+    cost, profile, open_slot = state.cost, state.profile, state.open_slot
     if state.episode is None:
         cost = cost.one_more(math.log(max(amount, _SMALLEST)), _COST_MEMORY)
     if profile is None:
@@ -216,16 +217,20 @@ def _counted(state: SpendRate, call: Call, rules: SpendRateRules) -> SpendRate:
             return msgspec.structs.replace(state, cost=cost)
         # Of a lognormal cost cut at the cap, about mean square over mean: spending is then as uneven as a count of these.
         profile = Profile(math.exp(cost.mean + min(cost.variance, cost.deviation)))
+        # Of this slot only a part will have been seen.
+        open_slot = max(open_slot, call.minute // SLOT + 1)
     capped = min(amount, math.exp(cost.mean + rules.dearest_at * max(cost.deviation, 0.5)))
     head = max(call.minute, state.minutes[-1].number) if state.minutes else call.minute
     minutes, fives, dearest = state.minutes, state.fives, state.dearest
     if call.minute > head - _FINE:
         minutes = _put(minutes, call.minute, call, capped, head - _FINE + 1)
-    if call.minute // SLOT >= state.open_slot or call.minute > head - _COARSE:
-        fives = _put(fives, call.minute // 5, call, capped, min(state.open_slot * SLOT, head - _COARSE + 1) // 5)
+    if call.minute // SLOT >= open_slot or call.minute > head - _COARSE:
+        fives = _put(fives, call.minute // 5, call, capped, min(open_slot * SLOT, head - _COARSE + 1) // 5)
     if call.minute > head - _COARSE:
         dearest = _dearest(dearest, call, head)
-    return msgspec.structs.replace(state, minutes=minutes, fives=fives, cost=cost, profile=profile, dearest=dearest)
+    return msgspec.structs.replace(
+        state, open_slot=open_slot, minutes=minutes, fives=fives, cost=cost, profile=profile, dearest=dearest
+    )
 
 
 def _put(bins: tuple[Bin, ...], number: int, call: Call, capped: float, oldest: int) -> tuple[Bin, ...]:
@@ -307,17 +312,17 @@ def _going_on(
     """Tell a confirmed rise, tell it again, or see that it is over."""
     head = state.minutes[-1].number
     calm = _window(state, profile, rules.resolve_minutes, profile.residuals[1], head)
-    if head - episode.since >= rules.accept_after.total_seconds() // 60:
-        longest = _window(state, profile, _COARSE, profile.residuals[-1], head)
-        raised = msgspec.structs.replace(profile, level=profile.level + max(0.0, math.log(max(longest.ratio, 1.0))))
-        ended = msgspec.structs.replace(state, episode=None, profile=raised, rate_slot=-1, suppressed=0)
-        return ended, _finding(state, episode, "accepted", longest, False) if episode.told else None
     if calm.spent <= rules.resolve_factor * calm.usual or calm.deviations < 1:
         since = head if episode.calm_since < 0 else episode.calm_since
         if head - since >= rules.resolve_minutes:
             ended = msgspec.structs.replace(state, episode=None, suppressed=0)
             return ended, _finding(state, episode, "resolved", calm, False) if episode.told else None
         return msgspec.structs.replace(state, episode=msgspec.structs.replace(episode, calm_since=since)), None
+    if head - episode.since >= rules.accept_after.total_seconds() // 60:
+        longest = _window(state, profile, _COARSE, profile.residuals[-1], head)
+        raised = msgspec.structs.replace(profile, level=profile.level + max(0.0, math.log(max(longest.ratio, 1.0))))
+        ended = msgspec.structs.replace(state, episode=None, profile=raised, rate_slot=-1, suppressed=0)
+        return ended, _finding(state, episode, "accepted", longest, False) if episode.told else None
     if episode.calm_since >= 0:
         episode = msgspec.structs.replace(episode, calm_since=-1)
     if not risen:
@@ -374,6 +379,7 @@ def _finding(
 ) -> RateFinding:
     first = min(each.first for each in window.bins)
     start = min(state.marks[0].offset, first)
+    begin = state.minutes[-1].number - window.minutes + 1
     return RateFinding(
         status=status,
         critical=critical,
@@ -389,6 +395,6 @@ def _finding(
         last_offset=max(each.last for each in window.bins),
         baseline_first=start,
         baseline_last=max(first - 1, start),
-        dearest=state.dearest,
+        dearest=tuple(each for each in state.dearest if each.minute >= begin) or state.dearest,
         suppressed=state.suppressed,
     )
