@@ -142,7 +142,8 @@ def fitted(request: GroundedRequest, answer: Answered) -> Answered:
     """Return ``answer``, without its text where one event cannot hold it beside the conversation: it was paid for all the
     same, so there must be a completion.
     """
-    beside = prompt_of(request).size
+    beside = sum(text_bytes(message.content) for message in request.messages)
+    beside += sum(text_bytes(passage.text) + text_bytes(passage.title) for passage in request.passages)
     size = text_bytes(answer.content)
     if beside + size <= _LARGEST_TEXT:
         return answer
