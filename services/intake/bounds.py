@@ -32,9 +32,9 @@ _TOKENS_A_CALL = 256
 # Bytes around a passage, its title and text ("[100] " and three line feeds), and of the words that introduce them.
 _BYTES_A_PASSAGE = 16
 _BYTES_OF_GROUNDING = 256
-# What guardrails put in place of a find (<EMAIL_ADDRESS_12>, or a hash) is longer than a short one.
-_MASKING_GROWTH = 4
-_MASKING = frozenset({"pseudonymise", "hash", "mask"})
+# What guardrails put in place of a find is longer than a short one: <EMAIL_ADDRESS_12> three times as long as a@b.co, a hash
+# (<EMAIL_ADDRESS:0123456789abcdef>) five times.
+_GROWTH: Mapping[str, int] = {"pseudonymise": 4, "mask": 4, "hash": 6}
 # What guardrails write when they ask again: a sentence around the reason, which names a scanner.
 _BYTES_OF_ASKING_AGAIN = 1024
 # Inference tries a target up to three times within one call, with waits of some seconds between.
@@ -117,7 +117,7 @@ def calls_of(
     """
     # One target after another may be tried.
     until += timedelta(seconds=sum(_longest(target) for target in route.targets))
-    growth = _MASKING_GROWTH if _masks(policy) else 1
+    growth = _growth(policy)
     question = growth * max((_size(message) for message in messages if message.role == "user"), default=0)
     first = growth * sum(_size(message) for message in messages) + _framing(len(messages), route.retrieval)
     inputs = [first]
@@ -196,8 +196,11 @@ def _size(message: Message) -> int:
     return len(message.content.encode("utf-8", "surrogatepass")) + len((message.name or "").encode())
 
 
-def _masks(policy: Policy | None) -> bool:
-    return policy is None or any(rule.mode == "enforce" and rule.action in _MASKING for rule in policy.input.values())
+def _growth(policy: Policy | None) -> int:
+    """How many times as long the messages may get; a policy that is not published yet may do anything to them."""
+    if policy is None:
+        return max(_GROWTH.values())
+    return max((_GROWTH.get(rule.action, 1) for rule in policy.input.values() if rule.mode == "enforce"), default=1)
 
 
 def _asks_again(policy: Policy | None) -> int | None:
