@@ -92,6 +92,8 @@ class Broker:
     """Messages that are still taken; then every send fails."""
     held: asyncio.Event | None = None
     """Acknowledgements wait for this, where it is set."""
+    spacing_s: float = 1.0
+    """From one source message's timestamp to the next."""
 
     def committed(self) -> int:
         offset = 0
@@ -102,7 +104,10 @@ class Broker:
     def events(self) -> list[FakeEvent]:
         """The source from the committed offset on."""
         return [
-            FakeEvent(FakeMessage("costs", 0, offset, NOW.timestamp() + offset, b"k", self.source[offset]), self._ack)
+            FakeEvent(
+                FakeMessage("costs", 0, offset, NOW.timestamp() + offset * self.spacing_s, b"k", self.source[offset]),
+                self._ack,
+            )
             for offset in range(self.committed(), len(self.source))
         ]
 

@@ -24,6 +24,7 @@ from services.evaluation.core.cost_rules import CostWatchRules
 from services.evaluation.core.spend import TooLate, spending
 from services.evaluation.core.team_windows import ROLLING
 from tests.unit.stateful_fakes import CODEC, Broker, BrokerAway, processor_of, run
+from tests.unit.stateful_fakes import NOW as START
 
 NOW = datetime(2026, 3, 14, 15, 9, tzinfo=UTC)
 
@@ -207,6 +208,27 @@ def test_states_outlive_what_may_still_come_and_no_more() -> None:
         assert NOW + late + timedelta(days=31) < moment <= NOW + late + timedelta(days=40)
     assert due["recent"] is not None
     assert due["recent"] > NOW + timedelta(days=365)
+
+
+async def test_the_table_does_not_grow_with_the_years() -> None:
+    """One cost a day, each of another user and model: what is closed and who is idle is forgotten."""
+    team = Team(name="t", budgets=(Budget(name="each", per="user", limit=Decimal(1)),))
+    sizes = []
+    broker = Broker(spacing_s=86_400.0)
+    for year in range(3):
+        for day in range(365):
+            number = year * 365 + day
+            made = cost(
+                number, "0.1", START + timedelta(days=number), user_id=f"user-{number}", model=f"model-{number}"
+            )
+            broker.source.append(CODEC.encode("costs", made))
+        await run(processor_of(broker, spending(lambda name: team, CostWatchRules())), broker, checkpoint_every=5)
+        contents: dict[bytes, bytes] = {}
+        await broker.restore(contents)
+        sizes.append(len(contents))
+    assert not broker.letters
+    assert sizes[0] < 124 + 15 + 40
+    assert max(sizes) - sizes[0] <= 10
 
 
 # -- any order gives the sums of a few lines -----------------------------------------------------------------------------

@@ -75,6 +75,8 @@ def spending(team_of: Callable[[str], Team | None], rules: CostWatchRules) -> Lo
     def plan_of(name: str) -> _Plan:
         # Worked out once for each version of a team.
         team = team_of(name)
+        if team is None:
+            return _NO_PLAN
         plan = plans.get(name)
         if plan is None or plan.team is not team:
             plan = plans[name] = _plan(team)
@@ -116,9 +118,10 @@ def spending(team_of: Callable[[str], Team | None], rules: CostWatchRules) -> Lo
     )
 
 
-def _plan(team: Team | None) -> _Plan:
-    if team is None:
-        return _Plan(None, (), {}, {})
+_NO_PLAN = _Plan(None, (), {}, {})
+
+
+def _plan(team: Team) -> _Plan:
     limits: dict[str, Decimal] = {}
     for budget in team.budgets:
         if budget.per == "team":
