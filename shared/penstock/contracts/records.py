@@ -210,7 +210,7 @@ class Completion(Record, frozen=True, kw_only=True):
     model: Annotated[str, Meta(description="Model that answered, as it names itself.")]
     backend: Annotated[str, Meta(description="extractive, openai or vllm.")]
     content: Annotated[str, Meta(description="The answer.")] = ""
-    finish_reason: Annotated[str, Meta(description="stop, length, content_filter, tool_calls or error.")] = "stop"
+    finish_reason: Annotated[str, Meta(description="stop, length, content_filter, tool_calls, cancelled (given up before its end) or error.")] = "stop"
     usage: Annotated[Usage, Meta(description="Tokens used.")] = Usage()
     timings: Annotated[Timings, Meta(description="Where the time went.")] = Timings()
     error: Annotated[str | None, Meta(description="Why the model gave no answer; null where it did.")] = None
