@@ -84,6 +84,10 @@ class Admission:
         admitted = unique(self.observer.records("requests-admitted", AdmittedRequest), wanted)
         return admitted, unique(self.observer.records("refusals", Refusal), wanted)
 
+    def alerts(self) -> list[Alert]:
+        """What on-call was told about the team."""
+        return [alert for alert in self.observer.records("alerts", Alert) if alert.tenant_id == self.team]
+
     def count(self, requests: Sequence[LlmRequest]) -> int:
         """How many of ``requests`` have been decided."""
         admitted, refused = self.decided(requests)
@@ -197,7 +201,8 @@ async def test_as_many_are_admitted_as_fit_and_no_more(
     assert await admission.balance() == Balance(Decimal(0), admission.worst * FITTING)
     assert len({one.request_id for one in await open_reservations(admission.redis, admission.team)}) == FITTING
     # On-call was told once, with the request at which it began.
-    alerts = [a for a in admission.observer.records("alerts", Alert) if a.tenant_id == admission.team]
+    await admission.until(lambda: bool(admission.alerts()))
+    alerts = admission.alerts()
     assert {alert.name for alert in alerts} == {"budget_exhausted"}
     assert len({alert.event_id for alert in alerts}) == 1
     assert alerts[0].sample_requests[0] in refused
@@ -235,6 +240,9 @@ async def test_as_many_are_admitted_as_fit_and_no_more(
         while await admission.balance() != Balance(spent, Decimal(0)):
             await asyncio.sleep(0.1)
     assert spent <= admission.limit
+    # The second wave has passed every partition behind the first: nothing was decided about that one later.
+    assert [len(decided) for decided in admission.decided(first)] == [FITTING, CLIENTS - FITTING]
+    assert len({alert.event_id for alert in admission.alerts()}) == 1
 
 
 def a_request(team: str, route: str, request_id: str) -> LlmRequest:

@@ -14,7 +14,7 @@ from penstock.bus import Transient
 from penstock.config.budgets import Budget
 from penstock.config.kinds import Team
 from penstock.contracts.records import Context, LlmRequest, Message, Sampling, Status
-from penstock.money import Subject, pico, subjects
+from penstock.money import Subject, counter_key, pico, subjects
 from penstock.money.counters import open_reservations, read_counters, restore
 from redis.asyncio import Redis
 
@@ -226,6 +226,15 @@ async def test_what_nothing_ends_lapses(claims: RedisClaims, redis: Redis, tenan
     (claim,) = await claims.admit([a_judgement(tenant, "r2", "e2", worst={"0": "0.7"}, budgets=[DAILY], at=at)])
     assert claim.decision is Decision.ADMITTED
     assert await balance(redis, tenant) == (Decimal(0), Decimal("0.7"))
+
+
+async def test_a_counter_that_was_lost_is_not_brought_below_zero(
+    claims: RedisClaims, redis: Redis, tenant: str
+) -> None:
+    await claims.admit([a_judgement(tenant, "r1", "e1", worst={"0": "0.5"}, budgets=[DAILY])])
+    await redis.delete(counter_key(tenant, Subject(DAILY, ""), NOW))
+    await claims.settle([a_charge(tenant, "r1", "0.000000000003")], NOW)
+    assert await balance(redis, tenant) == (Decimal("0.000000000003"), Decimal(0))
 
 
 async def test_a_cost_without_a_reservation_is_charged(claims: RedisClaims, redis: Redis, tenant: str) -> None:
