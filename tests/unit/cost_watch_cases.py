@@ -16,11 +16,11 @@ MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
 TEAM_KEY, MODEL_KEY = "watch/team/acme", "watch/model/acme/large"
 
 
-def cost(at: datetime, amount: str | float | None = "0.01", **fields: Any) -> Cost:
+def cost(at: datetime, usd: str | None = "0.01", **fields: Any) -> Cost:
     """Return a cost of team acme on model large, in two equal shares."""
     number = fields.pop("number", 0)
     usage = fields.pop("usage", Usage(input_tokens=1000, output_tokens=100))
-    total = None if amount is None else Decimal(str(amount)).quantize(Decimal("1e-12"))
+    total = None if usd is None else Decimal(usd).quantize(Decimal("1e-12"))
     half = None if total is None else total / 2
     values: dict[str, Any] = {
         "event_id": f"e{number}", "request_id": f"r{number}", "tenant_id": "acme", "occurred_at": at, "causation_id": "c",

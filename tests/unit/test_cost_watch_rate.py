@@ -69,7 +69,7 @@ def test_the_alert_says_what_a_person_on_call_needs() -> None:
     assert begun - 120 < window.first_offset <= window.last_offset < begun + len(costs)
     assert baseline.first_offset < baseline.last_offset == window.first_offset - 1
     assert baseline.last_offset - baseline.first_offset > 5 * 1440
-    dearest = {each.request_id: each.amount for each, _ in costs}
+    dearest = {each.request_id: each.amount or Decimal(0) for each, _ in costs}
     assert 1 <= len(alert.sample_requests) <= 5
     told = [dearest[each] for each in alert.sample_requests if each in dearest]
     assert told == sorted(told, reverse=True)
