@@ -34,10 +34,12 @@ class Proof:
 
     @property
     def summary(self) -> str:
-        """The report's figures in a line, the hash last."""
-        figures = {name: value for name, value in self.report.items() if isinstance(value, int | str)}
-        return ", ".join(
-            f"{name} {value}" for name, value in sorted(figures.items(), key=lambda item: item[0] == "hash")
+        """What was proven, in a line."""
+        report = self.report
+        return (
+            f"{report['entries']:,} costs of {report['calls']:,} calls, {report['totals']['amount']} USD; "
+            f"{report['windows']:,} windows and {report['counters']:,} counters agree to the last digit; "
+            f"hash {report['hash']}"
         )
 
 
@@ -171,7 +173,12 @@ async def prove(addresses: Mapping[str, str]) -> Proof:
         child.kill()
         await child.wait()
         return Proof(failure=f"no answer within {_PROOF_TIMEOUT_S:.0f} s")
-    said = (output + errors).decode(errors="replace").strip()
-    if child.returncode != 0:
+    try:
+        report = json.loads(output)
+    except ValueError:
+        said = (output + errors).decode(errors="replace").strip()
         return Proof(failure=f"exit code {child.returncode}: {said}")
-    return Proof(report=json.loads(output))
+    faults = [
+        f"{fault['kind']} at {fault['where']}: {fault['ledger']}, not {fault['live']}" for fault in report["faults"]
+    ]
+    return Proof(report, "; ".join(faults))
