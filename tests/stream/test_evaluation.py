@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -157,6 +158,25 @@ async def test_completions_become_costs_spend_and_a_budget_alert(agents: Agents)
     (daily,) = [s for s in agents.out("team-spend") if s.budget_name == "daily"]
     assert (daily.amount, daily.budget, daily.subject) == (Decimal("0.012"), Decimal("0.01"), None)
     assert sorted(alert.name for alert in agents.out("alerts")) == ["budget_threshold", "unpriced_model"]
+
+
+async def test_a_cost_that_is_late_by_more_than_a_quarter_is_put_aside_and_changes_no_total(agents: Agents) -> None:
+    at = ManualClock().now()
+    paid = [
+        Cost(
+            event_id=event_id("test", "cost", days), request_id=f"r{days}", tenant_id="team", occurred_at=at,
+            accounted_at=at - timedelta(days=days), causation_id="", context=Context(requested_at=at), model="m",
+            priced=True, amount=Decimal("0.001"),
+        )
+        for days in (0, 91, 93)
+    ]  # fmt: skip
+    await publish(agents, "costs", *paid)
+    await agents.everything()
+    (letter,) = agents.out("dlq-evaluation")
+    assert (letter.origin_topic, letter.code) == ("costs", "step_failed")
+    assert "TooLate" in letter.reason
+    days = [s for s in agents.out("team-spend") if s.window == "day" and s.budget_name is None]
+    assert sorted((at - s.window_start).days for s in days) == [0, 91]
 
 
 async def test_results_become_evaluations_and_feedback_moves_the_next(agents: Agents) -> None:
