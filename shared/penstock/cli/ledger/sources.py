@@ -10,6 +10,7 @@ import click
 
 from penstock.cli.connection import Connection
 from penstock.cli.instants import INSTANT
+from penstock.cli.ledger.progress import Progress
 from penstock.contracts.records import Cost, LlmResult, Record
 from penstock.ledger.dimensions import Selection, UnknownDimension, dimensions
 from penstock.ledger.reading import read_costs, read_topic
@@ -85,17 +86,20 @@ def checked_names(names: Sequence[str]) -> tuple[str, ...]:
 
 async def costs(connection: Connection, wanted: Selection) -> AsyncIterator[Cost]:
     """The costs on the log that are asked for, each once."""
-    async for entry in read_costs(connection, since=wanted.since, until=wanted.until):
-        if wanted.takes(entry.cost):
-            yield entry.cost
+    with Progress() as progress:
+        entries = read_costs(connection, since=wanted.since, until=wanted.until)
+        async for entry in progress.counted("costs", entries):
+            if wanted.takes(entry.cost):
+                yield entry.cost
 
 
 async def records(connection: Connection, topics: Sequence[str], since: datetime | None) -> AsyncIterator[Record]:
     """What stands in ``topics`` now, from shortly before ``since`` on."""
     since_ms = None if since is None else max(0, int((since - _CLOCKS).timestamp() * 1000))
-    for topic in topics:
-        async for event in read_topic(connection, topic, since_ms):
-            yield event.record
+    with Progress() as progress:
+        for topic in topics:
+            async for event in progress.counted(topic, read_topic(connection, topic, since_ms)):
+                yield event.record
 
 
 async def outcomes(connection: Connection, since: datetime | None) -> Outcomes:

@@ -47,8 +47,8 @@ def _month(context: click.Context, parameter: click.Parameter, value: str) -> Mo
 def statement(month: Month, team: str | None, extra: str, form: str | None, out: str) -> None:
     """Say what each team owes for a month: by model and kind, at which prices, of which budget.
 
-    CSV and Parquet hold the lines of all teams; they sum up to the ledger's amount of the month. The hash is that of all
-    costs of the month: `penstock ledger verify` gives the same for the same log.
+    CSV and Parquet hold the lines of all teams; they sum up to the ledger's amount of the month. The hash is over all
+    costs of the month: made again from the same log, the statement has the same.
     """
     names = checked_names(
         ["model", "kind", *(name for name in extra.split(",") if name.strip() not in ("model", "kind"))]
