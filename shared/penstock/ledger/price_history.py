@@ -86,5 +86,5 @@ class PriceHistory:
     def _put(self, model: str, key: str, price: Price | None, published_ms: int) -> None:
         entry = self._models.setdefault(model, {}).setdefault(key, _Entry())
         # The broker's clock may be set back; the order of the log holds.
-        entry.published_ms.append(max(published_ms, *entry.published_ms[-1:]))
+        entry.published_ms.append(max([published_ms, *entry.published_ms[-1:]]))
         entry.prices.append(price)
