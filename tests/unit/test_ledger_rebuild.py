@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock.config.budgets import Budget
 from penstock.contracts.records import Cost
@@ -48,6 +48,7 @@ def everything(ledger: Ledger) -> dict[tuple[Series, int], Figures]:
     }
 
 
+@settings(deadline=None, max_examples=50)
 @given(entries=ENTRIES, seed=st.integers(0, 2**32))
 def test_order_and_repeats_change_neither_hash_nor_sums(entries: list[Cost], seed: int) -> None:
     rng = random.Random(seed)
@@ -60,6 +61,7 @@ def test_order_and_repeats_change_neither_hash_nor_sums(entries: list[Cost], see
     assert (len(again), again.repeats, again.conflicts) == (len(entries), len(shuffled) - len(entries), [])
 
 
+@settings(deadline=None, max_examples=50)
 @given(entries=ENTRIES.filter(len), data=st.data())
 def test_any_change_is_another_hash(entries: list[Cost], data: st.DataObject) -> None:
     index = data.draw(st.integers(0, len(entries) - 1))
@@ -79,6 +81,7 @@ def test_any_change_is_another_hash(entries: list[Cost], data: st.DataObject) ->
     assert ledger_of(entries[:-1]).digest() != ledger_of(entries).digest()
 
 
+@settings(deadline=None, max_examples=50)
 @given(entries=ENTRIES)
 def test_totals_are_the_sum_in_fractions(entries: list[Cost]) -> None:
     ledger = ledger_of(entries)
@@ -94,6 +97,7 @@ def test_totals_are_the_sum_in_fractions(entries: list[Cost]) -> None:
             assert sum(ledger.bucket(series, number).calls for number in ledger.numbers(series)) == calls
 
 
+@settings(deadline=None, max_examples=50)
 @given(entries=ENTRIES)
 def test_equal_content_is_one_cost_however_it_is_written(entries: list[Cost]) -> None:
     """Another time zone, or fewer zeros, is no other content; another amount is, and the first counts."""
@@ -112,6 +116,7 @@ def test_equal_content_is_one_cost_however_it_is_written(entries: list[Cost]) ->
     assert ledger.totals == ledger_of(entries).totals
 
 
+@settings(deadline=None, max_examples=50)
 @given(at=INSTANTS, hours=st.integers(1, 744))
 def test_windows_are_those_of_admission(at: datetime, hours: int) -> None:
     """Cut here on their own; the same as those that intake reserves in."""
