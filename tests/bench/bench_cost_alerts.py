@@ -1,6 +1,6 @@
 """How soon the cost watch finds what it should, and how often it alerts where nothing is wrong.
 
-    python -m tests.bench.bench_cost_alerts [--teams 3] [--days 30] [--quick]
+    python -m tests.bench.bench_cost_alerts [--teams 3] [--days 30] [--faults 40]
 
 Teams are simulated call by call: rhythms of day and week, bursts of minutes, users' sessions, days that are busier than
 others, growth, call costs with a heavy tail, calls that reach the log late or after an outage all at once. After a week of
@@ -13,6 +13,7 @@ Beside the watch stand River's detectors alone, over the spending of five minute
 from __future__ import annotations
 
 import argparse
+import copy
 import math
 import os
 import statistics
@@ -26,15 +27,19 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import numpy.typing as npt
+from penstock.contracts.records import Context, Cost, Usage
 
-from services.evaluation.core.cost_rules import SpendRateRules
+from services.evaluation.core.cache_rate import CacheRate, observe_tokens
+from services.evaluation.core.cost_rules import CacheRateRules, SpendRateRules
 from services.evaluation.core.spend_rate import Call, RateFinding, SpendRate, observe
+from tests.bench.river_spend import ALONE, Alone
 
 Values = npt.NDArray[np.float64]
 START = int(datetime(2026, 1, 5, tzinfo=UTC).timestamp() // 60)
 """A Monday, in minutes since the epoch."""
 WARM_UP = 8 * 1440
 FAULT_MINUTES = 120
+_CONTEXT = Context(requested_at=datetime(2026, 1, 5, tzinfo=UTC))
 
 
 @dataclass(frozen=True)
@@ -178,7 +183,7 @@ def measure(kind: Kind, teams: int, days: int, faults: int, rules: SpendRateRule
             for begin, state in zip(at.tolist(), states, strict=False):
                 usual = rate[begin : begin + FAULT_MINUTES]
                 raised = fault(kind, usual)
-                if float((raised - usual).mean()) * 60 * 0.02 < rules.least_excess:
+                if not _matters(usual, raised):
                     continue
                 drawn = calls(kind, rng, raised, START + begin, outages=False)
                 told, _ = watched(state, drawn, rules)
@@ -195,9 +200,75 @@ def _episodes(found: list[tuple[float, RateFinding]]) -> Iterator[tuple[float, R
         firing = finding.status == "firing"
 
 
-def line(kind: Kind, measured: Measured) -> str:
+def measure_alone(alone: Alone, kind: Kind, days: int, faults: int, seed: int) -> Measured:
+    """Run a detector of River's as :func:`measure` does ours; two values in a row are an alarm, as long as they last one."""
+    rng = np.random.default_rng([seed, 0])
+    rate = rates(kind, rng, days + 8)
+    at = np.sort(rng.uniform(WARM_UP, len(rate) - FAULT_MINUTES - 1, faults)).astype(int) // 5 * 5
+    values = _fives(calls(kind, rng, rate, 0), len(rate))
+    detector, false, alarmed, row, kept = alone.make(), 0, False, 0, {}
+    for index, value in enumerate(values):
+        if index * 5 in at:
+            kept[index * 5] = copy.deepcopy(detector)
+        row = row + 1 if alone.risen(detector, index * 5, value) else 0
+        false += row >= 2 and not alarmed and index * 5 >= WARM_UP
+        alarmed = row >= 2
+    delays: dict[str, list[float | None]] = {name: [] for name in FAULTS}
+    for name, fault in FAULTS.items():
+        for begin, state in kept.items():
+            usual = rate[begin : begin + FAULT_MINUTES]
+            raised = fault(kind, usual)
+            if not _matters(usual, raised):
+                continue
+            trial, row, delay = copy.deepcopy(state), 0, None
+            drawn = calls(kind, rng, raised, 0, outages=False)
+            for index, value in enumerate(_fives(drawn, FAULT_MINUTES)):
+                row = row + 1 if alone.risen(trial, begin + index * 5, value) else 0
+                if row >= 2 and delay is None:
+                    delay = float(index * 5 + 5)
+            delays[name].append(delay)
+    return Measured(false, days, delays)
+
+
+def _fives(traffic: Traffic, minutes: int) -> list[float]:
+    """Return log(1 + spending in usual calls) of each five minutes."""
+    sums = np.bincount((traffic.accounted // 5).astype(int), traffic.amounts, minlength=minutes // 5)[: minutes // 5]
+    return [float(value) for value in np.log1p(sums / 0.01)]
+
+
+def _matters(usual: Values, raised: Values) -> bool:
+    """Whether a fault costs enough to be told, at two cents a call."""
+    return float((raised - usual).mean()) * 60 * 0.02 >= SpendRateRules().least_excess
+
+
+def cache_shares(before: float, after: float, per_minute: float, days: float, seed: int) -> tuple[int, list[float]]:
+    """Return false alarms over ``days``, then the delay in calls after the share of cached tokens fell."""
+    rng = np.random.default_rng(seed)
+    rules, state, offset, at = CacheRateRules(), CacheRate(), 0, datetime(2026, 1, 5, tzinfo=UTC)
+    false = 0
+    for phase, share, count in (("before", before, int(days * 1440 * per_minute)), ("after", after, 3000)):
+        for index in range(count):
+            at += timedelta(minutes=1 / per_minute)
+            # A prefix is forgotten when calls are far apart, so the share follows the hour.
+            daily = 0.05 * math.sin(at.hour / 24 * 2 * math.pi)
+            hits = int(np.clip(rng.normal(share + daily, 0.25), 0, 1) * 4000)
+            usage = Usage(input_tokens=4000, cached_input_tokens=hits)
+            cost = Cost(
+                event_id="", request_id="", tenant_id="t", occurred_at=at, causation_id="", context=_CONTEXT, model="m",
+                priced=True, usage=usage, saved={"prefix_cache": Decimal(hits) / 200_000},
+            )  # fmt: skip
+            state, finding = observe_tokens(state, cost, offset, per_minute * 1440 * 4000, rules, at)
+            offset += 1
+            if finding is not None and finding.status == "firing":
+                if phase == "after":
+                    return false, [index + 1.0]
+                false += 1
+    return false, []
+
+
+def line(name: str, measured: Measured) -> str:
     """Return a row of the table."""
-    cells = [f"{kind.name:34s} {30 * measured.false / measured.days:6.2f}"]
+    cells = [f"{name:34s} {30 * measured.false / measured.days:6.2f}"]
     for delays in measured.delays.values():
         seen = sorted(delay for delay in delays if delay is not None)
         missed = 1 - len(seen) / max(len(delays), 1)
@@ -215,10 +286,24 @@ def main() -> None:
     arguments.add_argument("--deviations", type=float, default=SpendRateRules().deviations, help="as in SpendRateRules")
     given = arguments.parse_args()
     rules = SpendRateRules(deviations=given.deviations)
-    print(f"{'':34s}  false  | " + "  | ".join(f"{name:15.15s}" for name in FAULTS))
-    print(f"{'':34s} /30 d   | " + "  | ".join("med  p90  miss ." for _ in FAULTS))
+    head = f"{'':34s}  false  | " + "  | ".join(f"{name:19.19s}" for name in FAULTS)
+    units = f"{'':34s} /30 d   | " + "  | ".join("med  p90  miss   of" for _ in FAULTS)
+    print(f"Spending, the watch: delay in minutes, share missed within {FAULT_MINUTES} minutes", head, units, sep="\n")
     for index, kind in enumerate(KINDS):
-        print(line(kind, measure(kind, given.teams, given.days, given.faults, rules, index)), flush=True)
+        print(line(kind.name, measure(kind, given.teams, given.days, given.faults, rules, index)), flush=True)
+    for kind in (KINDS[2], KINDS[4]):
+        print(f"\nSpending, River's detectors alone over five minutes: {kind.name}", head, units, sep="\n")
+        for name, alone in ALONE.items():
+            print(line(name, measure_alone(alone, kind, given.days, given.faults, 1)), flush=True)
+    print("\nShare of cached tokens, 1 call a minute: delay in calls, false alarms in 30 days before")
+    for before, after in ((0.7, 0.2), (0.7, 0.45), (0.4, 0.2)):
+        runs = [cache_shares(before, after, 1.0, given.days, seed) for seed in range(given.teams * 2)]
+        delays = [delay for _, found in runs for delay in found]
+        told = f"{statistics.median(delays):5.0f} {max(delays):5.0f}" if delays else "    -     -"
+        false = sum(each for each, _ in runs) / len(runs) * 30 / given.days
+        print(
+            f"  {before:.0%} to {after:.0%}: median {told} most, missed {1 - len(delays) / len(runs):.0%}, false {false:.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def _observed(
     )
     dearest = state.dearest
     amount = cost.amount
-    if amount is not None and not hits and (len(dearest) < _SAMPLES or amount > dearest[-1][0]):
+    if amount is not None and hits < state.mean * total and (len(dearest) < _SAMPLES or amount > dearest[-1][0]):
         dearest = tuple(sorted({*dearest, (amount, cost.request_id)}, key=lambda each: (-each[0], each[1]))[:_SAMPLES])
     start = offset if state.start < 0 else state.start
     if batch.calls < rules.batch_calls:
@@ -224,8 +224,7 @@ def _going_on(
     rules: CacheRateRules,
     now: datetime,
 ) -> tuple[CacheRate, CacheFinding | None]:
-    most = max(rules.confirm_batches, rules.resolve_batches)
-    values = (*fall.values, share)[-most:]
+    values = (*fall.values, share)[-max(rules.confirm_most, rules.resolve_batches) :]
     fall = msgspec.structs.replace(fall, values=values)
     at = now.timestamp()
 
@@ -250,14 +249,18 @@ def _going_on(
     tolerated = max(rules.least_fall, fall.before * rules.least_relative_fall) / 2
     if len(recent) >= rules.resolve_batches and back >= fall.before - tolerated:
         ended = msgspec.structs.replace(state, fall=None, turn=-1, dearest=())
-        return ended, finding("resolved", back) if fall.told_at else None
+        return ended, finding("resolved", back) if fall.confirmed else None
     if at - fall.since >= rules.accept_after.total_seconds():
-        return CacheRate(saved=state.saved, hits=state.hits), finding("accepted", back) if fall.told_at else None
+        return CacheRate(saved=state.saved, hits=state.hits), finding("accepted", back) if fall.confirmed else None
     if len(values) < rules.confirm_batches:
         return msgspec.structs.replace(state, fall=fall), None
-    after = math.fsum(values[-rules.confirm_batches :]) / rules.confirm_batches
+    after = math.fsum(values) / len(values)
     found = finding("firing", after)
     large = fall.before - after >= max(rules.least_fall, fall.before * rules.least_relative_fall)
-    if not large or found.cost_per_day < rules.least_cost or at - fall.told_at < rules.repeat_after.total_seconds():
-        return msgspec.structs.replace(state, fall=fall), None
-    return msgspec.structs.replace(state, fall=msgspec.structs.replace(fall, confirmed=True, told_at=at)), found
+    if large and found.cost_per_day >= rules.least_cost:
+        if fall.confirmed and at - fall.told_at < rules.repeat_after.total_seconds():
+            return msgspec.structs.replace(state, fall=fall), None
+        return msgspec.structs.replace(state, fall=msgspec.structs.replace(fall, confirmed=True, told_at=at)), found
+    if not fall.confirmed and len(values) >= rules.confirm_most:
+        return msgspec.structs.replace(state, fall=None, turn=-1, dearest=()), None
+    return msgspec.structs.replace(state, fall=fall), None

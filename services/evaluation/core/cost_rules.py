@@ -74,7 +74,8 @@ class CacheRateRules:
         least_cost: what the fall costs, USD a day.
         threshold: of the Page-Hinkley test, standard deviations of a value summed up.
         delta: of the Page-Hinkley test: what is no fall, standard deviations.
-        confirm_batches: values after the finding that must lie low, on average.
+        confirm_batches: values after the finding that must lie low, on average, at the least.
+        confirm_most: values after which a finding that was not confirmed is given up.
         resolve_batches: values over which the share must be back.
         repeat_after: an alert that goes on is not repeated before.
         accept_after: a share that stayed low for so long is the usual one from then on.
@@ -88,6 +89,7 @@ class CacheRateRules:
     threshold: float = 8.0
     delta: float = 0.5
     confirm_batches: int = 3
+    confirm_most: int = 8
     resolve_batches: int = 4
     repeat_after: timedelta = timedelta(hours=6)
     accept_after: timedelta = timedelta(days=3)
