@@ -182,6 +182,7 @@ def _asked(judgement: Judgement, ttl_s: int) -> tuple[list[str], dict[str, Any]]
     keys += [lapses_key(tenant), *(counter_key(tenant, hold.subject, at) for hold in holds)]
     asked: dict[str, Any] = {
         "event": request.event_id,
+        "place": judgement.place,
         "hash": content_hash(request),
         "request_id": request.request_id,
         "decision": Decision.REFUSED if judgement.refused else Decision.ADMITTED,

@@ -27,7 +27,7 @@ def admission_hop(config: Configuration, claims: Claims, limits: Limits, clock: 
         now = clock.now()
         problems = [identifiable(event.record) for event in events]
         judgements = [
-            judge(event.record, config, limits, now)
+            judge(event.record, config, limits, now, f"{event.topic}/{event.partition}/{event.offset}")
             for event, problem in zip(events, problems, strict=True)
             if problem is None
         ]

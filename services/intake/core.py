@@ -40,7 +40,7 @@ __all__ = [
 ]  # fmt: skip
 
 _ROLES = frozenset({"system", "user", "assistant", "tool"})
-_REQUEST_ID = re.compile(r"^[\x21-\x7e]{1,200}$")
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,200}")
 _STAGE = "intake"
 
 
@@ -60,6 +60,8 @@ class Limits:
 
     max_prompt_bytes: int = 1_048_576
     max_messages: int = 500
+    # Bytes of conversation, user, key and tags together: they stand in keys of Redis and of topics, and in every event.
+    max_context_bytes: int = 16_384
     # Reserved where neither request nor route says how long an answer may be.
     default_max_completion_tokens: int = 1024
     # How long a request without a deadline may wait for its answer: llm-requests is retained no longer.
@@ -114,6 +116,7 @@ class Judgement:
 
     Attributes:
         at: when it was judged; chooses the windows of ``holds``.
+        place: where the request stands in the log. The same event at another place is a second send of it.
         reserve: the most that all its calls can cost, USD; None where a target has no price.
         holds: what it would hold in each counter of the team's hard budgets.
     """
@@ -128,6 +131,7 @@ class Judgement:
     reserve: Decimal | None = None
     holds: list[Hold] = field(default_factory=list)
     refused: Refused | None = None
+    place: str = ""
 
 
 def content_hash(request: LlmRequest) -> str:
@@ -138,17 +142,20 @@ def content_hash(request: LlmRequest) -> str:
 
 def identifiable(request: LlmRequest) -> str | None:
     """Return why no result could ever be told apart for ``request``, or None. Such a request is a dead letter."""
-    if not _REQUEST_ID.match(request.request_id):
+    if not _REQUEST_ID.fullmatch(request.request_id):
         return "request_id must be 1 to 200 printable ASCII characters without spaces; send the request with another"
     if not request.event_id:
         return "event_id is empty; set it to a UUID of the send"
     if not request.tenant_id or len(request.tenant_id) > 200:
         return "tenant_id must name the team, in up to 200 characters"
+    if "{" in request.tenant_id or "}" in request.tenant_id:
+        # They end the team in its keys in Redis: what follows would be read as another team's.
+        return "tenant_id holds a brace, and no team's name does; send the name of the team"
     return None
 
 
-def judge(request: LlmRequest, config: Configuration, limits: Limits, now: datetime) -> Judgement:
-    """Decide what can be decided from ``request`` and the configuration alone."""
+def judge(request: LlmRequest, config: Configuration, limits: Limits, now: datetime, place: str = "") -> Judgement:
+    """Decide what can be decided from ``request`` and the configuration alone; ``place`` is where it stands in the log."""
     base = Judgement(
         request=request,
         context=Context(
@@ -163,6 +170,7 @@ def judge(request: LlmRequest, config: Configuration, limits: Limits, now: datet
         messages=[],
         sampling=request.sampling,
         at=now,
+        place=place,
     )
 
     def refuse(code: str, reason: str, status: Status = Status.REJECTED) -> Judgement:
@@ -174,6 +182,12 @@ def judge(request: LlmRequest, config: Configuration, limits: Limits, now: datet
             "unknown_team", f"no team {request.tenant_id!r} is configured; add it with `penstock config apply`"
         )
     base = _replace(base, team=team)
+    if (size := _context_bytes(request)) > limits.max_context_bytes:
+        return refuse(
+            "context_too_large",
+            f"conversation_id, user_id, key_id and tags are {size:,} bytes together, more than the "
+            f"{limits.max_context_bytes:,} allowed",
+        )
     route_name = team.default_route if request.route == "default" else request.route
     route = config.route(route_name)
     if route is None:
@@ -295,6 +309,11 @@ def refusal(request: LlmRequest, context: Context, why: Refused, now: datetime) 
         code=why.code,
         reason=why.reason,
     )
+
+
+def _context_bytes(request: LlmRequest) -> int:
+    texts = [request.conversation_id or "", request.user_id or "", request.key_id or ""]
+    return sum(len(text.encode()) for text in (*texts, *request.tags, *request.tags.values()))
 
 
 def _problem(messages: list[Message], sampling: Sampling, limits: Limits) -> tuple[str, str] | None:

@@ -57,6 +57,7 @@ def a_judgement(
     refused: Refused | None = None,
     user: str | None = None,
     at: datetime = NOW,
+    place: str = "",
 ) -> Judgement:
     """A request that holds ``worst`` (USD by slot) in ``budgets``."""
     request = LlmRequest(
@@ -68,7 +69,7 @@ def a_judgement(
     return Judgement(
         request=request, context=context, messages=request.messages, sampling=Sampling(), at=at,
         team=Team(name=tenant, budgets=tuple(budgets), requests_per_minute=rate),
-        holds=holds_of(budgets, context, calls), refused=refused,
+        holds=holds_of(budgets, context, calls), refused=refused, place=place,
     )  # fmt: skip
 
 
@@ -106,6 +107,20 @@ async def test_the_first_send_wins_a_replay_repeats_and_other_content_conflicts(
     ]  # fmt: skip
     assert [claim.admitted_at for claim in first[:2]] == [NOW, NOW]
     assert first[4].refused == first[5].refused == refused
+
+
+async def test_the_same_event_sent_again_is_no_replay_whatever_it_asks_for(claims: RedisClaims, tenant: str) -> None:
+    decisions = await claims.admit(
+        [
+            a_judgement(tenant, "r", "e", worst={"0": "0.1"}, budgets=[DAILY], place="llm-requests/0/7"),
+            a_judgement(tenant, "r", "e", worst={"0": "0.1"}, budgets=[DAILY], place="llm-requests/0/8"),
+            a_judgement(tenant, "r", "e", text="a dearer one", place="llm-requests/0/9"),
+            a_judgement(tenant, "r", "e", place="llm-requests/0/7"),
+        ]
+    )
+    assert [claim.decision for claim in decisions] == [
+        Decision.ADMITTED, Decision.DUPLICATE, Decision.CONFLICT, Decision.ADMITTED,
+    ]  # fmt: skip
 
 
 async def test_a_budget_for_k_calls_admits_exactly_k_of_many_at_once(

@@ -75,7 +75,7 @@ PLANE = ConfigPlane.of(
         Price(model="m", input_cost_per_token=Decimal("1e-7"), output_cost_per_token=Decimal("2e-7")),
     ]
 )
-LIMITS = Limits(max_prompt_bytes=1000, max_messages=3)
+LIMITS = Limits(max_prompt_bytes=1000, max_messages=3, max_context_bytes=200)
 
 
 def a_request(**changes: Any) -> LlmRequest:
@@ -96,6 +96,8 @@ def a_request(**changes: Any) -> LlmRequest:
         ({"messages": [Message(role="boss", content="x")]}, "invalid_role", r"messages\[0\]"),
         ({"messages": [Message(role="user", content="x")] * 4}, "too_many_messages", "3 allowed"),
         ({"messages": [Message(role="user", content="é" * 501)]}, "prompt_too_large", "1,002 bytes"),
+        ({"user_id": "é" * 101}, "context_too_large", "202 bytes.*200 allowed"),
+        ({"tags": {"feature": "x" * 190, "k": "v" * 3}}, "context_too_large", "201 bytes"),
         ({"prompt_name": "missing"}, "unknown_prompt", "missing"),
         ({"prompt_name": "greet", "prompt_label": "nope"}, "unknown_prompt", "nope"),
         ({"prompt_name": "greet"}, "invalid_prompt_variables", "who"),
@@ -173,7 +175,14 @@ def test_a_replay_gives_the_same_events() -> None:
     )
 
 
-@pytest.mark.parametrize("changes", [{"request_id": ""}, {"request_id": "a b"}, {"event_id": ""}, {"tenant_id": ""}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"request_id": ""}, {"request_id": "a b"}, {"request_id": "a\n"}, {"event_id": ""}, {"tenant_id": ""},
+        # Its claim would stand among the counters of the team support.
+        {"tenant_id": "support}:budget:daily:2026-01-05:"},
+    ],
+)  # fmt: skip
 def test_what_cannot_be_told_apart_is_a_dead_letter(changes: dict[str, str]) -> None:
     assert identifiable(a_request(**changes))
     assert identifiable(a_request()) is None

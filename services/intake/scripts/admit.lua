@@ -8,12 +8,14 @@ local asked = cjson.decode(ARGV[1])
 local claimed = redis.call('GET', KEYS[1])
 if claimed then
   local claim = cjson.decode(claimed)
-  if claim.event == asked.event then return {claim.decision, claimed} end
+  -- The same event at another place is a second send, and its content may be another: nothing is held for that.
+  local same_place = not claim.place or claim.place == asked.place
+  if claim.event == asked.event and same_place then return {claim.decision, claimed} end
   if claim.hash == asked.hash then return {'duplicate', '{}'} end
   return {'conflict', '{}'}
 end
 
-local claim = {event = asked.event, hash = asked.hash, at = asked.at, decision = asked.decision, refused = asked.refused}
+local claim = {event = asked.event, place = asked.place, hash = asked.hash, at = asked.at, decision = asked.decision, refused = asked.refused}
 
 -- Rate: the generic cell rate algorithm (GCRA, ITU-T I.371) on Redis' own clock; the burst is a tenth of the minute.
 if claim.decision == 'admitted' and asked.rate > 0 then
