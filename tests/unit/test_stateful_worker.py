@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 import pytest
 from penstock.clock import ManualClock
 from penstock.settings import ServiceSettings
-from penstock.stateful import FaustWorker, PartitionMismatch, StallGuard, StatefulProcessor, faust_settings
+from penstock.stateful import (
+    FaustWorker,
+    PartitionMismatch,
+    RecoveryStalled,
+    StallGuard,
+    StatefulProcessor,
+    faust_settings,
+)
 from penstock.stateful.entries import EntryCodec, expiry_of, partition_of, state_key
 
 from tests.unit.stateful_fakes import Broker, BrokerAway, FakeTopic, processor_of
@@ -60,12 +67,29 @@ class FakeConf:
 
 
 @dataclass
+class FakeRecovery:
+    """Records of changelogs that are still to come."""
+
+    remaining: int = 0
+
+    def active_remaining_total(self) -> int:
+        return self.remaining
+
+
+@dataclass
+class FakeTables:
+    recovery: FakeRecovery = field(default_factory=FakeRecovery)
+
+
+@dataclass
 class FakeApp:
     assignor: FakeAssignor = field(default_factory=lambda: FakeAssignor(set()))
     consumer: FakeConsumer = field(default_factory=FakeConsumer)
     conf: FakeConf = field(default_factory=FakeConf)
     consumer_generation_id: int = 1
     rebalancing: bool = False
+    in_recovery: bool = False
+    tables: FakeTables = field(default_factory=FakeTables)
     crash_reason: BaseException | None = None
     hangs_when_stopped: bool = False
     stops: int = 0
@@ -102,7 +126,7 @@ def worker_of(
     """A worker; without a table it has no changelog to create, so that no broker is needed to run it."""
     sources = {"costs": "changelog"} if table is not None else {}
     guard = StallGuard(ManualClock(), 5.0)
-    return FaustWorker(app, {processor: table}, sources=sources, settings=SETTINGS, guard=guard)
+    return FaustWorker(app, {processor: table}, sources=sources, settings=SETTINGS, guard=guard, recovery_stalls_s=0.2)
 
 
 def test_the_settings_that_faust_needs() -> None:
@@ -138,6 +162,30 @@ async def test_an_app_that_does_not_stop_is_left_at_the_deadline() -> None:
     stopping.set()
     async with asyncio.timeout(5):
         await worker_of(app, processor_of(Broker())).run(stopping)
+
+
+async def test_a_recovery_that_stands_still_ends_the_worker() -> None:
+    app = FakeApp(in_recovery=True)
+    app.tables.recovery.remaining = 1_234
+    async with asyncio.timeout(5):
+        with pytest.raises(RecoveryStalled, match=r"1,234 records of changelogs"):
+            await worker_of(app, processor_of(Broker())).run(asyncio.Event())
+
+
+@pytest.mark.parametrize("recovering", [True, False])
+async def test_a_recovery_that_moves_and_an_app_that_recovers_nothing_go_on(recovering: bool) -> None:
+    app = FakeApp(in_recovery=recovering)
+    app.tables.recovery.remaining = 1_000
+    stopping = asyncio.Event()
+    running = asyncio.create_task(worker_of(app, processor_of(Broker())).run(stopping))
+    begun = asyncio.get_running_loop().time()
+    # Three times as long as it may stand still.
+    while asyncio.get_running_loop().time() < begun + 0.6:
+        app.tables.recovery.remaining -= recovering
+        await asyncio.sleep(0.01)
+    assert not running.done()
+    stopping.set()
+    await running
 
 
 async def test_a_failed_processor_ends_the_worker_without_waiting_for_acknowledgements() -> None:

@@ -10,7 +10,7 @@ from penstock.stateful.guard import Stalled, StallGuard
 from penstock.stateful.processor import StatefulProcessor
 from penstock.stateful.protocols import EmitLike, Logic, Lookup
 from penstock.stateful.table import IdLimits
-from penstock.stateful.worker import FaustWorker, PartitionMismatch, faust_settings, partition_count
+from penstock.stateful.worker import FaustWorker, PartitionMismatch, RecoveryStalled, faust_settings, partition_count
 
 __all__ = [
     "Checkpointing",
@@ -20,6 +20,7 @@ __all__ = [
     "Logic",
     "Lookup",
     "PartitionMismatch",
+    "RecoveryStalled",
     "StallGuard",
     "Stalled",
     "StatefulProcessor",

@@ -143,6 +143,13 @@ class AppLike(Protocol):
     """Generation of the group."""
     rebalancing: bool
     """Whether a rebalance is under way."""
+    in_recovery: bool
+    """Whether it reads changelogs."""
+
+    @property
+    def tables(self) -> Any:
+        """Its tables; ``tables.recovery.active_remaining_total()`` is how many records of changelogs are still to come."""
+        ...
 
     @property
     def assignor(self) -> Any:

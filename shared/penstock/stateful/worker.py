@@ -21,13 +21,15 @@ from penstock.stateful.processor import StatefulProcessor
 from penstock.stateful.protocols import AppLike, TableLike
 from penstock.telemetry import get_logger
 
-__all__ = ["FaustWorker", "PartitionMismatch", "faust_settings", "partition_count"]
+__all__ = ["FaustWorker", "PartitionMismatch", "RecoveryStalled", "faust_settings", "partition_count"]
 
 log = get_logger(__name__)
 
 _TICK_S = 0.5
 # Faust's consumer asks aiokafka for records with a timeout of 1 s.
 _FETCH_ENDS_S = 1.2
+# Between two records of a changelog lie milliseconds, also on a busy machine.
+_RECOVERY_STALLS_S = 30.0
 
 
 class PartitionMismatch(RuntimeError):
@@ -116,6 +118,10 @@ async def partition_count(settings: ServiceSettings, topics: Sequence[str]) -> i
     return counts[topics[0]]
 
 
+class RecoveryStalled(RuntimeError):
+    """Faust waits for records of a changelog that do not come."""
+
+
 class FaustWorker:
     """Starts, watches and stops one Faust app and its processors."""
 
@@ -128,6 +134,7 @@ class FaustWorker:
         settings: ServiceSettings,
         guard: StallGuard,
         ready: Callable[[], None] = lambda: None,
+        recovery_stalls_s: float = _RECOVERY_STALLS_S,
     ) -> None:
         """Wire the processors to the app; call before the app starts.
 
@@ -138,6 +145,7 @@ class FaustWorker:
             settings: brokers, and how long finishing what is in hand may take when stopping.
             guard: ticked while the worker runs.
             ready: called each time the tables are restored and events are about to flow.
+            recovery_stalls_s: how long Faust's recovery may stand still before the worker gives up.
         """
         self._app = app
         self._processors = list(processors)
@@ -148,6 +156,7 @@ class FaustWorker:
         self._restoring = asyncio.Lock()
         self._rewound: int | None = None
         self._ready = ready
+        self._recovery_stalls_s = recovery_stalls_s
         self._recovering = {processor.name for processor, table in processors.items() if table is not None}
         for processor, table in processors.items():
             if table is not None:
@@ -161,7 +170,7 @@ class FaustWorker:
                 with a non-zero status; nothing unfinished was acknowledged.
         """
         told = asyncio.ensure_future(stopping.wait())
-        own = [told, asyncio.ensure_future(self._run_app())]
+        own = [told, asyncio.ensure_future(self._run_app()), asyncio.ensure_future(self._watch_recovery())]
         watched: list[asyncio.Future[Any]] = [*own, *(processor.failed for processor in self._processors)]
         ended = threading.Event()
         threading.Thread(target=self._tick, args=(ended,), name="stall-guard", daemon=True).start()
@@ -194,6 +203,34 @@ class FaustWorker:
         await self._app.wait_until_stopped()
         if self._app.crash_reason is not None:
             raise self._app.crash_reason
+
+    async def _watch_recovery(self) -> None:
+        """Raise where Faust's own recovery stands still.
+
+        What is told of sources in :meth:`_rewind` holds for changelogs too: records that were fetched while Faust paused
+        their partition are dropped, and it waits for them until something new is written there, which nobody does
+        meanwhile. Seen after two SIGKILLs within seconds; a new process recovers from the beginning.
+
+        Raises:
+            RecoveryStalled: no record has come for ``recovery_stalls_s``.
+        """
+        now = asyncio.get_running_loop().time
+        seen: tuple[int, int] | None = None
+        since = now()
+        while True:
+            await asyncio.sleep(min(1.0, self._recovery_stalls_s / 4))
+            if not self._app.in_recovery:
+                seen = None
+                continue
+            remaining = self._app.tables.recovery.active_remaining_total()
+            at = self._app.consumer_generation_id, remaining
+            if at != seen:
+                seen, since = at, now()
+            elif now() - since > self._recovery_stalls_s:
+                raise RecoveryStalled(
+                    f"Faust has waited for {self._recovery_stalls_s:g} s for {remaining:,} records of changelogs that do "
+                    "not come; a new process reads them from the beginning"
+                )
 
     def _tick(self, ended: threading.Event) -> None:
         while not ended.wait(_TICK_S):
