@@ -18,10 +18,22 @@ from penstock.bus.runner import TooManyDeadLetters
 from penstock.clock import ManualClock
 from penstock.contracts.envelope import derive
 from penstock.contracts.records import Cost, TeamSpend
-from penstock.stateful import Checkpointing, EmitLike, IdLimits, Logic, Lookup, Stalled, StallGuard
+from penstock.stateful import Checkpointing, EmitLike, IdLimits, Logic, Lookup, Stalled, StallGuard, StatefulProcessor
 from penstock.stateful.table import UnreadableState
 
-from tests.unit.stateful_fakes import CODEC, NOW, Broker, BrokerAway, FakeStream, cost, counting, processor_of, run
+from tests.unit.stateful_fakes import (
+    CODEC,
+    NOW,
+    Broker,
+    BrokerAway,
+    FakeOutput,
+    FakeStream,
+    FakeTable,
+    cost,
+    counting,
+    processor_of,
+    run,
+)
 
 
 def counts(broker: Broker) -> list[tuple[str, int]]:
@@ -237,6 +249,33 @@ async def test_a_newest_record_that_fits_no_schema_puts_its_event_aside_and_noth
     broker.source.append(cost(5))
     await run(processor_of(broker, logic), broker)
     assert counts(broker) == [("a", 3), ("a", 4)]
+
+
+async def test_a_rebalance_while_such_an_event_is_looked_for_leaves_the_rest_to_the_new_owner() -> None:
+    class Rebalanced(FakeOutput):
+        sends = 0
+
+        async def send(self, topic: str, key: str, record: Any, headers: Any = ()) -> Any:
+            self.sends += 1
+            if self.sends == 4:  # the first event, the second time
+                await processor.recover(broker.restore)
+            return await super().send(topic, key, record, headers)
+
+    def step(state: int | None, event: Cost, now: datetime) -> tuple[int, list[Emit]]:
+        count = (state or 0) + 1
+        spend = TeamSpend(
+            **derive(event, "count", 0, NOW), window="day", window_start=NOW, amount=Decimal(count),
+            calls=count + (event.request_id == "r2") * 2**70,
+        )  # fmt: skip
+        return count, [Emit("team-spend", event.tenant_id, spend), Emit("costs", "audit", event)]
+
+    broker = Broker(source=[cost(0), cost(1), cost(2)])
+    processor: StatefulProcessor[Any, Any] = StatefulProcessor(
+        "test", Logic(step=step, route=counting().route, latest=frozenset({"team-spend"})), group="test", codec=CODEC,
+        output=Rebalanced(broker), table=FakeTable(), clock=ManualClock(), checkpointing=Checkpointing(interval_s=3600.0),
+    )  # fmt: skip
+    await run(processor, broker)
+    assert (broker.letters, broker.changelog, broker.acked) == ([], [], set())
 
 
 async def test_a_step_without_key_needs_no_table() -> None:

@@ -222,11 +222,14 @@ class StatefulProcessor(Generic[StateT, EventT]):
     async def _redo(self) -> None:
         """Handle the events since the last checkpoint again, each held to its schemas on its own: the one whose output
         does not fit is put aside, and nothing of it stays. What was sent already is sent again with the same identity."""
+        epoch = self._epoch
         events, self._pending = self._pending.events, _Pending(acks=self._pending.acks)
         self._unfinished -= len(events)
         if self._overlay is not None:
             self._overlay.reset()
         for event in events:
+            if epoch != self._epoch:
+                return  # the group has moved on: the rest is delivered again, and its state may be another's by now
             await self._handle(event, check=True)
 
     async def _handle(self, event: EventLike, *, check: bool = False) -> None:
