@@ -88,7 +88,7 @@ def test_budgets_count_from_when_they_were_defined_so() -> None:
         )
     assert made.teams() == ["t"]
     made.take(msgspec.structs.replace(entry(first).record, deleted=True, content=""), 600)
-    assert made.budgets("t") == []
+    assert made.budgets("t") == ()
 
 
 def test_prices_of_another_kind_are_none() -> None:

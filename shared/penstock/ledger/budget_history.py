@@ -37,11 +37,13 @@ class BudgetHistory:
     def __init__(self) -> None:
         self.invalid: list[str] = []
         self._teams: dict[str, dict[str, Known]] = {}
+        self._budgets: dict[str, tuple[Budget, ...]] = {}
 
     def take(self, record: ConfigEntry, published_ms: int) -> None:
         """Take over what was published at an instant, ms since the epoch."""
         if record.deleted:
             self._teams.pop(record.name, None)
+            self._budgets.pop(record.name, None)
             return
         try:
             team = parse_entry(record)
@@ -49,6 +51,7 @@ class BudgetHistory:
             self.invalid.append(f"{record.name}@{record.version}: {error}")
             return
         if isinstance(team, Team):
+            self._budgets[team.name] = team.budgets
             before = self._teams.get(team.name, {})
             self._teams[team.name] = {
                 budget.name: _known(budget, before.get(budget.name), published_ms) for budget in team.budgets
@@ -58,9 +61,9 @@ class BudgetHistory:
         """Return the teams, by name."""
         return sorted(self._teams)
 
-    def budgets(self, team: str) -> list[Budget]:
+    def budgets(self, team: str) -> tuple[Budget, ...]:
         """Return the budgets of a team; none of one that is not known."""
-        return [known.budget for known in self._teams.get(team, {}).values()]
+        return self._budgets.get(team, ())
 
     def known(self, team: str, budget: str) -> Known | None:
         """Return a budget by name; None where the team has none of it."""

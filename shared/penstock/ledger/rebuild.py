@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -159,8 +160,8 @@ class Ledger:
     def __contains__(self, event_id: str) -> bool:
         return identity(event_id) in self._entries
 
-    def add(self, cost: Cost) -> None:
-        """Count a cost, unless its event_id was counted before.
+    def add(self, cost: Cost) -> list[Series]:
+        """Count a cost and return the series that it counts in; none where its event_id was counted before.
 
         Raises:
             ValueError: an amount has more than 12 places; nothing was counted.
@@ -172,16 +173,22 @@ class Ledger:
             self.repeats += 1
             if self._digest(index) != digest:
                 self.conflicts.append(cost.event_id)
-            return
+            return []
         figures = figures_of(cost)
         self._entries[own] = len(self._entries)
         self._digests += digest
         self._called_at.append(_micros(cost.occurred_at))
         self.totals.add(figures)
         at = accounted_at(cost)
-        for series in self.series_of(cost):
+        counted = list(self.series_of(cost))
+        for series in counted:
             windows = self._windows.setdefault(series, {})
-            windows.setdefault(number_at(series.window, at), Figures()).add(figures)
+            number = number_at(series.window, at)
+            if number in windows:
+                windows[number].add(figures)
+            else:
+                windows[number] = replace(figures)
+        return counted
 
     def series_of(self, cost: Cost) -> Iterator[Series]:
         """Yield the series that a cost counts in."""
@@ -248,6 +255,7 @@ class Ledger:
         return bytes(self._digests[index * _DIGEST_BYTES : (index + 1) * _DIGEST_BYTES])
 
 
+@lru_cache
 def _bucket(window: str) -> timedelta:
     hours = int(window.removeprefix("rolling-").removesuffix("h"))
     return timedelta(hours=hours) / _BUCKETS

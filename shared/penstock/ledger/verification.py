@@ -50,12 +50,10 @@ class Beginnings:
     def complete_since_ms(self, topic: str, now_ms: int, retention_ms: int | None) -> int:
         """Return from when on a topic holds everything, ms since the epoch by the broker's clock; 0: from the beginning.
 
-        A topic that is empty does not say what it held: then what retention may have taken counts as taken.
+        A partition that is empty does not say what it held: what retention may have taken counts as taken.
         """
         cut = [at_ms for (name, _), (offset, at_ms) in self._first.items() if name == topic and offset > 0]
-        if cut:
-            return max(cut)
-        return 0 if self.offsets(topic) or retention_ms is None else now_ms - retention_ms
+        return max([0 if retention_ms is None else now_ms - retention_ms, *cut])
 
 
 class Verification:
@@ -101,13 +99,13 @@ class Verification:
         """Count a cost; return the series that it counts in, none where it stood on the log before."""
         cost, written_ms = event.record, event.message.timestamp_ms
         self.beginnings.see(event.message)
-        entries, conflicts = len(self.ledger), len(self.ledger.conflicts)
+        conflicts = len(self.ledger.conflicts)
         try:
-            self.ledger.add(cost)
+            grown = self.ledger.add(cost)
         except ValueError as error:
             self._faults.append(Fault("undecodable", _where(event), cause=str(error)))
             return []
-        if len(self.ledger) == entries:
+        if not grown:
             if len(self.ledger.conflicts) > conflicts:
                 cause = "one call was priced twice with other content, or the topic was written to by another"
                 self._faults.append(Fault("conflict", _where(event), live=_amount(cost), cause=cause))
@@ -120,7 +118,6 @@ class Verification:
         awaited = self._awaited.pop(identity(cost.event_id), None)
         if awaited is not None:
             self._judge(awaited[0], event)
-        grown = list(self.ledger.series_of(cost))
         for series in grown:
             if series.budget is None:
                 continue
@@ -194,7 +191,7 @@ class Verification:
 
     def ledger_since_ms(self) -> int:
         """Return from when on the topic costs holds everything, ms since the epoch; 0: from the beginning."""
-        return self.beginnings.complete_since_ms("costs", self._now_ms, None)
+        return self.beginnings.complete_since_ms("costs", self._now_ms, self._retention_ms.get("costs"))
 
     def _complete_since_ms(self, topic: str) -> int:
         since = self.beginnings.complete_since_ms(topic, self._now_ms, self._retention_ms.get(topic))
