@@ -31,7 +31,8 @@ from penstock.contracts.records import Context, Cost, Usage
 
 from services.evaluation.core.cache_rate import CacheRate, observe_tokens
 from services.evaluation.core.cost_rules import CacheRateRules, SpendRateRules
-from services.evaluation.core.spend_rate import Call, RateFinding, SpendRate, observe
+from services.evaluation.core.spend_bins import Call
+from services.evaluation.core.spend_rate import RateFinding, SpendRate, observe
 from tests.bench.river_spend import ALONE, Alone
 
 Values = npt.NDArray[np.float64]
@@ -257,7 +258,7 @@ def cache_shares(before: float, after: float, per_minute: float, days: float, se
                 event_id="", request_id="", tenant_id="t", occurred_at=at, causation_id="", context=_CONTEXT, model="m",
                 priced=True, usage=usage, saved={"prefix_cache": Decimal(hits) / 200_000},
             )  # fmt: skip
-            state, finding = observe_tokens(state, cost, offset, per_minute * 1440 * 4000, rules, at)
+            state, finding = observe_tokens(state, cost, offset, lambda: per_minute * 1440 * 4000, rules, at)
             offset += 1
             if finding is not None and finding.status == "firing":
                 if phase == "after":

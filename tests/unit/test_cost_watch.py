@@ -277,7 +277,7 @@ EAGER = CostWatchRules(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(any_cost(), moments), max_size=25))
 def test_whatever_comes_it_neither_raises_nor_grows_nor_changes_its_input_and_a_replay_gives_the_same(
     events: list[tuple[Cost, datetime]],

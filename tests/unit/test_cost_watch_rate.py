@@ -16,7 +16,8 @@ from penstock.contracts.records import Alert
 
 from services.evaluation.core.cost_rules import CostWatchRules, SpendRateRules
 from services.evaluation.core.cost_watch import CostWatch
-from services.evaluation.core.spend_rate import Call, SpendRate, observe
+from services.evaluation.core.spend_bins import Call
+from services.evaluation.core.spend_rate import SpendRate, observe
 from tests.unit.cost_watch_cases import MODEL_KEY, MONDAY, TEAM_KEY, Watched, cost, office, steady, traffic
 
 WEEK = timedelta(days=7)

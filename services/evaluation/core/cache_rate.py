@@ -7,6 +7,7 @@ exact or semantic cache answered. A value is the share of a batch of calls, so t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple
@@ -98,9 +99,9 @@ class CacheFinding(NamedTuple):
 
 
 def observe_tokens(
-    state: CacheRate, cost: Cost, offset: int, per_day: float, rules: CacheRateRules, now: datetime
+    state: CacheRate, cost: Cost, offset: int, per_day: Callable[[], float], rules: CacheRateRules, now: datetime
 ) -> tuple[CacheRate, CacheFinding | None]:
-    """Add a call to the share of cached prompt tokens; ``per_day`` prompt tokens are used in 24 hours."""
+    """Add a call to the share of cached prompt tokens; ``per_day()`` prompt tokens are used in 24 hours."""
     usage = cost.usage
     if cost.kind not in _PROMPT_CACHED or usage.input_tokens <= 0:
         return state, None
@@ -112,9 +113,9 @@ def observe_tokens(
 
 
 def observe_calls(
-    state: CacheRate, cost: Cost, offset: int, per_day: float, rules: CacheRateRules, now: datetime
+    state: CacheRate, cost: Cost, offset: int, per_day: Callable[[], float], rules: CacheRateRules, now: datetime
 ) -> tuple[CacheRate, CacheFinding | None]:
-    """Add a call to the share that a cache answered; ``per_day`` calls are made in 24 hours."""
+    """Add a call to the share that a cache answered; ``per_day()`` calls are made in 24 hours."""
     if cost.kind not in _ANSWERED:
         return state, None
     saved = _usd(cost.saved.get("exact_cache")) + _usd(cost.saved.get("semantic_cache"))
@@ -133,7 +134,7 @@ def _observed(
     saved: float,
     cost: Cost,
     offset: int,
-    per_day: float,
+    per_day: Callable[[], float],
     rules: CacheRateRules,
     now: datetime,
 ) -> tuple[CacheRate, CacheFinding | None]:
@@ -220,7 +221,7 @@ def _going_on(
     share: float,
     what: Literal["tokens", "calls"],
     offset: int,
-    per_day: float,
+    per_day: Callable[[], float],
     rules: CacheRateRules,
     now: datetime,
 ) -> tuple[CacheRate, CacheFinding | None]:
@@ -237,7 +238,7 @@ def _going_on(
             after,
             len(values),
             per_hit,
-            max(fall.before - after, 0.0) * per_day * per_hit,
+            max(fall.before - after, 0.0) * per_day() * per_hit,
             min(fall.first, offset),
             offset,
             min(state.start, fall.first),

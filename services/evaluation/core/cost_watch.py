@@ -19,7 +19,8 @@ from services.evaluation.core.cache_rate import CacheRate
 from services.evaluation.core.cost_alerts import cache_alert, price_alert, rate_alert
 from services.evaluation.core.cost_rules import CacheRateRules, CostWatchRules, PriceChangeRules, SpendRateRules
 from services.evaluation.core.price_change import PriceWatch, Usage
-from services.evaluation.core.spend_rate import Call, SpendRate
+from services.evaluation.core.spend_bins import Call
+from services.evaluation.core.spend_rate import SpendRate
 
 __all__ = [
     "CacheRateRules", "CostWatch", "CostWatchRules", "PriceChangeRules", "SpendRateRules", "watch_expires", "watch_keys",
@@ -89,11 +90,12 @@ def watch_step(
     price, change = price_change.observe(state.price, cost, called_at, offset, usage, rules.price_change, now)
     if change is not None:
         emits.append(alert_emit(price_alert(cost, change, origin, rules.price_change, now)))
-    tokens_a_day, calls_a_day = _a_day(usage)
-    tokens, fall = cache_rate.observe_tokens(state.tokens, cost, offset, tokens_a_day, rules.cache_rate, now)
+    tokens, fall = cache_rate.observe_tokens(
+        state.tokens, cost, offset, lambda: _a_day(usage)[0], rules.cache_rate, now
+    )
     if fall is not None:
         emits.append(alert_emit(cache_alert(cost, fall, origin, now)))
-    calls, fall = cache_rate.observe_calls(state.calls, cost, offset, calls_a_day, rules.cache_rate, now)
+    calls, fall = cache_rate.observe_calls(state.calls, cost, offset, lambda: _a_day(usage)[1], rules.cache_rate, now)
     if fall is not None:
         emits.append(alert_emit(cache_alert(cost, fall, origin, now)))
     return CostWatch(seen_at, rate, usage, price, tokens, calls, rules.idle), emits

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from services.evaluation.core.cost_rules import SpendRateRules
+from services.evaluation.core.spend_bins import Bin, Call, Dear, added, dearest_of, spent_since
 from services.evaluation.core.spend_profile import (
     LATENESS,
     SLOT,
@@ -26,46 +27,15 @@ from services.evaluation.core.spend_profile import (
     usual_rate,
 )
 
-__all__ = ["Call", "Episode", "RateFinding", "SpendRate", "observe"]
+__all__ = ["Episode", "RateFinding", "SpendRate", "observe"]
 
 _FINE = 15
 """Minutes kept one by one; beyond them, and beside them, spending is kept by five minutes."""
 _COARSE = WINDOWS[-1]
-_SAMPLES = 5
 _MARKS = 8
 _COST_MEMORY = 2000
 _SMALLEST = 1e-12
 _MOST = 1e15
-
-
-class Call(NamedTuple):
-    """One priced call."""
-
-    minute: int
-    """Since the epoch, of the instant that the ledger accounts it at."""
-    amount: Decimal
-    offset: int
-    request_id: str
-
-
-class Bin(msgspec.Struct, frozen=True, array_like=True):
-    """What was spent in one minute, or in five. ``capped`` and ``top`` (the dearest call) count no call beyond the cap."""
-
-    number: int
-    amount: Decimal
-    capped: float
-    top: float
-    calls: int
-    first: int
-    last: int
-
-
-class Dear(msgspec.Struct, frozen=True, array_like=True):
-    """A dear call of the last hour."""
-
-    amount: Decimal
-    minute: int
-    request_id: str
 
 
 class Mark(msgspec.Struct, frozen=True, array_like=True):
@@ -223,55 +193,14 @@ def _counted(state: SpendRate, call: Call, rules: SpendRateRules) -> SpendRate:
     head = max(call.minute, state.minutes[-1].number) if state.minutes else call.minute
     minutes, fives, dearest = state.minutes, state.fives, state.dearest
     if call.minute > head - _FINE:
-        minutes = _put(minutes, call.minute, call, capped, head - _FINE + 1)
+        minutes = added(minutes, call.minute, call, capped, head - _FINE + 1)
     if call.minute // SLOT >= open_slot or call.minute > head - _COARSE:
-        fives = _put(fives, call.minute // 5, call, capped, min(open_slot * SLOT, head - _COARSE + 1) // 5)
+        fives = added(fives, call.minute // 5, call, capped, min(open_slot * SLOT, head - _COARSE + 1) // 5)
     if call.minute > head - _COARSE:
-        dearest = _dearest(dearest, call, head)
+        dearest = dearest_of(dearest, call, head - _COARSE + 1)
     return msgspec.structs.replace(
         state, open_slot=open_slot, minutes=minutes, fives=fives, cost=cost, profile=profile, dearest=dearest
     )
-
-
-def _put(bins: tuple[Bin, ...], number: int, call: Call, capped: float, oldest: int) -> tuple[Bin, ...]:
-    """Return ``bins`` with a call added, without those before ``oldest`` where a bin begins."""
-    if bins and bins[-1].number == number:
-        return (*bins[:-1], _added(bins[-1], call, capped))
-    fresh = Bin(number, call.amount, capped, capped, 1, call.offset, call.offset)
-    if not bins or bins[-1].number < number:
-        return (*(each for each in bins if each.number >= oldest), fresh)
-    for index, each in enumerate(bins):
-        if each.number == number:
-            return (*bins[:index], _added(each, call, capped), *bins[index + 1 :])
-        if each.number > number:
-            return (*bins[:index], fresh, *bins[index:])
-    return bins
-
-
-def _added(bin_: Bin, call: Call, capped: float) -> Bin:
-    return Bin(
-        bin_.number,
-        bin_.amount + call.amount,
-        bin_.capped + capped,
-        max(bin_.top, capped),
-        bin_.calls + 1,
-        min(bin_.first, call.offset),
-        max(bin_.last, call.offset),
-    )
-
-
-def _dearest(dearest: tuple[Dear, ...], call: Call, head: int) -> tuple[Dear, ...]:
-    oldest = head - _COARSE + 1
-    if (
-        len(dearest) == _SAMPLES
-        and call.amount <= dearest[-1].amount
-        and min(each.minute for each in dearest) >= oldest
-    ):
-        return dearest
-    kept = [each for each in dearest if each.minute >= oldest and each.request_id != call.request_id]
-    kept.append(Dear(call.amount, call.minute, call.request_id))
-    kept.sort(key=lambda each: (-each.amount, each.request_id))
-    return tuple(kept[:_SAMPLES])
 
 
 def _judged(
@@ -281,9 +210,10 @@ def _judged(
     factor = rules.factor if state.known else rules.cold_factor
     risen = []
     for minutes, residuals in zip(WINDOWS, profile.residuals, strict=True):
-        window = _window(state, profile, minutes, residuals, head)
-        if _has_risen(window, factor, rules):
-            risen.append(window)
+        if _may_have_risen(state, minutes, head, factor):
+            window = _window(state, profile, minutes, residuals, head)
+            if _has_risen(window, rules):
+                risen.append(window)
     episode = state.episode
     if episode is None:
         if not risen:
@@ -339,33 +269,44 @@ def _going_on(
 
 def _window(state: SpendRate, profile: Profile, minutes: int, residuals: Moments, head: int) -> _Window:
     """Return the last minutes: to the minute where they are kept, else from the beginning of five."""
-    if minutes <= _FINE:
-        start = oldest = head - minutes + 1
-        bins = state.minutes
-    else:
-        oldest = head // 5 - minutes // 5 + 1
-        start = oldest * 5
-        bins = state.fives
-    first = len(bins)
-    spent = top = 0.0
-    while first and bins[first - 1].number >= oldest:
-        first -= 1
-        spent += bins[first].capped
-        top = max(top, bins[first].top)
-    spent -= top
-    usual = 0.0
-    for back, rate in enumerate(state.rates):
-        slot = state.rate_slot - back
-        usual += rate * max(min(head + 1, (slot + 1) * SLOT) - max(start, slot * SLOT), 0)
-    # Most windows hold less than usual: their residual need not be known.
+    bins, oldest, start = _reach(state, minutes, head)
+    first, spent = spent_since(bins, oldest)
+    usual = _usual_between(state, start, head + 1)
     score = residual(spent, usual, profile.unit) / residuals.upward if spent > usual else 0.0
     return _Window(head + 1 - start, spent, usual, score, bins[first:])
 
 
-def _has_risen(window: _Window, factor: float, rules: SpendRateRules) -> bool:
+def _reach(state: SpendRate, minutes: int, head: int) -> tuple[tuple[Bin, ...], int, int]:
+    """Return the bins that hold the last minutes, the first of them, and the minute it begins with."""
+    if minutes <= _FINE:
+        return state.minutes, head - minutes + 1, head - minutes + 1
+    oldest = head // 5 - minutes // 5 + 1
+    return state.fives, oldest, oldest * 5
+
+
+def _usual_between(state: SpendRate, start: int, end: int) -> float:
+    """Return what the minutes from ``start`` and before ``end`` usually cost."""
+    begin = state.rate_slot * SLOT
+    if start >= begin:
+        return state.rates[0] * (end - start)
+    usual = state.rates[0] * (end - begin)
+    for rate in state.rates[1:]:
+        end, begin = begin, begin - SLOT
+        usual += rate * (end - max(start, begin))
+        if start >= begin:
+            break
+    return usual
+
+
+def _may_have_risen(state: SpendRate, minutes: int, head: int, factor: float) -> bool:
+    """Whether a window holds enough to be looked at: few do, and every call comes here."""
+    bins, oldest, start = _reach(state, minutes, head)
+    return spent_since(bins, oldest)[1] >= factor * _usual_between(state, start, head + 1)
+
+
+def _has_risen(window: _Window, rules: SpendRateRules) -> bool:
     return (
         window.deviations >= rules.deviations
-        and window.spent >= factor * window.usual
         and (window.spent - window.usual) * 60 / window.minutes >= rules.least_excess
     )
 
