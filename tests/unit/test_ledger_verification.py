@@ -13,12 +13,12 @@ from penstock.bus.types import Message
 from penstock.config.kinds import Team
 from penstock.config.prices import Price
 from penstock.contracts.codec import Undecodable
-from penstock.contracts.records import Context, Cost
+from penstock.contracts.records import Completion, Context, Cost
 from penstock.ledger.faults import FAULTS, Fault
 from penstock.ledger.rebuild import Ledger
 from penstock.ledger.recomputation import calls_of
 
-from tests.unit.ledger_books import SMALL, START, TEAM, Log, a_price, completion, entry, sums
+from tests.unit.ledger_books import SMALL, START, TEAM, Log, a_price, completion, entry, ms, sums
 
 DIGIT = Decimal("0.000000000001")
 replace = msgspec.structs.replace
@@ -37,6 +37,23 @@ def test_repeats_change_nothing() -> None:
     log.costs += log.costs[3:9]
     log.sources += log.sources[3:9]
     assert log.verify() == []
+
+
+def test_costs_older_than_kinds_attempts_and_savings_are_right_without_them() -> None:
+    log = Log()
+    for index, source in enumerate(log.sources[:24]):
+        if isinstance(source, Completion) and not source.cached_by:
+            log.sources[index] = replace(source, context=replace(source.context, admitted_at=None))
+            (call,) = calls_of(log.sources[index], 0)
+            price = call.price(log.verification().prices, ms(source.occurred_at))
+            log.costs[index] = replace(
+                call.priced(price), kind="completion", attempt=0, saved={}, accounted_at=None, response_model=None
+            )
+    recount(log)
+    assert log.verify() == []
+    log.costs[23] = more(log.costs[23])
+    recount(log)
+    assert [fault.kind for fault in log.verify()] == ["other_amount"]
 
 
 def changed(index: int, **changes: object) -> Callable[[Log], None]:

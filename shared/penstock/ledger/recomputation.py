@@ -120,6 +120,8 @@ def judge(call: Call, cost: Cost, history: PriceHistory, written_ms: int) -> Ite
         written_ms: when the broker took the cost, ms since the epoch. A price published between the call and its pricing
             may have been known or not; both are right.
     """
+    # Those from before accounted_at are all of one kind, and name neither attempt nor saving.
+    old = cost.accounted_at is None
     named = None
     if cost.price_version is not None:
         named = history.version(cost.price_version)
@@ -152,7 +154,7 @@ def judge(call: Call, cost: Cost, history: PriceHistory, written_ms: int) -> Ite
                     for name in wrong or ["amount"]
                 ),
             )
-        if cost.saved != expected.saved or cost.compute_us != expected.compute_us:
+        if not old and (cost.saved != expected.saved or cost.compute_us != expected.compute_us):
             yield (
                 "other_saving",
                 (
@@ -162,9 +164,11 @@ def judge(call: Call, cost: Cost, history: PriceHistory, written_ms: int) -> Ite
             )
     elif not cost.priced and (cost.amount is not None or cost.saved):
         yield "other_amount", f"unpriced, yet amount {_usd(cost.amount)} and saved {_amounts(cost.saved)}"
-    # Costs older than accounted_at count when they occurred.
+    # They count when they occurred.
     cost = msgspec.structs.replace(cost, accounted_at=accounted_at(cost))
-    facts = ("tenant_id", "request_id", "kind", "model", "usage", "accounted_at", "attempt", "context")
+    facts = ["tenant_id", "request_id", "model", "usage", "accounted_at", "context"]
+    if not old:
+        facts += ["kind", "attempt"]
     other = [name for name in facts if getattr(cost, name) != getattr(call.cost, name)]
     if other:
         yield (
