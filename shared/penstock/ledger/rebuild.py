@@ -220,6 +220,10 @@ class Ledger:
         """Return the numbers of the windows (rolling: buckets) of a series that have costs, ascending."""
         return sorted(self._windows.get(series, ()))
 
+    def newest(self, series: Series) -> int | None:
+        """Return the highest of these numbers; None where there is none."""
+        return max(self._windows.get(series, ()), default=None)
+
     def at(self, series: Series, number: int) -> Figures:
         """Return the sums of one window; of a rolling one those of the 25 buckets up to ``number``."""
         windows = self._windows.get(series, {})

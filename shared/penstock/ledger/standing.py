@@ -58,9 +58,9 @@ class LiveWindow:
         if self.record is None:
             return Standing.BEHIND
         if self.series.window.startswith("rolling"):
-            newest = max(ledger.numbers(self.series), default=-1)
-            if newest != self.number:
-                return Standing.BEHIND if self.number < newest else Standing.AHEAD
+            newest = ledger.newest(self.series)
+            if newest is None or newest != self.number:
+                return Standing.AHEAD if newest is None or newest < self.number else Standing.BEHIND
         figures = ledger.at(self.series, self.number)
         if figures.calls != self.record.calls:
             return Standing.BEHIND if self.record.calls < figures.calls else Standing.AHEAD

@@ -76,6 +76,7 @@ class Verification:
         """Costs in the windows of a budget that came before evaluation knew the budget."""
         self._now_ms = now_ms
         self._retention_ms = retention_ms
+        self._unreadable: dict[str, Fault] = {}
         self._faults: list[Fault] = []
         self._closed = 0
         self._found = bytearray()
@@ -89,11 +90,10 @@ class Verification:
         history.take(event.record, event.message.timestamp_ms)
 
     def undecodable(self, message: Message, error: Undecodable) -> None:
-        """Note a message that cannot be read."""
+        """Note a message that cannot be read; told once, however often it is read."""
         self.beginnings.see(message)
-        fault = Fault("undecodable", f"{message.topic}/{message.partition}/{message.offset}", cause=error.reason)
-        if fault not in self._faults:
-            self._faults.append(fault)
+        where = f"{message.topic}/{message.partition}/{message.offset}"
+        self._unreadable[where] = Fault("undecodable", where, cause=error.reason)
 
     def cost(self, event: Event[Cost]) -> list[Series]:
         """Count a cost; return the series that it counts in, none where it stood on the log before."""
@@ -180,6 +180,7 @@ class Verification:
 
     def faults(self) -> Iterator[Fault]:
         """Yield what is wrong with the costs, once everything was taken."""
+        yield from self._unreadable.values()
         yield from self._faults
         for call, where in self._awaited.values():
             price = call.price(self.prices, call.read_ms)

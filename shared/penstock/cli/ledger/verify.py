@@ -97,7 +97,8 @@ async def _verify(asked: _Asked) -> None:
             finally:
                 await costs.close()
             if log.has_doubts():
-                async for event in progress.counted("costs in doubt", read_topic(connection, "costs")):
+                again = read_topic(connection, "costs", undecodable=log.undecodable)
+                async for event in progress.counted("costs in doubt", again):
                     log.review(event)
         faults = [*log.faults(), *comparison.faults()]
         took_s = time.monotonic() - started
@@ -212,7 +213,7 @@ async def _repair(connection: Connection, redis: Redis | None, costs: _Follower,
         )
     if not asked.yes:
         click.confirm("Set these counters? Intake must stand still until it is done", abort=True)
-    counted = await _to_be_settled(connection)
+    counted = await _to_be_settled(connection, costs.log)
     try:
         for plan in plans:
             await restore(redis, plan.team, plan.spent, counted.get(plan.team, ()), asked.ttl_s, now)
@@ -232,13 +233,13 @@ async def _settling() -> int:
         await admin.close()
 
 
-async def _to_be_settled(connection: Connection) -> dict[str, list[str]]:
+async def _to_be_settled(connection: Connection, log: Verification) -> dict[str, list[str]]:
     """Return the event_ids of the costs that settlement will read again, by team."""
     committed = {
         place.partition: offset for place, offset in (await connection.bus.committed(_SETTLEMENT, ["costs"])).items()
     }
     found: dict[str, list[str]] = {}
-    async for event in read_topic(connection, "costs"):
+    async for event in read_topic(connection, "costs", undecodable=log.undecodable):
         if event.offset >= committed.get(event.partition, 0):
             found.setdefault(event.record.tenant_id, []).append(event.record.event_id)
     return found
