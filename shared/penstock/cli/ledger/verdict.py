@@ -56,8 +56,8 @@ def print_report(
     )
     click.echo(f", {comparison.counters_compared:,} counters in Redis" if with_redis else "")
     click.echo(
-        f"{totals.usd:f} USD spent, {from_pico(totals.saved):f} USD saved; {totals.unpriced_calls:,} calls without a price, "
-        f"{totals.cached_calls:,} from a cache"
+        f"{totals.usd:f} USD spent, {from_pico(totals.saved):f} USD saved; without a price: {totals.unpriced_calls:,}, "
+        f"from a cache: {totals.cached_calls:,}"
     )
     for note in _notes(log, comparison, with_redis=with_redis):
         click.echo(note)
@@ -73,7 +73,13 @@ def print_report(
     click.echo(f"hash {ledger.digest()}")
     click.echo(click.style(f"{took_s:.1f} s, {peak_mb:,.0f} MB at most", dim=True))
     if faults:
-        click.echo(click.style(f"THE LEDGER DOES NOT AGREE: {len(faults):,} differences", fg="red", bold=True))
+        click.echo(
+            click.style(
+                f"THE LEDGER DOES NOT AGREE: {len(faults):,} difference{'s' if len(faults) > 1 else ''}",
+                fg="red",
+                bold=True,
+            )
+        )
     elif len(ledger):
         click.echo(click.style("the ledger agrees to the last digit", fg="green"))
     else:
