@@ -2,6 +2,10 @@
 
 Two shares are watched per team and model: prompt tokens that the provider's prefix cache served, and calls that the
 exact or semantic cache answered. A value is the share of a batch of calls, so tokens weigh as they cost.
+
+By tests/bench/bench_cost_alerts.py (a call a minute, shares of single calls with a deviation of 0.25 and a rhythm of the
+day) a fall from 70 % to 20 % is told after 125 calls, one to 45 % or from 40 % to 20 % after 150 (medians); none of 18 was
+missed, and there was no false alarm in 18 times 30 days.
 """
 
 from __future__ import annotations

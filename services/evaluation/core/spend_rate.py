@@ -143,7 +143,10 @@ def observe(state: SpendRate, call: Call, rules: SpendRateRules, now: datetime) 
     """
     state = _counted(_advanced(state, call), call, rules)
     profile = state.profile
-    if profile is None or profile.slots * SLOT < rules.least_hours * 60 or state.rate_slot < 0 or not state.minutes:
+    if profile is None or profile.slots * SLOT < rules.least_hours * 60 or not state.minutes:
+        return state, None
+    if state.minutes[-1].number // SLOT != state.rate_slot:
+        # Calls that cost nothing have moved the present on: what was spent before it has been judged.
         return state, None
     return _judged(state, profile, rules, now)
 
