@@ -87,16 +87,21 @@ def print_report(
 
 
 def _print_fault(fault: Fault) -> None:
-    click.echo(click.style(f"{fault.kind}  {printable(fault.where)}", fg="red"))
+    click.echo(click.style(f"{fault.kind}  {_line(fault.where)}", fg="red"))
     click.echo(f"    {fault.description}")
     if fault.ledger:
-        click.echo(f"    ledger: {printable(fault.ledger)}")
+        click.echo(f"    ledger: {_line(fault.ledger)}")
     if fault.live:
-        click.echo(f"    live:   {printable(fault.live)}")
+        click.echo(f"    live:   {_line(fault.live)}")
     if fault.difference is not None:
         click.echo(f"    difference: {fault.difference:+f} USD")
     if fault.cause:
-        click.echo(f"    likely cause: {printable(fault.cause)}")
+        click.echo(f"    likely cause: {_line(fault.cause)}")
+
+
+def _line(text: str) -> str:
+    """Return what a name of others holds in one line: no line of the report is theirs to write."""
+    return printable(text).replace("\n", "\\n")
 
 
 def _notes(log: Verification, comparison: Comparison, *, with_redis: bool) -> list[str]:

@@ -205,7 +205,8 @@ async def _repair(connection: Connection, redis: Redis | None, costs: _Follower,
         return
     for plan in plans:
         for change in plan.changes:
-            line = f"{printable(change.counter)}: {change.before:f} -> {change.after:f} USD spent"
+            name = printable(change.counter).replace("\n", "\\n")
+            line = f"{name}: {change.before:f} -> {change.after:f} USD spent"
             click.echo(line, err=asked.as_json)
     if members := await _settling():
         raise click.ClickException(
