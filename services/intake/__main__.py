@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from datetime import timedelta
 
-from penstock.bus import Hop
+from penstock.bus import Hop, Transient
 from penstock.service import Runtime, run_service
+from penstock.telemetry import get_logger
 from redis.asyncio import Redis
 
-from services.intake.adapters import RedisClaims
+from services.intake.adapters import RedisClaims, may_evict
 from services.intake.app import admission_hop, settlement_hop
 from services.intake.core import Limits
 from services.intake.settings import Settings
+
+log = get_logger(__name__)
 
 
 async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
@@ -20,6 +24,12 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
     settings = runtime.settings
     redis = Redis.from_url(settings.redis_url)
     runtime.on_stop(redis.aclose)
+    with contextlib.suppress(Transient):  # the hops wait for it, and say so
+        if await may_evict(redis):
+            log.error(
+                "Redis may evict counters of hard budgets, which would then begin anew",
+                remedy="set maxmemory-policy to noeviction",
+            )
     claims = RedisClaims(redis, settings.idempotency_ttl_s, settings.reservation_grace_s)
     limits = Limits(
         max_prompt_bytes=settings.max_prompt_bytes,

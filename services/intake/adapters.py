@@ -5,6 +5,7 @@ The scripts stand in ``scripts``; where their keys lie is described in ``penstoc
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,7 +29,7 @@ from penstock.money.counters import (
 from penstock.telemetry import get_logger
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from services.intake.bounds import Hold
@@ -36,13 +37,14 @@ from services.intake.core import Claim, Decision, Judgement, Refused, content_ha
 from services.intake.exceeded import Exceeded, described
 from services.intake.settlement import Charge, Release
 
-__all__ = ["SCRIPTS", "Claims", "RedisClaims"]
+__all__ = ["SCRIPTS", "Claims", "RedisClaims", "may_evict"]
 
 log = get_logger(__name__)
 
 SCRIPTS = Path(__file__).parent / "scripts"
 """Each begins with amounts.lua."""
 
+_ASKED_S = 5.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -122,6 +124,24 @@ class RedisClaims:
                     amount=str(from_pico(one.amount)),
                     remedy="see services/intake/README.md, what the bound assumes",
                 )
+
+
+async def may_evict(redis: Any) -> bool:
+    """Return whether Redis drops counters and reservations where its memory is full: hard budgets would begin anew.
+
+    False where it does not say: a proxy may hide its settings.
+
+    Raises:
+        Transient: Redis is away.
+    """
+    try:
+        async with asyncio.timeout(_ASKED_S):
+            memory = await redis.info("memory")
+    except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+        raise Transient(f"Redis is away: {error}; start it or set REDIS_URL") from error
+    except ResponseError:
+        return False
+    return bool(memory.get("maxmemory", 0)) and memory.get("maxmemory_policy", "noeviction") != "noeviction"
 
 
 class _Over(msgspec.Struct):

@@ -18,7 +18,7 @@ from penstock.money import Subject, counter_key, pico, subjects
 from penstock.money.counters import open_reservations, read_counters, restore
 from redis.asyncio import Redis
 
-from services.intake.adapters import RedisClaims
+from services.intake.adapters import RedisClaims, may_evict
 from services.intake.bounds import EMBEDDING, Call, holds_of
 from services.intake.core import Decision, Judgement, Refused
 from services.intake.settlement import Charge, Release
@@ -326,3 +326,21 @@ async def test_a_redis_that_is_away_is_transient() -> None:
     with pytest.raises(Transient, match="Redis is away"):
         await RedisClaims(nobody, 60).admit([a_judgement("t", "r", "e")])
     await nobody.aclose()
+
+
+async def test_a_redis_that_may_evict_counters_is_told_from_one_that_does_not(redis: Redis) -> None:
+    before = await redis.config_get("maxmemory*")
+    try:
+        await redis.config_set("maxmemory", "200mb")
+        await redis.config_set("maxmemory-policy", "noeviction")
+        assert not await may_evict(redis)
+        # Counters have a time to live, so this evicts them, too.
+        await redis.config_set("maxmemory-policy", "volatile-ttl")
+        assert await may_evict(redis)
+        await redis.config_set("maxmemory", "0")
+        assert not await may_evict(redis)
+    finally:
+        for name in ("maxmemory", "maxmemory-policy"):
+            await redis.config_set(name, str(before[name]))
+    with pytest.raises(Transient, match="Redis is away"):
+        await may_evict(Redis(host="127.0.0.1", port=1))
