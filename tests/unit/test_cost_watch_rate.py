@@ -230,16 +230,12 @@ def test_a_pause_of_ten_days_is_learned_from_in_bounded_time_and_alerts_nothing(
 
 
 def test_answers_from_a_cache_that_move_the_present_on_make_no_rise_of_what_came_before() -> None:
-    opening = MONDAY + timedelta(days=10, hours=8)
-    watched = after(office, opening - timedelta(minutes=30))
-    calls = [cost(opening - timedelta(minutes=number), "0.05", number=number) for number in range(9, 0, -1)]
-    free = cost(opening + timedelta(minutes=1), "0", kind="cached", number=99)
-    late = cost(opening - timedelta(seconds=30), "0.01", number=100)
-    now = opening + timedelta(minutes=2)
-    watched.feed((each, now) for each in calls[:4])
-    before = watched.states[MODEL_KEY].rate.episode
-    assert watched.feed([(free, now), (late, now)]) == []
-    assert watched.states[MODEL_KEY].rate.episode == before
+    watched = after(steady)
+    now = THURSDAY_NOON + timedelta(hours=2)
+    free = cost(now, "0", kind="cached", number=1)
+    late = [(cost(THURSDAY_NOON - timedelta(seconds=number), "0.01", number=number), now) for number in range(2, 5)]
+    assert watched.feed([(free, now), *late]) == []
+    assert watched.states[MODEL_KEY].rate.episode is None
 
 
 def test_too_small_a_rise_in_money_is_no_alert() -> None:

@@ -209,4 +209,4 @@ def _spending(unit: float, logarithm: float) -> float:
 
 
 def _stable(count: float) -> float:
-    return math.asinh(_RELATIVE * math.sqrt(count + 0.375))
+    return math.asinh(_RELATIVE * math.sqrt(max(count, 0.0) + 0.375))
