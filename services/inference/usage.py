@@ -24,6 +24,7 @@ class ReportedUsage(msgspec.Struct):
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    total_tokens: int | None = None
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _CompletionDetails | None = None
     cache_read_input_tokens: int | None = None
@@ -52,9 +53,13 @@ def usage_of(
     output = reported.completion_tokens_details or _CompletionDetails()
     input_tokens, output_tokens = _count(reported.prompt_tokens), _count(reported.completion_tokens)
     estimated = input_tokens == 0 or (output_tokens == 0 and answer_size > 0)
-    if cached + written > input_tokens > 0:
+    unsaid = _count(reported.total_tokens) - input_tokens - output_tokens
+    if input_tokens > 0 and (cached + written > input_tokens or 0 < unsaid == cached + written):
         # Anthropic's own count leaves out what was read from the cache or written to it.
         input_tokens += cached + written
+    elif unsaid > 0 and not estimated:
+        # Tokens of reasoning that only the total has, as xAI and Google count them: they are charged as generated ones.
+        output_tokens += unsaid
     return Usage(
         input_tokens=input_tokens or max(bound.input_tokens, cached + written),
         output_tokens=output_tokens or bound.output_tokens,

@@ -45,6 +45,19 @@ def read(reported: dict[str, Any] | None, most_output: int | None = None) -> tup
             Usage(input_tokens=95, output_tokens=20, cached_input_tokens=80, cache_write_input_tokens=10),
         ),
         (
+            {"prompt_tokens": 90, "completion_tokens": 20, "total_tokens": 120, "cache_read_input_tokens": 10},
+            Usage(input_tokens=100, output_tokens=20, cached_input_tokens=10),
+        ),
+        # Reasoning that only the total has: what was generated is paid for, named or not.
+        (
+            {"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": 135,
+             "completion_tokens_details": {"reasoning_tokens": 94}},
+            Usage(input_tokens=32, output_tokens=103, reasoning_tokens=94),
+        ),
+        ({"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": 135}, Usage(input_tokens=32, output_tokens=103)),
+        ({"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": 41}, Usage(input_tokens=32, output_tokens=9)),
+        ({"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": 3}, Usage(input_tokens=32, output_tokens=9)),
+        (
             {"prompt_tokens": 90, "completion_tokens": 20, "prompt_tokens_details": None, "cache_read_input_tokens": None},
             Usage(input_tokens=90, output_tokens=20),
         ),
@@ -72,10 +85,20 @@ def test_what_is_not_said_is_estimated_and_marked(reported: dict[str, Any] | Non
 COUNTS = st.none() | st.integers(-5, 500)
 
 
-@given(COUNTS, COUNTS, COUNTS, COUNTS, st.integers(1, 10_000), st.integers(0, 10_000), st.none() | st.integers(1, 50))
+@given(
+    COUNTS,
+    COUNTS,
+    COUNTS,
+    COUNTS,
+    COUNTS,
+    st.integers(1, 10_000),
+    st.integers(0, 10_000),
+    st.none() | st.integers(1, 50),
+)
 def test_no_call_is_free_and_parts_stay_below_their_whole(
     prompt: int | None,
     completion: int | None,
+    total: int | None,
     cached: int | None,
     written: int | None,
     prompt_size: int,
@@ -85,6 +108,7 @@ def test_no_call_is_free_and_parts_stay_below_their_whole(
     said = ReportedUsage(
         prompt_tokens=prompt,
         completion_tokens=completion,
+        total_tokens=total,
         cache_read_input_tokens=cached,
         cache_creation_input_tokens=written,
     )
