@@ -1,6 +1,6 @@
 """How soon the cost watch finds what it should, and how often it alerts where nothing is wrong.
 
-    python -m tests.bench.bench_cost_alerts [--teams 3] [--days 30] [--faults 40]
+    python -m tests.bench.bench_cost_alerts [--teams 3] [--days 30] [--faults 20]
 
 Teams are simulated call by call: rhythms of day and week, bursts of minutes, users' sessions, days that are busier than
 others, growth, call costs with a heavy tail, calls that reach the log late or after an outage all at once. After a week of
@@ -283,7 +283,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--teams", type=int, default=3, help="teams of each kind")
     arguments.add_argument("--days", type=int, default=30, help="days watched after the week of history")
-    arguments.add_argument("--faults", type=int, default=40, help="moments from which each fault starts, per team")
+    arguments.add_argument("--faults", type=int, default=20, help="moments from which each fault starts, per team")
     arguments.add_argument("--deviations", type=float, default=SpendRateRules().deviations, help="as in SpendRateRules")
     given = arguments.parse_args()
     rules = SpendRateRules(deviations=given.deviations)
