@@ -24,9 +24,19 @@ from penstock.config.kinds import Team
 from penstock.config.publish import Change, publish_changes
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.codec import Codec
-from penstock.contracts.records import Completion, Context, Cost, DocumentIndexed, TeamSpend, Usage
+from penstock.contracts.records import (
+    Completion,
+    Context,
+    Cost,
+    DocumentIndexed,
+    LlmRequest,
+    Message,
+    Sampling,
+    TeamSpend,
+    Usage,
+)
 from penstock.ledger.reading import read_topic
-from penstock.money.counters import read_counters
+from penstock.money.counters import open_reservations, read_counters
 from penstock.settings import KafkaSettings
 from penstock.stack import Stack
 from redis.asyncio import Redis
@@ -38,7 +48,7 @@ MODEL = "gpt-4o-mini"
 EACH = Decimal("0.00015") + Decimal("0.00006")
 EMBEDDED = Decimal("0.000000002")
 """One token of all-MiniLM-L6-v2, priced there too."""
-CALLS = 120
+CALLS = 60
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
@@ -168,7 +178,7 @@ async def test_the_ledger_agrees_until_a_digit_is_another(books: Books) -> None:
         await books.send("documents-indexed", "d", document)
 
     # While the services work the live sums trail; verification waits for them.
-    code, found = await books.verify("--wait", "90")
+    code, found = await books.verify("--wait", "50")
     assert (code, found["faults"]) == (0, []), found
     calls = 2 * sum(1 + bool(number % 4) for number in range(CALLS)) + 2
     assert found["entries"] == calls
@@ -182,10 +192,66 @@ async def test_the_ledger_agrees_until_a_digit_is_another(books: Books) -> None:
     again, twice = await books.verify()
     assert (again, twice["hash"], twice["totals"]) == (0, found["hash"], found["totals"])
 
+    await a_ledger_agrees_while_calls_are_made(books, teams)
+    await what_is_reserved_is_compared(books, teams[0])
+    await nothing_is_repaired_while_intake_settles(books, teams[0])
     await books.stop("evaluation")
     await books.stop("intake")
     await one_digit_in_redis_is_found_and_mended(books, teams[0])
     await one_digit_on_the_log_is_found(books, teams[1])
+
+
+async def a_ledger_agrees_while_calls_are_made(books: Books, teams: list[str]) -> None:
+    """Every sum moves meanwhile; each is compared at a moment at which both are of the same costs."""
+    stop = asyncio.Event()
+
+    async def traffic() -> int:
+        number = CALLS
+        while not stop.is_set():
+            for team in teams:
+                completion = a_completion(team, number, datetime.now(UTC))
+                await books.send("completions", completion.request_id, completion)
+            number += 1
+            await asyncio.sleep(0.1)  # the pace of the traffic, not a wait
+        return number
+
+    sending = asyncio.create_task(traffic())
+    try:
+        code, found = await books.verify("--wait", "45")
+    finally:
+        stop.set()
+        sent = await sending
+    assert (code, found["faults"]) == (0, [])
+    assert found["calls"] < 2 * 2 * sent
+
+
+async def what_is_reserved_is_compared(books: Books, team: str) -> None:
+    for number in range(3):
+        request = LlmRequest(
+            event_id=str(uuid.uuid4()), request_id=f"{team}-asks-{number}", tenant_id=team, occurred_at=datetime.now(UTC),
+            causation_id="", messages=[Message(role="user", content="hello")],
+            sampling=Sampling(max_completion_tokens=16),
+        )  # fmt: skip
+        await books.send("llm-requests", request.request_id, request)
+    async with asyncio.timeout(60):
+        while len({one.request_id for one in await open_reservations(books.redis, team)}) < 3:
+            await asyncio.sleep(0.05)
+    code, found = await books.verify("--wait", "60")
+    assert (code, found["faults"]) == (0, [])
+    (key,) = [key async for key in books.redis.scan_iter(f"penstock:{{{team}}}:budget:monthly:*")]
+    await books.redis.hincrby(key, "reserved:0", 1)
+    code, found = await books.verify("--wait", "1")
+    assert [(fault["kind"], fault["difference"]) for fault in found["faults"]] == [("reserved", "0.000000000001")]
+    await books.redis.hincrby(key, "reserved:0", -1)
+
+
+async def nothing_is_repaired_while_intake_settles(books: Books, team: str) -> None:
+    (key,) = [key async for key in books.redis.scan_iter(f"penstock:{{{team}}}:budget:monthly:*")]
+    await books.redis.hincrby(key, "spent:0", 1)
+    run = await asyncio.to_thread(books.cli, ["ledger", "verify", "--repair", "--yes"], books.environment)
+    assert run.returncode == 1
+    assert "stop every replica of intake" in run.stderr
+    await books.redis.hincrby(key, "spent:0", -1)
 
 
 async def one_digit_in_redis_is_found_and_mended(books: Books, team: str) -> None:

@@ -14,11 +14,12 @@ from penstock.config.kinds import Team
 from penstock.config.prices import Price
 from penstock.contracts.codec import Undecodable
 from penstock.contracts.records import Completion, Context, Cost
+from penstock.ledger.comparison import Comparison
 from penstock.ledger.faults import FAULTS, Fault
 from penstock.ledger.rebuild import Ledger
 from penstock.ledger.recomputation import calls_of
 
-from tests.unit.ledger_books import SMALL, START, TEAM, Log, a_price, completion, entry, ms, sums
+from tests.unit.ledger_books import NOW, SMALL, START, TEAM, Log, a_price, completion, entry, ms, sums
 
 DIGIT = Decimal("0.000000000001")
 replace = msgspec.structs.replace
@@ -243,6 +244,28 @@ def test_a_budget_known_in_mid_window_has_its_costs_from_then_on() -> None:
     # More than what came before it cannot be missing.
     log.live = [replace(each, calls=1) if each.budget_name == "monthly" else each for each in log.live]
     assert [fault.kind for fault in log.verify()] == ["window"]
+
+
+def test_a_window_of_a_budget_that_has_just_been_published_is_waited_for() -> None:
+    """Its costs came within the minute in which evaluation may have learned of the budget, or not."""
+    log = Log()
+    (team,) = [event for event in log.config if event.topic == "config-teams"]
+    first = min(cost.occurred_at for cost in log.costs)
+    log.costs = [cost for cost in log.costs if cost.occurred_at < first + timedelta(seconds=30)]
+    for since, waits in ((first - timedelta(seconds=10), True), (first + timedelta(seconds=40), False)):
+        log.config[-1] = entry(Team.model_validate_json(team.record.content), since)
+        verification = log.verification()
+        for event in log.written(log.costs):
+            verification.cost(event)
+        comparison = Comparison(verification, NOW)
+        recount(log)
+        for record in log.live:
+            if record.budget_name is None:
+                comparison.live(record)
+        comparison.start()
+        assert comparison.trails == waits
+        # It may never come, and that is right.
+        assert list(comparison.faults()) == []
 
 
 def test_costs_older_than_their_newer_fields_agree() -> None:

@@ -83,7 +83,7 @@ class Comparison:
             if not self._comparable(window.series, span(window.series.window, window.number)[0]):
                 self.unlike += 1
                 continue
-            if window.record is None and self._is_partial(window):
+            if window.record is None and self._is_before(window):
                 continue
             self.windows_compared += 1
             self._windows.expect(_key(window.series, window.number), window, self._ledger)
@@ -174,11 +174,15 @@ class Comparison:
         known = self._log.budgets.known(series.team, series.budget)
         return known is not None and known.budget.window_name == series.window
 
+    def _is_before(self, live: LiveWindow) -> bool:
+        """Return whether every cost of a window came before its budget was published."""
+        calls = self._ledger.at(live.series, live.number).calls
+        return calls == sum(self._log.before[live.series, number] for number in _numbers(live))
+
     def _is_partial(self, live: LiveWindow) -> bool:
-        series = live.series
-        first = live.number - BUCKETS if series.window.startswith("rolling") else live.number
-        early = sum(self._log.early[series, number] for number in range(first, live.number + 1))
-        calls = self._ledger.at(series, live.number).calls
+        """Return whether a window lacks no more than what may have come before evaluation knew its budget."""
+        early = sum(self._log.early[live.series, number] for number in _numbers(live))
+        calls = self._ledger.at(live.series, live.number).calls
         counted = 0 if live.record is None else live.record.calls
         return bool(early) and calls - early <= counted <= calls
 
@@ -300,6 +304,12 @@ class Comparison:
                     cause="the limit was lowered in mid-window, or calls were charged that admission does not bound "
                     "(judges, shadows, embedded documents)",
                 )  # fmt: skip
+
+
+def _numbers(live: LiveWindow) -> range:
+    """Return the windows, of a rolling one the buckets, that are added up."""
+    first = live.number - BUCKETS if live.series.window.startswith("rolling") else live.number
+    return range(first, live.number + 1)
 
 
 def _key(series: Series, number: int) -> int | None:

@@ -73,7 +73,9 @@ class Verification:
         self.beginnings = Beginnings()
         self.calls = 0
         self.early: Counter[tuple[Series, int]] = Counter()
-        """Costs in the windows of a budget that came before evaluation knew the budget."""
+        """Costs in the windows of a budget that may have come before evaluation knew the budget."""
+        self.before: Counter[tuple[Series, int]] = Counter()
+        """Those of them that came before the budget was published."""
         self._now_ms = now_ms
         self._retention_ms = retention_ms
         self._unreadable: dict[str, Fault] = {}
@@ -123,7 +125,9 @@ class Verification:
                 continue
             known = self.budgets.known(series.team, series.budget)
             if known is not None and written_ms < known.since_ms + _CONFIG_MS:
-                self.early[series, number_at(series.window, accounted_at(cost))] += 1
+                number = number_at(series.window, accounted_at(cost))
+                self.early[series, number] += 1
+                self.before[series, number] += written_ms < known.since_ms
         return grown
 
     def close(self) -> None:

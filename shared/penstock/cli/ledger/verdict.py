@@ -16,7 +16,7 @@ from penstock.ledger.comparison import Comparison
 from penstock.ledger.faults import Fault
 from penstock.ledger.rebuild import Figures
 from penstock.ledger.verification import Verification
-from penstock.money import from_pico
+from penstock.money import exact, from_pico
 
 __all__ = ["print_json", "print_report"]
 
@@ -41,7 +41,7 @@ def print_json(
         "first_offsets": log.beginnings.offsets("costs"),
         "notes": list(_notes(log, comparison, with_redis=with_redis)),
         "seconds": round(took_s, 3),
-        "faults": [msgspec.to_builtins(fault) | {"description": fault.description} for fault in faults],
+        "faults": [_told(fault) for fault in faults],
     }
     click.echo(json.dumps(found, ensure_ascii=False))
 
@@ -86,6 +86,12 @@ def print_report(
         click.echo("the ledger is empty, and nothing says otherwise")
 
 
+def _told(fault: Fault) -> dict[str, object]:
+    difference = None if fault.difference is None else f"{exact(fault.difference):f}"
+    fields: dict[str, object] = msgspec.to_builtins(fault)
+    return fields | {"difference": difference, "description": fault.description}
+
+
 def _print_fault(fault: Fault) -> None:
     click.echo(click.style(f"{fault.kind}  {_line(fault.where)}", fg="red"))
     click.echo(f"    {fault.description}")
@@ -94,7 +100,7 @@ def _print_fault(fault: Fault) -> None:
     if fault.live:
         click.echo(f"    live:   {_line(fault.live)}")
     if fault.difference is not None:
-        click.echo(f"    difference: {fault.difference:+f} USD")
+        click.echo(f"    difference: {exact(fault.difference):+f} USD")
     if fault.cause:
         click.echo(f"    likely cause: {_line(fault.cause)}")
 
