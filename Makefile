@@ -52,6 +52,8 @@ bench: $(VENV)/.development ## Measure latency, throughput and memory beside a r
 	$(BIN)/python -m tests.bench.bench_embedding
 	$(BIN)/python -m tests.bench.bench_retrieval
 	$(BIN)/python -m tests.bench.bench_money
+	$(BIN)/python -m tests.bench.bench_answer_cache
+	$(BIN)/python -m tests.bench.bench_cost_alerts
 
 .PHONY: soak
 soak: $(VENV)/.development ## Memory at a steady rate for fifteen minutes and over a million costs; the books of 100,000 calls

@@ -92,8 +92,8 @@ def budget_alert(crossing: Crossing, now: datetime) -> Alert:
             f"and not in the sum). {_outlook(ahead)}"
         ),
         suggested_action=(
-            "Look at the costs topic for what spends it (context.tags, model); raise the budget in infra/config/teams or "
-            "stop the traffic."
+            f"See what is left with `penstock budgets show {team}`, and what spends it with `penstock ledger report --team "
+            f"{team} --by model,user,key --since 24h`; raise the budget in infra/config/teams or stop the traffic."
         ),
         fingerprint=fingerprint(
             "cost", "budget_threshold", team, budget.name, value, budget.window_name, window.id, str(crossing.share)
