@@ -184,7 +184,7 @@ class OpenAIBackend:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BackendError(f"{url}: the answer is no chat completion: {error}") from error
         if not reply.choices:
-            raise BackendError(f"{url}: the answer has no choices")
+            raise BackendError(f"{url}: the answer has no choices", charged=reply.usage is not None)
         choice = reply.choices[0]
         content = choice.message.content or choice.message.refusal or ""
         await pieces.add(content)
@@ -194,6 +194,7 @@ class OpenAIBackend:
         """Read server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html), each a line here."""
         said: list[str] = []
         size, first_us, finish, model, usage = 0, None, None, "", None
+        begun = False  # a model is at work, though it may reason before it says anything
         async for event in _events(url, response):
             if event == b"[DONE]":
                 break
@@ -201,10 +202,11 @@ class OpenAIBackend:
                 chunk = self._decode_streamed(event)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 reason = f"{url}: an event of the stream is no chat completion chunk: {error}"
-                raise BackendError(reason, charged=bool(said)) from error
+                raise BackendError(reason, charged=begun) from error
             if chunk.error is not None:
                 reason = f"{url}: broke off: {_excerpt(msgspec.json.encode(chunk.error))}"
-                raise BackendError(reason, charged=bool(said))
+                raise BackendError(reason, charged=begun)
+            begun = begun or bool(chunk.choices)
             model, usage = chunk.model or model, chunk.usage or usage
             for choice in chunk.choices:
                 if choice.index:
@@ -218,7 +220,7 @@ class OpenAIBackend:
                         raise BackendError(f"{url}: the answer is over {_LARGEST_ANSWER:,} characters", charged=True)
                     await pieces.add(text)
         if finish is None:
-            raise BackendError(f"{url}: the stream ended before the answer did", charged=bool(said))
+            raise BackendError(f"{url}: the stream ended before the answer did", charged=begun)
         return _Reply("".join(said), finish, model, usage, first_us)
 
 

@@ -174,6 +174,10 @@ async def bad_request(request: web.Request) -> web.StreamResponse:
 
 
 async def no_choices(request: web.Request) -> web.StreamResponse:
+    return web.json_response(OK | {"choices": [], "usage": None})
+
+
+async def no_choices_but_usage(request: web.Request) -> web.StreamResponse:
     return web.json_response(OK | {"choices": []})
 
 
@@ -209,7 +213,12 @@ async def test_an_endpoint_that_fails_ends_the_request_with_the_cause(reply: Rep
 
 
 @pytest.mark.parametrize(
-    ("reply", "words", "finish"), [(half, "Payload|Disconnect", "error"), (silent, "no answer within", "cancelled")]
+    ("reply", "words", "finish"),
+    [
+        (half, "Payload|Disconnect", "error"),
+        (silent, "no answer within", "cancelled"),
+        (no_choices_but_usage, "no choices", "error"),
+    ],
 )
 async def test_a_call_that_may_be_charged_for_has_a_completion_though_nobody_answered(
     reply: Reply, words: str, finish: str

@@ -186,6 +186,18 @@ async def test_an_answer_that_breaks_off_ends_its_stream_and_the_request(bus: Me
     assert (chunks[-1].finish_reason, chunks[-1].content) == ("error", "")
 
 
+@pytest.mark.parametrize(
+    ("events", "paid"), [([event()], True), ([], False), ([b'data: {"error": "busy"}\n\n'], False)]
+)
+async def test_a_model_that_breaks_off_before_its_first_word_is_paid_for(
+    bus: MemoryBus, events: list[bytes], paid: bool
+) -> None:
+    async with endpoint(streaming(events)) as url:
+        chunks, ended = await through(bus, a_request(), openai(url))
+    assert isinstance(ended, Completion if paid else Refusal)
+    assert "".join(chunk.content for chunk in chunks) == ""
+
+
 async def test_another_target_answers_without_a_second_stream(bus: MemoryBus) -> None:
     async with endpoint(streaming([event(word) for word in WORDS])) as url:
         chunks, ended = await through(bus, a_request(passages=[PASSAGE]), openai(url, weight=10**6), EXTRACTIVE)
