@@ -74,9 +74,9 @@ def exhausted_alert(request: LlmRequest, over: Exceeded, origin: LogRange, now: 
         + (f" ({over.subject})" if over.subject else ""),
         description=f"{_figures(team, over)}. Requests that could exceed it are refused with over_budget; the window "
         f"ends at {over.ends_at.isoformat()}.",
-        suggested_action=f"See what is left with `penstock budgets show {team}`, and where the money went with `penstock ledger "
-        f"report --team {team} --by model,user,key --since 24h`; if it is wanted, raise the limit in infra/config/teams and run "
-        "`penstock config apply`.",
+        suggested_action=f"See what is left with `penstock budgets show {team}`, and where the money went with "
+        f"`penstock ledger report --team {team} --by model,user,key --since 24h`; if it is wanted, raise the limit in "
+        "infra/config/teams and run `penstock config apply`.",
         fingerprint=blake2b(
             "\x1f".join(("cost", "budget_exhausted", team, over.budget, over.subject)).encode(), digest_size=16
         ).hexdigest(),
