@@ -1,6 +1,6 @@
 """Pricing and spend beside a bare Faust app that does the same sends, in one run; memory over many events.
 
-    python -m tests.bench.bench_money [--rounds 3] [--calls 20000] [--events 100000]
+    python -m tests.bench.bench_money [--rounds 3] [--calls 20000] [--events 200000]
 
 One worker each, in turn, over the same completions on one local Kafka. Penstock's is the service as it is shipped: it prices
 exactly, drops duplicates, adds up every window of teams and budgets, watches for alerts, and keeps its state in changelogs.
