@@ -68,6 +68,11 @@ def _rate(condition: bool) -> float:
     return 1.0 if condition else 0.0
 
 
+def _prompt_tokens(record: Completion) -> float | None:
+    # Of a call that was abandoned for another target they are an estimate, and the other's stand beside it.
+    return float(record.usage.input_tokens) if record.kind != "abandoned" else None
+
+
 def _answer_tokens(record: Completion) -> float | None:
     return float(record.usage.output_tokens) if record.error is None else None
 
@@ -100,7 +105,7 @@ SIGNALS: Sequence[Definition] = (
     Definition("prompt.characters", "requests-screened", "data", "amount", _characters, 1.25),
     Definition("prompt.flagged", "requests-screened", "data", "rate", lambda r: _rate(r.action != "allow"), 0.05),
     Definition("prompt.pii", "requests-screened", "data", "rate", _found("pii"), 0.05),
-    Definition("prompt.tokens", "completions", "data", "amount", lambda r: float(r.usage.input_tokens), 1.25),
+    Definition("prompt.tokens", "completions", "data", "amount", _prompt_tokens, 1.25),
     Definition("answer.tokens", "completions", "model", "amount", _answer_tokens, 1.25),
     Definition("answer.truncated", "completions", "model", "rate", lambda r: _rate(r.finish_reason == "length"), 0.05),
     Definition("model.error", "completions", "model", "rate", lambda r: _rate(r.error is not None), 0.02),

@@ -112,6 +112,8 @@ def release_hop(
     async def one(record: Completion | Refusal) -> core.Released:
         if isinstance(record, Refusal):
             return core.Released(core.released_refusal(record, clock.now()))
+        if not core.is_answer(record):
+            return core.Released(None)
         try:
             policy = judge.policy(record.context.policy_name)
             if policy is None or not core.has_answer(record):

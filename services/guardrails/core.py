@@ -64,6 +64,11 @@ class Released:
     repeated: Emit | None = None
 
 
+def is_answer(completion: Completion) -> bool:
+    """Return whether ``completion`` ends its request: one that is only there to be paid for does not."""
+    return completion.kind in ("completion", "cached")
+
+
 def canary_of(key: bytes, request_id: str) -> str:
     """Return the marker of a request's system prompt: nobody without ``key`` can guess it, and a replay gives it again."""
     return (

@@ -18,6 +18,7 @@ from penstock.telemetry.traces import carried
 from services.inference.adapters import Backend, BackendError
 from services.inference.answers import Answers
 from services.inference.core import (
+    Answered,
     completion,
     completion_id,
     expired,
@@ -46,12 +47,21 @@ class Routes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A call of a target. Times are seconds of the monotonic clock."""
+    """A call of a target. Times are seconds of the monotonic clock.
+
+    Attributes:
+        charged: it gave no answer, and may be charged for.
+        answer_size: bytes of the answer that had come.
+        reason: why there is no answer.
+    """
 
     target: Target
     started: float
     stopped: float | None = None
     cancelled: bool = False
+    charged: bool = False
+    answer_size: int = 0
+    reason: str = ""
 
 
 def inference_hop(
@@ -90,8 +100,8 @@ def inference_hop(
             if not calls or deadline is None:
                 return end(request, Status.EXPIRED, "expired", reason)
             # The model was at work: whoever runs it charges for that, so it has a completion. It ended at its deadline.
-            call = replace(calls[-1], cancelled=True)
-            return unanswered(request, call, reason, pieces.size, called_at, max(clock.now(), deadline))
+            call = replace(calls.pop(), cancelled=True, charged=True, answer_size=pieces.size, reason=reason)
+            return unanswered(request, [*calls, call], called_at, max(clock.now(), deadline))
         except Transient:
             raise
         except Exception:
@@ -113,7 +123,6 @@ def inference_hop(
             if kept is not None:
                 return await given_again(request, kept, targets[0], streamed, called_at, started)
         failures: list[str] = []
-        charged: tuple[_Call, int] | None = None
         for target in targets:
             backend = backends.get(target.backend)
             if backend is None:
@@ -127,8 +136,14 @@ def inference_hop(
                 failures.append(str(error))
                 if error.charged:
                     metrics.BROKEN_CALLS.labels(target.backend, target.model).inc()
-                    call = replace(calls[-1], stopped=clock.monotonic(), cancelled=error.cancelled)
-                    charged = call, 0 if streamed is None else streamed.size
+                calls[-1] = replace(
+                    calls[-1],
+                    stopped=clock.monotonic(),
+                    cancelled=error.cancelled,
+                    charged=error.charged,
+                    answer_size=0 if streamed is None else streamed.size,
+                    reason=str(error),
+                )
                 if streamed is not None and streamed.is_open:
                     # Another target has other words: they come with the completion, not after these.
                     await streamed.end("error")
@@ -151,11 +166,12 @@ def inference_hop(
                 clock.now(),
                 request_model=target.model,
                 streamed=streamed is not None,
+                abandoned=[paid_for(request, call) for call in calls[:-1] if call.charged],
             )
         reason = "no target answered: " + "; ".join(failures)
-        if charged is not None:
-            call, size = charged
-            return unanswered(request, call, reason, size, called_at, clock.now())
+        if charged := [call for call in calls if call.charged]:
+            charged[-1] = replace(charged[-1], reason=reason)
+            return unanswered(request, charged, called_at, clock.now())
         return end(request, Status.FAILED, "model_unavailable", reason)
 
     async def given_again(
@@ -180,21 +196,25 @@ def inference_hop(
             request, answered, called_at, clock.now(), request_model=target.model, streamed=streamed is not None
         )
 
-    def unanswered(
-        request: GroundedRequest, call: _Call, reason: str, answer_size: int, called_at: datetime, now: datetime
-    ) -> list[Emit]:
-        """Return the completion of a call that gave no answer and may be charged for."""
+    def unanswered(request: GroundedRequest, calls: Sequence[_Call], called_at: datetime, now: datetime) -> list[Emit]:
+        """Return the completion of the last of ``calls``, which gave no answer and may be charged for, behind those of the
+        others that may."""
+        *before, (target, answer) = [paid_for(request, call) for call in calls if call.charged]
+        return completion(request, answer, called_at, now, request_model=target.model, abandoned=before)
+
+    def paid_for(request: GroundedRequest, call: _Call) -> tuple[Target, Answered]:
+        """Return what is known of a call that gave no answer and may be charged for."""
         stopped = clock.monotonic() if call.stopped is None else call.stopped
         metrics.ESTIMATED_USAGE.labels(call.target.backend, call.target.model).inc()
         answer = unfinished(
             request,
             call.target,
-            reason,
-            answer_size=answer_size,
+            call.reason,
+            answer_size=call.answer_size,
             model_us=int((stopped - call.started) * 1e6),
             cancelled=call.cancelled,
         )
-        return completion(request, answer, called_at, now, request_model=call.target.model)
+        return call.target, answer
 
     async def broken(pieces: KafkaPieces) -> None:
         """End a stream whose answer does not come, if it has begun."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -30,6 +31,7 @@ __all__ = [
 
 _STAGE = "inference"
 _COMPLETION = "inference.completion"
+_ABANDONED = "inference.abandoned"
 # Bytes of a completion's texts: below the log's 8 MiB by what else is in an event, and what the result adds.
 _LARGEST_TEXT = 7 * 1024 * 1024
 
@@ -167,13 +169,18 @@ def completion(
     *,
     request_model: str | None = None,
     streamed: bool = False,
+    abandoned: Sequence[tuple[Target, Answered]] = (),
 ) -> list[Emit]:
-    """Return the completion event.
+    """Return the completion event, behind those of the calls that were given up for it.
+
+    Only the last one is an answer. The others are there to be paid for: what whoever runs these models charges is no less
+    for another target having answered. They carry neither the conversation nor the evidence.
 
     Args:
         called_at: when the first target was called.
         request_model: the model that answered, as the route names it.
         streamed: whether pieces of the answer went ahead of it.
+        abandoned: calls that broke off before another target was asked, in their order.
     """
     queue_us = max(0, int((called_at - request.occurred_at).total_seconds() * 1e6))
     record = Completion(
@@ -207,7 +214,27 @@ def completion(
         cached_by=None if answer.cached_from is None else "exact",
         cached_from=answer.cached_from,
     )
-    return [Emit("completions", request_key(request.context, request.request_id), record)]
+    paid = [
+        Completion(
+            **derive(request, _ABANDONED, number, now),
+            context=request.context,
+            messages=[],
+            model=given_up.model,
+            backend=given_up.backend,
+            finish_reason=given_up.finish_reason,
+            usage=given_up.usage,
+            timings=Timings(queue_us=queue_us, model_us=given_up.model_us),
+            error=given_up.error,
+            sampling=request.sampling,
+            attempt=request.attempt,
+            request_model=target.model,
+            kind="abandoned",
+        )
+        for number, (target, given_up) in enumerate(abandoned)
+    ]
+    # In this order: the cost of the answer ends what budgets hold for all of them.
+    key = request_key(request.context, request.request_id)
+    return [Emit("completions", key, each) for each in [*paid, record]]
 
 
 def refusal(request: GroundedRequest, status: Status, code: str, reason: str, now: datetime) -> list[Emit]:

@@ -252,7 +252,7 @@ def _charged(charge: Charge, ttl_s: int, soon_ms: str, now: datetime) -> tuple[l
         ],
     }
     if charge.slot is not None:
-        charged["slot"] = charge.slot
+        charged["slot"], charged["part"] = charge.slot, charge.part
     return keys, charged
 
 

@@ -7,7 +7,7 @@ pseudonyms in place of personal data, the model's chat template, and the second 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -63,15 +63,16 @@ class Unpriced(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call that a request may lead to. ``worst`` is the most it can cost, pico-USD, by the model that may do it."""
+    """An answer that a request may ask for, of one target after another. ``worst`` is the most it can cost at each model,
+    pico-USD: a target that breaks off is paid for, as is the next one."""
 
     slot: str
     worst: Mapping[str, int]
 
     @property
-    def dearest(self) -> int:
-        """Pico-USD at the dearest model."""
-        return max(self.worst.values())
+    def all(self) -> int:
+        """Pico-USD of all its models together."""
+        return sum(self.worst.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +129,10 @@ def calls_of(
     calls = [
         Call(
             str(attempt),
-            {
-                target.model: _dearest(prices, target.model, tokens, output_tokens, _longest(target), since, until)
+            _by_model(
+                (target.model, _dearest(prices, target.model, tokens, output_tokens, _longest(target), since, until))
                 for target in route.targets
-            },
+            ),
         )
         for attempt, tokens in enumerate(inputs)
     ]
@@ -145,7 +146,7 @@ def calls_of(
 def holds_of(budgets: Sequence[Budget], context: Context, calls: Sequence[Call]) -> list[Hold]:
     """Return what a request holds in each counter of its hard budgets, in the order of ``budgets``.
 
-    Targets of a route may count in different budgets (one per model): each counter holds the dearest that counts in it.
+    Targets of a route may count in different budgets (one per model): each counter holds all that count in it.
     """
     held: dict[Subject, dict[str, int]] = {}
     for call in calls:
@@ -154,7 +155,7 @@ def holds_of(budgets: Sequence[Budget], context: Context, calls: Sequence[Call])
                 hard_budgets(budgets), user=context.user_id, key=context.key_id, model=model, tags=context.tags
             ):
                 amounts = held.setdefault(subject, {})
-                amounts[call.slot] = max(amounts.get(call.slot, 0), amount)
+                amounts[call.slot] = amounts.get(call.slot, 0) + amount
     order = {budget.name: place for place, budget in enumerate(budgets)}
     return [
         Hold(subject, amounts)
@@ -164,7 +165,15 @@ def holds_of(budgets: Sequence[Budget], context: Context, calls: Sequence[Call])
 
 def total(calls: Sequence[Call]) -> Decimal:
     """Return the most that all ``calls`` together can cost, USD."""
-    return from_pico(sum(call.dearest for call in calls))
+    return from_pico(sum(call.all for call in calls))
+
+
+def _by_model(worst: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Return the sums by model: several targets may run the same one."""
+    sums: dict[str, int] = {}
+    for model, amount in worst:
+        sums[model] = sums.get(model, 0) + amount
+    return sums
 
 
 def _dearest(

@@ -201,9 +201,12 @@ class Admission(RuleBasedStateMachine):
         model=st.sampled_from(MODELS),
         part=st.sampled_from([0, 1, 2, 5]),
         beyond=st.sampled_from([0, 1, 2**63 - 1, 10**24]),
+        given_up=st.booleans(),
     )
-    def charge(self, sent: Sent, slot: str, model: str, part: int, beyond: int) -> Any:
-        """A call of an admitted request is priced: for a part of what is held, or, where calls may, for more."""
+    def charge(self, sent: Sent, slot: str, model: str, part: int, beyond: int, given_up: bool) -> Any:
+        """A call of an admitted request is priced: for a part of what is held, or, where calls may, for more. It was the
+        slot's last one, or was given up for another.
+        """
         key = (sent.judgement.request.request_id, slot)
         open_slot = self.model.slots.get(key)
         counted = self._subjects(sent.judgement.context, model)
@@ -215,7 +218,8 @@ class Admission(RuleBasedStateMachine):
             amount = most // part if part else 0
         else:
             amount = beyond + part
-        charge = Charge(self.team, key[0], f"cost-{uuid.uuid4().hex}", slot, amount, tuple(counted), sent.admitted_at)
+        event_id = f"cost-{uuid.uuid4().hex}"
+        charge = Charge(self.team, key[0], event_id, slot, amount, tuple(counted), sent.admitted_at, given_up)
         self._charge(charge)
         return charge
 
@@ -226,15 +230,29 @@ class Admission(RuleBasedStateMachine):
     def _charge(self, charge: Charge) -> None:
         self.run(self.claims.settle([charge], self.now))
         assert charge.slot is not None
-        self.model.slots.pop((charge.request_id, charge.slot), None)
-        if charge.slot == "0":
-            self._soon(charge.request_id, EMBEDDING)
+        if charge.part:
+            self._draw(charge)
+        else:
+            self.model.slots.pop((charge.request_id, charge.slot), None)
+            if charge.slot == "0":
+                self._soon(charge.request_id, EMBEDDING)
         if charge.event_id not in self.model.charged:
             self.model.charged.add(charge.event_id)
             for subject in charge.subjects:
                 buckets = self.model.spent.setdefault((subject, window_of(subject.budget, charge.at).id), {})
                 bucket = bucket_of(subject.budget, charge.at)
                 buckets[bucket] = buckets.get(bucket, 0) + charge.amount
+
+    def _draw(self, charge: Charge) -> None:
+        """What is held pays for the call, and the rest for the one to come; once."""
+        slot = self.model.slots.get((charge.request_id, str(charge.slot)))
+        if slot is None or charge.event_id in self.model.charged:
+            return
+        for subject in charge.subjects:
+            place = (subject, window_of(subject.budget, charge.at).id)
+            if place in slot.held:
+                bucket, amount = slot.held[place]
+                slot.held[place] = bucket, amount - min(amount, charge.amount)
 
     def _soon(self, request_id: str, slot: str) -> None:
         held = self.model.slots.get((request_id, slot))

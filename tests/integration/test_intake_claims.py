@@ -74,10 +74,17 @@ def a_judgement(
 
 
 def a_charge(tenant: str, request_id: str, amount: str, *, event_id: str = "", slot: str | None = "0",
-             budgets: Sequence[Budget] = (DAILY,), at: datetime = NOW) -> Charge:  # fmt: skip
+             budgets: Sequence[Budget] = (DAILY,), at: datetime = NOW, part: bool = False) -> Charge:  # fmt: skip
     counted = subjects(budgets, user=None, key=None, model="m", tags={})
     return Charge(
-        tenant, request_id, event_id or f"cost-{request_id}-{slot}", slot, pico(Decimal(amount)), tuple(counted), at
+        tenant,
+        request_id,
+        event_id or f"cost-{request_id}-{slot}",
+        slot,
+        pico(Decimal(amount)),
+        tuple(counted),
+        at,
+        part,
     )
 
 
@@ -176,6 +183,17 @@ async def test_a_refusal_tells_the_figures_and_the_first_of_an_hour_alerts(claim
     assert (third.alert, fourth.alert) == (True, False)
     # A replay says it again: the alert may not have been sent.
     assert await claims.admit(late) == [third, fourth]
+
+
+async def test_a_call_that_was_given_up_is_paid_from_the_slot_that_the_next_target_needs(
+    claims: RedisClaims, redis: Redis, tenant: str
+) -> None:
+    await claims.admit([a_judgement(tenant, "r1", "e1", worst={"0": "0.6"}, budgets=[DAILY])])
+    for _ in range(2):
+        await claims.settle([a_charge(tenant, "r1", "0.2", event_id="given-up", part=True)], NOW)
+        assert await balance(redis, tenant) == (Decimal("0.2"), Decimal("0.4"))
+    await claims.settle([a_charge(tenant, "r1", "0.3")], NOW)
+    assert await balance(redis, tenant) == (Decimal("0.5"), 0)
 
 
 async def test_a_cost_settles_its_slot_once_and_counts_to_the_last_digit(

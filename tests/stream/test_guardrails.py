@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+import msgspec
 import pytest
 from penstock.bus import MemoryBus, Transient, run_hops
 from penstock.clock import ManualClock, SystemClock
@@ -167,6 +168,16 @@ async def test_a_completion_and_an_expiry_give_one_result(bus: MemoryBus) -> Non
         events = await bus.collect("llm-results", 20)
     assert len(events) == 20
     assert len({event.record.request_id for event in events}) == 20
+
+
+async def test_a_call_that_was_given_up_is_no_answer(bus: MemoryBus) -> None:
+    given_up = completion("r", "")
+    given_up = msgspec.structs.replace(given_up, event_id="g", kind="abandoned", error="broke off")
+    await publish(bus, "completions", given_up, completion("r", "an answer"))
+    async with running(bus, MemoryReleases()):
+        await bus.settled("guardrails-release", ["completions"])
+        [result] = await bus.collect("llm-results", 1)
+    assert (result.record.status, result.record.content) == ("completed", "an answer")
 
 
 async def test_a_replay_lets_the_same_winner_through_again_and_no_other(bus: MemoryBus) -> None:

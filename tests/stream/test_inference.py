@@ -234,6 +234,26 @@ async def test_a_call_that_may_be_charged_for_has_a_completion_though_nobody_ans
     assert (record.usage, record.request_model) == (Usage(input_tokens=8), "m")
 
 
+async def test_a_call_that_broke_off_is_paid_for_though_another_target_answered() -> None:
+    passage = Passage(passage_id="p", document_id="d", text="Tuples are immutable sequences in Python.", score=0.9)
+    request = a_request(passages=[passage], embedding=bytes(8), embedder="m", embedding_tokens=6)
+    async with endpoint(half) as url:
+        given_up, answered = await through([request], openai(url, weight=100), EXTRACTIVE)
+    assert isinstance(given_up.record, Completion)
+    assert isinstance(answered.record, Completion)
+    assert (given_up.record.kind, given_up.record.request_model, given_up.record.finish_reason) == (
+        "abandoned",
+        "m",
+        "error",
+    )
+    assert given_up.record.usage.input_tokens > len(passage.text)
+    # The embedding is paid for once, and nothing is answered twice.
+    assert (given_up.record.embedding_tokens, given_up.record.content, given_up.record.messages) == (0, "", [])
+    assert (answered.record.kind, answered.record.request_model) == ("completion", "penstock-extractive-1")
+    assert given_up.record.event_id != answered.record.event_id
+    assert given_up.record.context == answered.record.context
+
+
 @pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": 0, "completion_tokens": 0}])
 async def test_an_endpoint_that_gives_no_usage_is_never_free(usage: dict[str, int] | None) -> None:
     async def reply(request: web.Request) -> web.StreamResponse:

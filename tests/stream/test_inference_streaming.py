@@ -100,7 +100,8 @@ async def through(
         await bus.settled("inference", [topic], timeout_s=20)
         stop.set()
         await task
-    (ended,) = [*await bus.collect("completions", 0), *await bus.collect("refusals", 0)]
+    completions = [each for each in await bus.collect("completions", 0) if each.record.kind != "abandoned"]
+    (ended,) = [*completions, *await bus.collect("refusals", 0)]
     return [e.record for e in await bus.collect("completion-chunks", 0)], ended.record
 
 

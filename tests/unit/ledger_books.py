@@ -82,6 +82,7 @@ def a_month() -> list[Completion | DocumentIndexed]:
         completion(23, finish_reason="cancelled", attempt=1, reduced_input_tokens=40),
         completion(24, model="timed-2026", request_model="timed"),
         completion(25, embedder="minilm", embedding_tokens=12, kind="judge"),
+        completion(26, kind="abandoned", error="broke off", finish_reason="cancelled"),
         DocumentIndexed(event_id="doc", request_id="upload", tenant_id=TEAM, occurred_at=START, causation_id="",
                         document_id="d", status="indexed", embedder="minilm", embedded_tokens=99),
     ]  # fmt: skip

@@ -86,6 +86,7 @@ KINDS = [
     ({"finish_reason": "content_filter"}, "completion", CALL, {}),
     ({"kind": "judge"}, "judge", CALL, {}),
     ({"kind": "shadow", "attempt": 1}, "shadow", CALL, {}),
+    ({"kind": "abandoned", "attempt": 1, "finish_reason": "cancelled"}, "abandoned", CALL, {}),
     ({"cached_by": "exact", "kind": "cached"}, "cached", Decimal(0), {"exact_cache": CALL}),
     ({"cached_by": "semantic"}, "cached", Decimal(0), {"semantic_cache": CALL}),
     ({"kind": "something new"}, "completion", CALL, {}),

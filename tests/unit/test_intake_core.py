@@ -204,6 +204,21 @@ def test_a_hard_budget_gives_the_model_the_bound_that_was_reserved() -> None:
     assert free.holds == []
 
 
+def test_targets_that_are_asked_one_after_another_are_held_for_together() -> None:
+    def held(*targets: Target) -> tuple[int, Decimal | None]:
+        route = Route(name="default", targets=targets, retrieval=Retrieval(enabled=False), policy="minimal")
+        price = Price(model="m", input_cost_per_token=Decimal("1e-7"), output_cost_per_token=Decimal("2e-7"))
+        plane = ConfigPlane.of([Team(name="support", budgets=(DAILY,)), route, Policy(name="minimal"), price])
+        judgement = judge(a_request(), plane, LIMITS, NOW)
+        return judgement.holds[0].amounts["0"], judgement.reserve
+
+    one, reserve = held(MODEL)
+    two, both = held(MODEL, MODEL)
+    assert two == 2 * one
+    assert reserve is not None
+    assert both == 2 * reserve
+
+
 def test_a_model_without_a_price_is_let_through_where_budgets_are_soft() -> None:
     judgement = judge(a_request(tenant_id="gambler"), PLANE, LIMITS, NOW)
     assert judgement.refused is None

@@ -29,7 +29,7 @@ def test_books_in_order_agree() -> None:
     log = Log()
     assert log.verify() == []
     kinds = {cost.kind for cost in log.costs}
-    assert kinds == {"completion", "cached", "cancelled", "judge", "embedding"}
+    assert kinds == {"abandoned", "completion", "cached", "cancelled", "judge", "embedding"}
     assert sum(not cost.priced for cost in log.costs) == 1
 
 

@@ -63,8 +63,9 @@ class UnpricedModel(msgspec.Struct, frozen=True, tag="unpriced"):
 
 def cost_kind(completion: Completion) -> str:
     """Return what a completion's call is booked as; where several apply, the first of these: a call for a judge or a
-    shadow, an answer from a cache, one that was cancelled, one that was asked for again."""
-    if completion.kind in ("judge", "shadow"):
+    shadow, one that was abandoned for another target, an answer from a cache, one that was cancelled, one that was asked
+    for again."""
+    if completion.kind in ("judge", "shadow", "abandoned"):
         return completion.kind
     if _is_cached(completion):
         return "cached"

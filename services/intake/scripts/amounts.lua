@@ -67,6 +67,23 @@ local function release(prefix, request_id, slot)
   return held
 end
 
+-- Takes an amount from what a slot holds in some counters, and returns what it held.
+local function draw(prefix, request_id, slot, amount, counters)
+  local reservation = prefix .. 'reservation:' .. request_id
+  local stored = redis.call('HGET', reservation, slot)
+  if not stored then return {} end
+  local before, held = cjson.decode(stored), cjson.decode(stored)
+  for _, hold in ipairs(held) do
+    if counters[hold[1]] then
+      local part, field = more(amount, hold[3]) and hold[3] or amount, 'reserved:' .. hold[2]
+      hold[3] = subtract(hold[3], part)
+      redis.call('HSET', hold[1], field, subtract(redis.call('HGET', hold[1], field) or '0', part))
+    end
+  end
+  redis.call('HSET', reservation, slot, cjson.encode(held))
+  return before
+end
+
 local function sweep(prefix, now_ms, most)
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'lapses', '-inf', now_ms, 'LIMIT', 0, most)) do
     local slot, request_id = string.match(member, '^(.-):(.*)$')

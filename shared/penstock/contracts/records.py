@@ -219,7 +219,7 @@ class Completion(Record, frozen=True, kw_only=True):
     sampling: Annotated[Sampling, Meta(description="Generation parameters that were asked for.")] = Sampling()
     stream: Annotated[bool, Meta(description="Whether pieces were streamed ahead of this.")] = False
     attempt: Annotated[int, Meta(description="As in GroundedRequest: an answer is asked for again once at most.")] = 0
-    kind: Annotated[str, Meta(description="What the call was for: completion, judge or shadow; cached where no model was called.")] = "completion"
+    kind: Annotated[str, Meta(description="What the call was for: completion, judge or shadow; cached where no model was called; abandoned where the call broke off and another target was asked: it is paid for and is no answer.")] = "completion"
     request_model: Annotated[str | None, Meta(description="Model that was asked for, as the route names it: the one that is priced.")] = None
     embedder: Annotated[str | None, Meta(description="Name of the embedding model, as in GroundedRequest.")] = None
     embedding_tokens: Annotated[int, Meta(description="As in GroundedRequest.")] = 0
@@ -366,7 +366,7 @@ class Cost(Record, frozen=True, kw_only=True):
     """What one call cost, or saved."""
 
     context: Annotated[Context, Meta(description="Whom and what it is allocated to.")]
-    kind: Annotated[str, Meta(description="What the call was for: completion, repeat (the answer was asked for again), cancelled, cached (no model was called), judge, shadow or embedding.")] = "completion"
+    kind: Annotated[str, Meta(description="What the call was for: completion, repeat (the answer was asked for again), cancelled, abandoned (another target was asked instead), cached (no model was called), judge, shadow or embedding.")] = "completion"
     model: Annotated[str, Meta(description="Model that was asked for, as the route names it.")]
     backend: Annotated[str, Meta(description="Backend that was called.")] = ""
     priced: Annotated[bool, Meta(description="False where no price is known: then the amounts are null, never zero.")]

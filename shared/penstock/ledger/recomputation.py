@@ -178,7 +178,7 @@ def judge(call: Call, cost: Cost, history: PriceHistory, written_ms: int) -> Ite
 
 
 def _kind(source: Completion, cached: bool) -> str:
-    if source.kind in ("judge", "shadow"):
+    if source.kind in ("judge", "shadow", "abandoned"):
         return source.kind
     if cached:
         return "cached"
