@@ -126,17 +126,24 @@ class _KafkaConsumer:
 class _KafkaReader:
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
         self._consumer = consumer
+        self._ends: Mapping[TopicPartition, int] = {}
 
     async def poll(self, timeout_s: float) -> Sequence[Message]:
         return list(_messages(await self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=1000)))
 
     async def at_end(self) -> bool:
-        partitions = self._consumer.assignment()
-        ends = await self._consumer.end_offsets(partitions)
+        # Asking the broker waits behind the fetch under way, up to half a second: it is asked again only once what was the
+        # end before is reached.
+        if self._ends and await self._before(self._ends):
+            return False
+        self._ends = await self._consumer.end_offsets(self._consumer.assignment())
+        return not await self._before(self._ends)
+
+    async def _before(self, ends: Mapping[TopicPartition, int]) -> bool:
         for partition, end in ends.items():
             if await self._consumer.position(partition) < end:
-                return False
-        return True
+                return True
+        return False
 
     async def close(self) -> None:
         await self._consumer.stop()
