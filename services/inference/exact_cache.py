@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 from penstock.config.kinds import Cache, Target
@@ -52,14 +53,12 @@ class Kept(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
     def repeated(self, lookup_us: int) -> Answered:
         """Return the answer for another request. Its usage is what a call would have used, its time that of the look-up."""
-        return Answered(
-            model=self.model,
-            backend=self.backend,
-            content=self.content,
-            finish_reason="stop",
-            usage=self.usage,
+        return replace(
+            self.again(),
             model_us=lookup_us,
-            citations=self.citations,
+            first_token_us=None,
+            compute_us=None,
+            reduced_input_tokens=0,
             cached_from=self.event_id,
         )
 

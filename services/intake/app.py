@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from penstock.bus import Emit, Event, Hop, Message, Outcome, Reject
+from penstock.alerts import log_range
+from penstock.bus import Emit, Event, Hop, Outcome, Reject
 from penstock.clock import Clock
 from penstock.contracts.envelope import request_key
-from penstock.contracts.records import Context, Cost, LlmRequest, LlmResult, LogRange, Status
+from penstock.contracts.records import Context, Cost, LlmRequest, LlmResult, Status
 from penstock.telemetry import get_logger, metrics
 
 from services.intake.adapters import Claims
@@ -42,7 +43,7 @@ def admission_hop(config: Configuration, claims: Claims, limits: Limits, clock: 
                 code = claim.refused.code if claim.refused else str(claim.decision)
                 metrics.REFUSED.labels("intake", code).inc()
                 log.info("not admitted", request_id=judgement.request.request_id, code=code)
-            outcomes.append(step(judgement, claim, _place(event.message), now))
+            outcomes.append(step(judgement, claim, log_range(event.message), now))
         return outcomes
 
     def failed(event: Event[Any], error: Exception) -> Sequence[Emit]:
@@ -86,9 +87,3 @@ def settlement_hop(config: Configuration, claims: Claims, clock: Clock) -> Hop:
         return outcomes
 
     return Hop(service="intake", group="intake-settlement", topics=("costs", "llm-results"), handler=handle)
-
-
-def _place(message: Message) -> LogRange:
-    return LogRange(
-        topic=message.topic, partition=message.partition, first_offset=message.offset, last_offset=message.offset
-    )

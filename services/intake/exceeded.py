@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import blake2b
 
+from penstock.alerts import fingerprint
 from penstock.contracts.envelope import derive
 from penstock.contracts.records import Alert, LlmRequest, LogRange, Severity
 from penstock.money import Subject, from_pico, window_of
@@ -77,9 +77,7 @@ def exhausted_alert(request: LlmRequest, over: Exceeded, origin: LogRange, now: 
         suggested_action=f"See what is left with `penstock budgets show {team}`, and where the money went with "
         f"`penstock ledger report --team {team} --by model,user,key --since 24h`; if it is wanted, raise the limit in "
         "infra/config/teams and run `penstock config apply`.",
-        fingerprint=blake2b(
-            "\x1f".join(("cost", "budget_exhausted", team, over.budget, over.subject)).encode(), digest_size=16
-        ).hexdigest(),
+        fingerprint=fingerprint("cost", "budget_exhausted", team, over.budget, over.subject),
         labels=labels,
         figures={
             "limit_usd": float(from_pico(over.limit)),

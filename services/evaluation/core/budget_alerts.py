@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+from penstock.alerts import fingerprint
 from penstock.contracts.envelope import derive
 from penstock.contracts.records import Alert, Cost, LogRange
 from penstock.money import Subject, Window
 
-from services.evaluation.core.alerts import fingerprint
 from services.evaluation.core.forecast import Forecast, forecast
 from services.evaluation.core.totals import Total, add_up
 

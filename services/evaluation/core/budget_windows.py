@@ -7,12 +7,12 @@ from datetime import datetime
 from decimal import Decimal
 
 import msgspec
+from penstock.alerts import alert_emit
 from penstock.bus import Emit
 from penstock.config.budgets import Budget
 from penstock.contracts.records import Cost, LogRange
 from penstock.money import Subject, Window
 
-from services.evaluation.core.alerts import alert_emit
 from services.evaluation.core.budget_alerts import Crossing, budget_alert
 from services.evaluation.core.forecast import hour_of
 from services.evaluation.core.team_windows import FORGOTTEN_AFTER

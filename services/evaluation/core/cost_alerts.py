@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from penstock.alerts import fingerprint
 from penstock.contracts.envelope import derive
 from penstock.contracts.records import Alert, Cost, LogRange, Severity
 
-from services.evaluation.core.alerts import fingerprint
 from services.evaluation.core.cache_rate import CacheFinding
 from services.evaluation.core.cost_rules import PriceChangeRules
 from services.evaluation.core.price_change import PriceFinding, Version

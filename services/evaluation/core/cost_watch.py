@@ -34,11 +34,11 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 import msgspec
+from penstock.alerts import alert_emit
 from penstock.bus import Emit
 from penstock.contracts.records import Cost, LogRange
 
 from services.evaluation.core import cache_rate, price_change, spend_rate
-from services.evaluation.core.alerts import alert_emit
 from services.evaluation.core.cache_rate import CacheRate
 from services.evaluation.core.cost_alerts import cache_alert, price_alert, rate_alert
 from services.evaluation.core.cost_rules import CacheRateRules, CostWatchRules, PriceChangeRules, SpendRateRules

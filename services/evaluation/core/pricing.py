@@ -9,14 +9,13 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
+from penstock.alerts import alert_emit, fingerprint, log_range
 from penstock.bus import Emit, Message
 from penstock.config.prices import Price
 from penstock.contracts.envelope import derive
 from penstock.contracts.records import Alert, Completion, Context, Cost, DocumentIndexed, LogRange, Usage
 from penstock.money import charge, exact, from_pico
 from penstock.stateful import Logic, Lookup
-
-from services.evaluation.core.alerts import alert_emit, fingerprint, log_range
 
 __all__ = [
     "Calls", "Priced", "Unpriced", "UnpricedModel", "cost_kind", "price_completion", "price_document", "price_embedding",

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
+from penstock.alerts import log_range
 from penstock.bus import Emit, Message
 from penstock.config.kinds import Team
 from penstock.contracts.envelope import derive
@@ -16,7 +17,6 @@ from penstock.contracts.records import Evaluation, Feedback, LlmResult, LogRange
 from penstock.stateful import Logic, Lookup
 from penstock.text import groundedness
 
-from services.evaluation.core.alerts import log_range
 from services.evaluation.core.learning import Learned, Lesson, learn
 from services.evaluation.core.toxicity import Scored, ToxicityModel
 from services.evaluation.core.watch import Observation, Watch, WatchRules, observe

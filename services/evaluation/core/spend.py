@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any, cast
 
 import msgspec
+from penstock.alerts import log_range
 from penstock.bus import Message
 from penstock.config.budgets import Budget
 from penstock.config.kinds import Team
@@ -16,7 +17,6 @@ from penstock.contracts.records import Cost, LogRange
 from penstock.money import subjects
 from penstock.stateful import EmitLike, Logic, Lookup
 
-from services.evaluation.core.alerts import log_range
 from services.evaluation.core.budget_windows import (
     BudgetEvent,
     BudgetPlan,

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import msgspec
+from penstock.alerts import alert_emit, fingerprint
 from penstock.bus import Emit
 from penstock.contracts.envelope import derive
 from penstock.contracts.records import Alert, LlmResult, LogRange
-
-from services.evaluation.core.alerts import alert_emit, fingerprint
 
 __all__ = ["Observation", "Watch", "WatchRules", "observe"]
 

@@ -1,4 +1,4 @@
-"""What every alert of this service has in common."""
+"""What every alert has in common, whichever service raises it."""
 
 from __future__ import annotations
 
