@@ -154,7 +154,7 @@ def test_a_price_that_has_just_ended_or_begun_counts() -> None:
     target = Target(backend="openai", model="new", base_url="http://127.0.0.1:1/v1")
     only = Route(name="r", targets=(target,), retrieval=Retrieval(enabled=False))
     (call,) = calls_of(text, only, PLAIN, 0, ConfigPlane.of([new]), NOW, LATER, embedder="none")
-    assert call.dearest > 0
+    assert call.worst["new"] > 0
 
 
 def test_time_is_bounded_by_every_try_of_a_call() -> None:
@@ -183,7 +183,7 @@ def test_a_target_without_a_price_now_is_named() -> None:
         bound([a_message("x")], Route(name="r", targets=(CHEAP, coming), retrieval=Retrieval(enabled=False)))
 
 
-def test_each_counter_holds_the_dearest_target_that_counts_in_it() -> None:
+def test_each_counter_holds_every_target_that_counts_in_it() -> None:
     budgets = [
         Budget(name="all", limit=Decimal(1)),
         Budget(name="models", per="model", limit=Decimal(1)),
@@ -195,7 +195,8 @@ def test_each_counter_holds_the_dearest_target_that_counts_in_it() -> None:
     calls = [Call("0", {"cheap": 10, "dear": 30}), Call("1", {"cheap": 20, "dear": 15}), Call(EMBEDDING, {"e": 1})]
     context = Context(requested_at=NOW, user_id="ann", tags={"feature": "chat"})
     held = {(hold.subject.budget.name, hold.subject.value): hold.amounts for hold in holds_of(budgets, context, calls)}
-    every = {"0": 30, "1": 20, EMBEDDING: 1}
+    # A target that breaks off is paid for, as is the next one.
+    every = {"0": 40, "1": 35, EMBEDDING: 1}
     assert held == {
         ("all", ""): every,
         ("models", "cheap"): {"0": 10, "1": 20},
@@ -204,7 +205,7 @@ def test_each_counter_holds_the_dearest_target_that_counts_in_it() -> None:
         ("ann", "ann"): every,
         ("feature", "chat"): every,
     }
-    assert total(calls) == Decimal("51e-12")
+    assert total(calls) == Decimal("76e-12")
 
 
 TEAM = Team(
