@@ -87,9 +87,10 @@ def project(topic_name: str, partition: int, offset: int, record: Record) -> lis
         source_partition=partition,
         source_offset=offset,
         values=values,
-        embedding=embedding,
+        vectors={} if embedding is None else {EMBEDDING_SIGNAL: embedding},
     )
-    return [Emit("signals", segment, signal)]
+    team, _, _, route_name = segment.split("|")
+    return [Emit("signals", f"{team}|{route_name}", signal)]
 
 
 def route(record: Signal, message: Message, lookup: Lookup) -> Iterable[tuple[str | None, Observed]]:
@@ -122,8 +123,9 @@ def step(
             changes.append(of_scalar(name, shift, parameters.scalar))
 
     topics, dimensions = state.topic, state.dimensions
-    if record.embedding is not None:
-        vector = _vector(record.embedding)
+    embedding = record.vectors.get(EMBEDDING_SIGNAL, record.embedding)
+    if embedding is not None:
+        vector = _vector(embedding)
         if vector.shape[1] != dimensions:
             topics, dimensions = topic.TopicState(), vector.shape[1]
         topics, topic_shift = topic.observe(topics, fourier_features(vector)[0], offset, parameters.topic)

@@ -39,7 +39,8 @@ def only(root: Path) -> Problem:
 
 def test_shipped_configuration_is_valid_and_priced() -> None:
     files = load_files(project_file("infra/config"))
-    assert set(files.kinds) == set(KINDS)
+    # Where alerts go is each operator's own; without an entry they are printed.
+    assert set(files.kinds) == set(KINDS) - {"alerting"}
     assert files.warnings == ()
     for route in (r.entry for r in files.kinds["routes"].values()):
         assert isinstance(route, Route)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from penstock.config.alerting import Alerting, AlertRoute, Escalation, Receiver
 from penstock.config.budgets import Budget
 from penstock.config.entry import Entry, FieldError, ModelName, Name, Part, Share
 from penstock.config.policies import SCANNERS, Policy, ScannerRule
@@ -19,8 +20,9 @@ from penstock.config.prices import Price
 from penstock.config.prompts import Prompt, PromptMessage, PromptVariable, VariableError
 
 __all__ = [
-    "KINDS", "SCANNERS", "Budget", "Cache", "Entry", "Policy", "Price", "Prompt", "PromptMessage", "PromptVariable",
-    "Retrieval", "Route", "RouteSampling", "ScannerRule", "Target", "Team", "VariableError",
+    "KINDS", "SCANNERS", "AlertRoute", "Alerting", "Budget", "Cache", "Entry", "Escalation", "Policy", "Price",
+    "Prompt", "PromptMessage", "PromptVariable", "Receiver", "Retrieval", "Route", "RouteSampling", "ScannerRule",
+    "Target", "Team", "VariableError",
 ]  # fmt: skip
 
 
@@ -166,5 +168,5 @@ class Route(Entry):
         return self.name
 
 
-KINDS: dict[str, type[Entry]] = {kind.KIND: kind for kind in (Team, Route, Policy, Prompt, Price)}
+KINDS: dict[str, type[Entry]] = {kind.KIND: kind for kind in (Team, Route, Policy, Prompt, Price, Alerting)}
 """Every kind by its name; the topic is ``config-<name>``, the folder ``infra/config/<name>``."""

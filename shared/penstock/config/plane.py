@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from penstock.bus.types import Message, RawReader, Transport
 from penstock.clock import Clock, SystemClock
-from penstock.config.kinds import KINDS, Entry, Policy, Price, Prompt, Route, Team
+from penstock.config.kinds import KINDS, Alerting, Entry, Policy, Price, Prompt, Route, Team
 from penstock.contracts.codec import Codec, Undecodable
 from penstock.contracts.records import ConfigEntry
 from penstock.telemetry import get_logger
@@ -91,6 +91,11 @@ class ConfigPlane:
     def prompt(self, name: str, label: str = "production") -> Prompt | None:
         """The version of the prompt ``name`` that ``label`` (or a version's content hash) points at, or None."""
         return cast("Prompt | None", self._entries["prompts"].get(f"{name}@{label}"))
+
+    def alerting(self, team: str) -> Alerting | None:
+        """How the alerts of ``team`` reach on-call: its own entry, else ``default``, else None."""
+        entries = self._entries["alerting"]
+        return cast("Alerting | None", entries.get(team) or entries.get("default"))
 
     def price(self, model: str, at: datetime) -> Price | None:
         """The price of ``model`` in force at ``at``, or None: an unknown price is never zero."""

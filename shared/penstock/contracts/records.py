@@ -16,9 +16,9 @@ import msgspec
 from msgspec import Meta
 
 __all__ = [
-    "AdmittedRequest", "Alert", "AlertDelivery", "Completion", "CompletionChunk", "ConfigEntry", "Context", "Cost",
-    "DeadLetter", "Document", "DocumentIndexed", "DriftEvent", "Evaluation", "Feedback", "Finding", "GroundedRequest",
-    "LlmRequest", "LlmResult", "LogRange", "Message", "ModelWeights", "Passage", "Record", "Refusal", "ResultChunk", "Review",
+    "AdmittedRequest", "Alert", "AlertAction", "AlertDelivery", "Completion", "CompletionChunk", "ConfigEntry", "Context", "Cost",
+    "DeadLetter", "Document", "DocumentIndexed", "DriftCommand", "DriftEvent", "Evaluation", "Feedback", "Finding", "GroundedRequest",
+    "LlmRequest", "LlmResult", "LogRange", "Message", "ModelWeights", "Passage", "Record", "Refusal", "Release", "ResultChunk", "Review",
     "ReviewDecision", "Sampling", "Score", "ScreenedDocument", "ScreenedRequest", "Severity", "Signal", "Status", "TeamSpend", "Timings",
     "Usage", "Verdict",
 ]  # fmt: skip
@@ -435,15 +435,28 @@ class Feedback(Record, frozen=True, kw_only=True):
 
 
 class Signal(Record, frozen=True, kw_only=True):
-    """Figures of one event of one segment, for the drift detectors."""
+    """Figures of one event of one segment, for the drift detectors. The record's key is team|route: the segments of a route
+    keep their order towards each other."""
 
-    segment: Annotated[str, Meta(description="team|model|prompt version|route; the record's key.")]
+    segment: Annotated[str, Meta(description="team|model|prompt version|route.")]
     source: Annotated[str, Meta(description="Topic the figures were taken from.")]
     source_partition: Annotated[int, Meta(description="Partition of the source event.")]
     source_offset: Annotated[int, Meta(description="Offset of the source event.")]
     values: Annotated[dict[str, float], Meta(description="Numbers by signal name.")] = {}
     categories: Annotated[dict[str, str], Meta(description="Categories by signal name.")] = {}
-    embedding: Annotated[bytes | None, Meta(description="Embedding of the question, float32 little-endian.")] = None
+    embedding: Annotated[bytes | None, Meta(description="Embedding of the question in events of version 1; since then it stands in vectors.")] = None
+    vectors: Annotated[dict[str, bytes], Meta(description="Embeddings by signal name, float32 little-endian.")] = {}
+    versions: Annotated[dict[str, str], Meta(description="What was in force, by name (model, prompt, policy): a new one is a likely cause of a change.")] = {}
+
+
+class Release(Part, frozen=True, kw_only=True):
+    """Something that was replaced close to a change: its likely cause."""
+
+    name: Annotated[str, Meta(description="What was replaced: model, prompt, policy or another name of Signal.versions.")]
+    before: Annotated[str, Meta(description="Version before.")]
+    after: Annotated[str, Meta(description="Version since.")]
+    since: Annotated[datetime, Meta(description="When its first event occurred, UTC.")]
+    first_offset: Annotated[int, Meta(description="Offset of that event in the same partition of signals.")]
 
 
 class DriftEvent(Record, frozen=True, kw_only=True):
@@ -452,8 +465,8 @@ class DriftEvent(Record, frozen=True, kw_only=True):
     segment: Annotated[str, Meta(description="Segment.")]
     signal: Annotated[str, Meta(description="Signal that changed.")]
     detector: Annotated[str, Meta(description="Detector and its parameters.")]
-    kind: Annotated[str, Meta(description="What changed: data, model, cost, latency or quality.")]
-    statistic: Annotated[float, Meta(description="Test statistic at the confirmation.")]
+    kind: Annotated[str, Meta(description="What changed: data (inputs), model (outputs at like inputs), concept (feedback against score), retrieval, quality, guardrail, cost or latency.")]
+    statistic: Annotated[float, Meta(description="Test statistic at the confirmation; since version 2 the log of a likelihood ratio on the events after the candidate, nats.")]
     threshold: Annotated[float, Meta(description="Bound it crossed.")]
     before: Annotated[dict[str, float], Meta(description="Figures of the reference window.")] = {}
     after: Annotated[dict[str, float], Meta(description="Figures of the test window.")] = {}
@@ -461,12 +474,33 @@ class DriftEvent(Record, frozen=True, kw_only=True):
     test: Annotated[list[LogRange], Meta(description="Where the test window lies in the log.")] = []
     sample_before: Annotated[list[str], Meta(description="request_id of some requests before the change.")] = []
     sample_after: Annotated[list[str], Meta(description="request_id of some requests after the change.")] = []
+    what: Annotated[str, Meta(description="What of the signal changed: level, spread, mixture (of categories) or topic (of vectors).")] = "level"
+    pattern: Annotated[str, Meta(description="How: abrupt, gradual, recurring (a state that was there before) or outlier (a burst that is over).")] = "abrupt"
+    returned: Annotated[bool, Meta(description="Whether the baseline is back: what was told before has ended.")] = False
+    size: Annotated[float, Meta(description="How large the change is, in the reference's standard deviations.")] = 0.0
+    alpha: Annotated[float | None, Meta(description="Chance of a false alarm that was accepted here; part of the day's budget.")] = None
+    reference_mode: Annotated[str, Meta(description="Where the reference comes from: baseline, pinned or release (the segment of the version before).")] = "baseline"
+    releases: Annotated[list[Release], Meta(description="Likely causes: what was replaced close to the change.")] = []
+    contributions: Annotated[dict[str, float], Meta(description="Shares of the change by segment of the same team and route, the largest first; they add up to 1.")] = {}
+
+
+class DriftCommand(Record, frozen=True, kw_only=True):
+    """What a person tells the drift detectors. Public in; the record's key is team|route of the segments."""
+
+    action: Annotated[str, Meta(description="rebase (the present is the reference from now on), pin (the reference stays as given) or unpin.")]
+    segment: Annotated[str, Meta(description="team|model|prompt version|route; * stands for any model or prompt version.")]
+    signal: Annotated[str | None, Meta(description="Signal; null for all.")] = None
+    since: Annotated[datetime | None, Meta(description="Begin of the pinned period, UTC.")] = None
+    until: Annotated[datetime | None, Meta(description="End of the pinned period, UTC.")] = None
+    reference: Annotated[bytes | None, Meta(description="What a pinned period looked like, as the detectors keep it.")] = None
+    author: Annotated[str, Meta(description="Who commands it.")] = ""
+    reason: Annotated[str, Meta(description="Why.")] = ""
 
 
 class Alert(Record, frozen=True, kw_only=True):
     """Something on-call should know, with the evidence to act on."""
 
-    kind: Annotated[str, Meta(description="cost, toxicity, quality, drift, guardrail or health; names the runbook's page.")]
+    kind: Annotated[str, Meta(description="cost, toxicity, quality, drift, guardrail, dlq, lag, health or test; names the runbook's page.")]
     name: Annotated[str, Meta(description="What exactly, e.g. budget_threshold, topic_shift.")]
     severity: Annotated[str, Meta(description="info, warning or critical.")]
     status: Annotated[str, Meta(description="firing or resolved.")] = "firing"
@@ -479,25 +513,43 @@ class Alert(Record, frozen=True, kw_only=True):
     evidence: Annotated[list[LogRange], Meta(description="Where in the log to look.")] = []
     sample_requests: Annotated[list[str], Meta(description="request_id of some requests concerned.")] = []
     runbook: Annotated[str, Meta(description="Path of the runbook's page.")] = ""
+    starts_at: Annotated[datetime | None, Meta(description="When the condition began, as far as it is known, UTC; null: at occurred_at.")] = None
+
+
+class AlertAction(Record, frozen=True, kw_only=True):
+    """What a person does about alerts. Public in; the record's key is the fingerprint, or the silence's id."""
+
+    action: Annotated[str, Meta(description="acknowledge, unacknowledge, resolve, silence or unsilence.")]
+    fingerprint: Annotated[str | None, Meta(description="Alert that is acknowledged or resolved.")] = None
+    silence_id: Annotated[str | None, Meta(description="Silence that begins or ends.")] = None
+    match: Annotated[dict[str, str], Meta(description="Alerts that a silence covers: patterns (* and ?) by kind, name, severity, team, fingerprint or label.")] = {}
+    starts_at: Annotated[datetime | None, Meta(description="Begin of the silence, UTC; null: at once.")] = None
+    ends_at: Annotated[datetime | None, Meta(description="End of the silence, or of the acknowledgement, UTC.")] = None
+    author: Annotated[str, Meta(description="Who.")] = ""
+    comment: Annotated[str, Meta(description="Why.")] = ""
 
 
 class AlertDelivery(Record, frozen=True, kw_only=True):
-    """What became of one alert at one destination."""
+    """What became of one alert at one receiver: one record a try, and one for what was held back."""
 
     fingerprint: Annotated[str, Meta(description="Fingerprint of the alert.")]
     alert_kind: Annotated[str, Meta(description="Kind of the alert.")]
-    channel: Annotated[str, Meta(description="webhook or console.")]
+    channel: Annotated[str, Meta(description="webhook, slack, pagerduty, alertmanager, email or console; empty where the alert went to none.")]
     destination: Annotated[str, Meta(description="Where to, without credentials.")]
-    outcome: Annotated[str, Meta(description="delivered, suppressed (a duplicate or silenced) or dead.")]
+    outcome: Annotated[str, Meta(description="delivered, failed (it is tried again), dead (given up) or suppressed (a repetition, silenced, stale or over the rate).")]
     attempts: Annotated[int, Meta(description="Tries made.")] = 0
-    status_code: Annotated[int | None, Meta(description="HTTP status of the last try.")] = None
-    reason: Annotated[str | None, Meta(description="Why it was suppressed or given up.")] = None
+    status_code: Annotated[int | None, Meta(description="Status of the last try's answer.")] = None
+    reason: Annotated[str | None, Meta(description="Why it failed, was suppressed or was given up.")] = None
+    receiver: Annotated[str, Meta(description="Name of the receiver in the alerting configuration.")] = ""
+    notification_id: Annotated[str, Meta(description="Identity of the message that the alert went in, with others of its group: the idempotency key of the receiver.")] = ""
+    purpose: Annotated[str, Meta(description="Why it was sent: firing, resolved, repeat (still firing) or escalation.")] = "firing"
+    next_try_at: Annotated[datetime | None, Meta(description="When it is tried again, UTC; null where it is not.")] = None
 
 
 class ConfigEntry(Record, frozen=True, kw_only=True):
     """One version of one entry of the configuration; its name is the record's key. request_id is empty, tenant_id the owner's."""
 
-    kind: Annotated[str, Meta(description="prompts, policies, prices, routes or teams.")]
+    kind: Annotated[str, Meta(description="prompts, policies, prices, routes, teams or alerting.")]
     name: Annotated[str, Meta(description="Name of the entry.")]
     version: Annotated[str, Meta(description="Content hash: first 16 hex digits of SHA-256 over the canonical JSON.")]
     content: Annotated[str, Meta(description="The entry as canonical JSON; empty where deleted.")]
