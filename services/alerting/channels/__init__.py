@@ -1,0 +1,1 @@
+"""The ways to on-call: one module each, behind one protocol."""
