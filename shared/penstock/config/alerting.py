@@ -73,7 +73,10 @@ class Receiver(Part):
             schemes = {"smtp", "smtps"} if self.type == "email" else {"http", "https"}
             parts = urlsplit(self.url)
             if parts.scheme not in schemes or not parts.hostname:
-                raise FieldError(("url",), f"must be an address that begins with {' or '.join(sorted(schemes))}://")
+                raise FieldError(
+                    ("url",),
+                    f"must begin with {' or '.join(f'{scheme}://' for scheme in sorted(schemes))} and name a host",
+                )
             if parts.username or parts.password:
                 raise FieldError(
                     ("url",), "holds credentials: put the whole address into a variable and name it in url_env"
