@@ -1,5 +1,6 @@
 """The bus: the one way to produce, consume, decode, retry and dead-letter."""
 
+from penstock.bus.history import history
 from penstock.bus.kafka import KafkaBus, KafkaUnavailable
 from penstock.bus.memory import MemoryBus
 from penstock.bus.producer import Producer
@@ -20,5 +21,5 @@ from penstock.bus.types import (
 
 __all__ = [
     "Emit", "Event", "Handler", "Hop", "KafkaBus", "KafkaUnavailable", "MemoryBus", "Message", "Outcome", "Partition",
-    "Producer", "Reject", "Sent", "Transient", "Transport", "run_hops",
+    "Producer", "Reject", "Sent", "Transient", "Transport", "history", "run_hops",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from penstock.audit import Chapter, Fault, Verification, concerns, story
-from penstock.bus import Message
+from penstock.bus import Message, history
 from penstock.cli.connection import Connection, connect, run_command
 from penstock.cli.instants import INSTANT
 from penstock.cli.printable import printable
@@ -197,11 +197,8 @@ async def _messages(
     since_ms = since.timestamp() * 1000 if isinstance(since, datetime) else since
     # The broker's instants are whole milliseconds.
     until_ms = None if until is None else int(until.timestamp() * 1000)
-    reader = await connection.bus.read(topics, since_ms=None if since_ms is None else max(0, int(since_ms)))
-    try:
-        while not await reader.at_end():
-            for message in await reader.poll(0.5):
-                if until_ms is None or message.timestamp_ms < until_ms:
-                    yield message
-    finally:
-        await reader.close()
+    first = None if since_ms is None else max(0, int(since_ms))
+    async with history(connection.bus, topics, since_ms=first) as messages:
+        async for message in messages:
+            if until_ms is None or message.timestamp_ms < until_ms:
+                yield message

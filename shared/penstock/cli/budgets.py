@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from rich.markup import escape
 from rich.table import Table
 
+from penstock.bus import history
 from penstock.cli.cluster import one_line_errors, table_console
 from penstock.cli.connection import Connection, connect, run_command
 from penstock.cli.printable import printable
@@ -86,21 +87,17 @@ async def _counters(team: str | None) -> list[Counter]:
 
 async def _spends(connection: Connection) -> list[TeamSpend]:
     """Everything on team-spend, in order within its partitions; one key stays in one."""
-    reader = await connection.bus.read([_TOPIC])
     found = []
-    try:
-        while not await reader.at_end():
-            for message in await reader.poll(0.5):
-                if message.value is None:
-                    continue
-                try:
-                    record = connection.codec.decode(message.topic, message.value)
-                except Undecodable:
-                    continue
-                if isinstance(record, TeamSpend):
-                    found.append(record)
-    finally:
-        await reader.close()
+    async with history(connection.bus, [_TOPIC]) as messages:
+        async for message in messages:
+            if message.value is None:
+                continue
+            try:
+                record = connection.codec.decode(message.topic, message.value)
+            except Undecodable:
+                continue
+            if isinstance(record, TeamSpend):
+                found.append(record)
     return found
 
 

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from penstock.bus import Message, Partition
+from penstock.bus import Message, Partition, history
 from penstock.cli.connection import Connection, connect, run_command
 from penstock.contracts.codec import Undecodable
 from penstock.contracts.records import DeadLetter
@@ -54,19 +54,15 @@ def replay(service: str, code: str | None, again: bool, dry_run: bool) -> None:
 async def _letters(connection: Connection, service: str) -> AsyncIterator[tuple[Message, DeadLetter]]:
     topic = f"dlq-{service}"
     connection.codec.catalogue.topic(topic)
-    reader = await connection.bus.read([topic])
-    try:
-        while not await reader.at_end():
-            for message in await reader.poll(0.5):
-                try:
-                    letter = connection.codec.decode(topic, message.value)
-                except Undecodable as error:
-                    click.echo(f"{topic}/{message.partition}/{message.offset}: {error.reason}", err=True)
-                    continue
-                assert isinstance(letter, DeadLetter)
-                yield message, letter
-    finally:
-        await reader.close()
+    async with history(connection.bus, [topic]) as messages:
+        async for message in messages:
+            try:
+                letter = connection.codec.decode(topic, message.value)
+            except Undecodable as error:
+                click.echo(f"{topic}/{message.partition}/{message.offset}: {error.reason}", err=True)
+                continue
+            assert isinstance(letter, DeadLetter)
+            yield message, letter
 
 
 async def _list() -> None:

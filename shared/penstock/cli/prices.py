@@ -15,6 +15,7 @@ from typing import cast
 
 import click
 
+from penstock.bus import history
 from penstock.cli.cluster import one_line_errors
 from penstock.cli.connection import connect
 from penstock.cli.instants import INSTANT
@@ -207,14 +208,10 @@ async def _records() -> list[ConfigEntry]:
     """Return what was ever published of prices, oldest first."""
     found: list[ConfigEntry] = []
     async with connect() as connection:
-        reader = await connection.bus.read((_TOPIC,))
-        try:
-            while not await reader.at_end():
-                for message in await reader.poll(1.0):
-                    with contextlib.suppress(Undecodable):
-                        found.append(cast("ConfigEntry", connection.codec.decode(message.topic, message.value)))
-        finally:
-            await reader.close()
+        async with history(connection.bus, [_TOPIC]) as messages:
+            async for message in messages:
+                with contextlib.suppress(Undecodable):
+                    found.append(cast("ConfigEntry", connection.codec.decode(message.topic, message.value)))
     return found
 
 

@@ -11,7 +11,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from penstock.bus import Producer
+from penstock.bus import Producer, history
 from penstock.cli.cluster import table_console
 from penstock.cli.connection import Connection, connect, run_command
 from penstock.cli.printable import printable
@@ -66,21 +66,17 @@ async def open_reviews(connection: Connection) -> dict[str, Review]:
     """What is not decided and not overdue, by its id."""
     held: dict[str, Review] = {}
     decided: set[tuple[str, str]] = set()
-    reader = await connection.bus.read(["reviews", "review-decisions"])
-    try:
-        while not await reader.at_end():
-            for message in await reader.poll(0.5):
-                try:
-                    record = connection.codec.decode(message.topic, message.value)
-                except Undecodable as error:
-                    click.echo(f"{message.topic}/{message.partition}/{message.offset}: {error.reason}", err=True)
-                    continue
-                if isinstance(record, Review):
-                    held[record.event_id] = record
-                elif isinstance(record, ReviewDecision):
-                    decided.add((record.tenant_id, record.review_id))
-    finally:
-        await reader.close()
+    async with history(connection.bus, ["reviews", "review-decisions"]) as messages:
+        async for message in messages:
+            try:
+                record = connection.codec.decode(message.topic, message.value)
+            except Undecodable as error:
+                click.echo(f"{message.topic}/{message.partition}/{message.offset}: {error.reason}", err=True)
+                continue
+            if isinstance(record, Review):
+                held[record.event_id] = record
+            elif isinstance(record, ReviewDecision):
+                decided.add((record.tenant_id, record.review_id))
     now = datetime.now(UTC)
     return {name: one for name, one in held.items() if (one.tenant_id, name) not in decided and one.due_at > now}
 

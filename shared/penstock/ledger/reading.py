@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
+from penstock.bus.history import history
 from penstock.bus.types import Event, Message, Transport
 from penstock.contracts.codec import Codec, Undecodable
 from penstock.contracts.records import Cost
@@ -100,15 +101,11 @@ async def read_topic(
     Raises:
         penstock.bus.KafkaUnavailable: Kafka is away, or the topic does not exist.
     """
-    reader = await connection.bus.read([topic], since_ms=since_ms)
-    try:
-        while not await reader.at_end():
-            for message in await reader.poll(0.5):
-                event = decoded(connection.codec, message, undecodable)
-                if event is not None:
-                    yield event
-    finally:
-        await reader.close()
+    async with history(connection.bus, [topic], since_ms=since_ms) as messages:
+        async for message in messages:
+            event = decoded(connection.codec, message, undecodable)
+            if event is not None:
+                yield event
 
 
 def decoded(codec: Codec, message: Message, undecodable: OnUndecodable | None = None) -> Event[Any] | None:
