@@ -103,6 +103,8 @@ class TopicState(msgspec.Struct, frozen=True):
     """Sum over blocks of the batch mean's energy relative to independence; above 1 each when messages come in
     bursts."""
     candidate: Candidate | None = None
+    wealth: float = 0.0
+    """Expected false alarms that have accrued and were not spent on a candidate."""
 
 
 def append(state: TopicState, feature: Array, offset: int, parameters: TopicParameters) -> TopicState:
@@ -280,6 +282,7 @@ def rebased(state: TopicState, size: int, parameters: TopicParameters) -> TopicS
     kept = min(size, len(state.offsets), parameters.reference - 1)
     features = singles(state)[-kept:]
     return TopicState(
+        wealth=state.wealth,
         seen=kept,
         first_offset=state.offsets[-kept],
         singles=state.singles[-kept * FEATURES * 2 :],

@@ -18,8 +18,9 @@ import numpy as np
 
 from services.drift.features import FEATURES, Array
 from services.drift.reference import Candidate, TopicParameters, TopicState, append, geometry, rebased, singles
+from services.drift.shift import Shift
 
-__all__ = ["TopicParameters", "TopicShift", "TopicState", "observe"]
+__all__ = ["TopicParameters", "TopicState", "observe", "rebased_now"]
 
 # Sizes of the test window among the single messages; beyond them, the borders of blocks.
 _SCALES = (8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 72)
@@ -27,24 +28,9 @@ _SCALES = (8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 72)
 _INDEPENDENCE = 8.0
 
 
-class TopicShift(msgspec.Struct, frozen=True):
-    """A confirmed change."""
-
-    statistic: float
-    threshold: float
-    distance_before: float
-    """Spread of the reference: mean squared distance of its messages to their mean, in feature space."""
-    distance_after: float
-    """Squared distance of the test window's mean to the reference's, in feature space: the maximum mean discrepancy."""
-    reference_size: int
-    test_size: int
-    reference_first_offset: int
-    test_first_offset: int
-
-
 def observe(
-    state: TopicState, feature: Array, offset: int, parameters: TopicParameters
-) -> tuple[TopicState, TopicShift | None]:
+    state: TopicState, feature: Array, offset: int, parameters: TopicParameters, allowance: float
+) -> tuple[TopicState, Shift | None]:
     """Add one message.
 
     Args:
@@ -52,12 +38,14 @@ def observe(
         feature: the message's features, shape (FEATURES,), from :func:`services.drift.features.fourier_features`.
         offset: where the message stands in its partition; for the evidence.
         parameters: how the test is set.
+        allowance: expected false alarms that this message may cause; added to the state's wealth.
 
     Returns:
         The next state, and the change if this message confirmed one. After a change the state starts anew from the
         messages behind it.
     """
     state = append(state, feature, offset, parameters)
+    state = msgspec.structs.replace(state, wealth=state.wealth + allowance)
     return _test(state, parameters) if state.mean else (state, None)
 
 
@@ -105,7 +93,7 @@ def _standardise(state: TopicState, sizes: Array, sums: Array) -> tuple[Array, A
     return novelty, mixture, discrepancies
 
 
-def _test(state: TopicState, parameters: TopicParameters) -> tuple[TopicState, TopicShift | None]:
+def _test(state: TopicState, parameters: TopicParameters) -> tuple[TopicState, Shift | None]:
     sizes, sums, firsts = _suffixes(state, parameters)
     if not len(sizes):
         return state, None
@@ -127,15 +115,22 @@ def _test(state: TopicState, parameters: TopicParameters) -> tuple[TopicState, T
     if fresh < parameters.confirm_least:
         return state, None
     if crossed and _fresh_statistic(state, fresh, sizes, sums) > parameters.confirm:
-        shift = TopicShift(
+        spread = float(1 - np.sum(np.frombuffer(state.mean, np.float32) ** 2))
+        discrepancy = float(discrepancies[best])
+        shift = Shift(
+            what="topic",
+            pattern="abrupt",
+            detector="kernel Fisher discriminant over random Fourier features",
             statistic=float(statistics[best]),
             threshold=float(bounds[best]),
-            distance_before=float(1 - np.sum(np.frombuffer(state.mean, np.float32) ** 2)),
-            distance_after=float(discrepancies[best]),
-            reference_size=round(state.weight - float(sizes[best])),
-            test_size=int(sizes[best]),
+            alpha=state.wealth,
+            before={"spread": spread, "messages": float(round(state.weight - float(sizes[best])))},
+            after={"discrepancy": discrepancy, "messages": float(sizes[best])},
+            before_count=round(state.weight - float(sizes[best])),
+            after_count=int(sizes[best]),
             reference_first_offset=state.first_offset,
             test_first_offset=firsts[best],
+            size=float(np.sqrt(discrepancy / max(spread, 1e-12))),
         )
         return rebased(state, int(sizes[best]), parameters), shift
     if fresh >= max(2 * candidate.size, 16):
@@ -153,3 +148,8 @@ def _fresh_statistic(state: TopicState, fresh: int, sizes: Array, sums: Array) -
         size, total = sizes[index : index + 1], sums[index : index + 1]
     novelty, mixture, _ = _standardise(state, size, total)
     return float(max(novelty[0], mixture[0]))
+
+
+def rebased_now(state: TopicState) -> TopicState:
+    """Return the state whose baseline is the present: what came before, and past regimes, are forgotten."""
+    return TopicState(wealth=state.wealth)

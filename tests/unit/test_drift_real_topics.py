@@ -31,7 +31,7 @@ def domains(data: Path) -> dict[str, Array]:
 def detections(vectors: Array) -> list[int]:
     state, parameters, found = TopicState(), TopicParameters(), []
     for index, feature in enumerate(fourier_features(vectors)):
-        state, shift = observe(state, feature, index, parameters)
+        state, shift = observe(state, feature, index, parameters, 2e-5)
         if shift is not None:
             found.append(index)
     return found

@@ -8,7 +8,8 @@ import pytest
 
 from services.drift.features import FEATURES, Array, fourier_features
 from services.drift.reference import TopicState
-from services.drift.topic import TopicParameters, TopicShift, observe
+from services.drift.shift import Shift
+from services.drift.topic import TopicParameters, observe
 
 PARAMETERS = TopicParameters()
 DIMENSIONS = 64
@@ -31,11 +32,11 @@ def elsewhere(seed: int, messages: int) -> Array:
 
 def run(
     vectors: Array, state: TopicState | None = None, start: int = 0
-) -> tuple[TopicState, list[tuple[int, TopicShift]]]:
+) -> tuple[TopicState, list[tuple[int, Shift]]]:
     state = state or TopicState()
     shifts = []
     for index, feature in enumerate(fourier_features(vectors), start):
-        state, shift = observe(state, feature, index * 3, PARAMETERS)
+        state, shift = observe(state, feature, index * 3, PARAMETERS, 2e-5)
         if shift is not None:
             shifts.append((index, shift))
     return state, shifts
@@ -77,7 +78,7 @@ def test_a_full_shift_is_found_soon_once_and_at_its_place(seed: int, before: int
     # The windows meet close to the true change; offsets are three times the index here.
     assert abs(shift.test_first_offset / 3 - before) <= 8
     assert shift.reference_first_offset == 0
-    assert shift.test_size + shift.reference_size == index + 1
+    assert shift.after_count + shift.before_count == index + 1
     # What came after is the new reference: returning is a change again.
     _, back = run(topics(seed + 50, 6, 60), state, before + 120)
     assert len(back) == 1
@@ -119,7 +120,7 @@ def test_the_state_is_bounded() -> None:
     state = TopicState()
     sizes = []
     for index, feature in enumerate(fourier_features(topics(1, 3, 6000))):
-        state, _ = observe(state, feature, 10**9 + index, PARAMETERS)
+        state, _ = observe(state, feature, 10**9 + index, PARAMETERS, 2e-5)
         if index % 500 == 499:
             sizes.append(len(msgspec.msgpack.encode(state)))
     assert max(sizes) < 50_000
@@ -132,7 +133,7 @@ def test_a_state_that_went_through_the_changelog_at_every_step_gives_the_same() 
     state, found = TopicState(), []
     for index, feature in enumerate(fourier_features(vectors)):
         state = msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=TopicState)
-        state, shift = observe(state, feature, index * 3, PARAMETERS)
+        state, shift = observe(state, feature, index * 3, PARAMETERS, 2e-5)
         if shift is not None:
             found.append((index, shift))
     assert found == expected
@@ -148,7 +149,7 @@ def test_the_sums_of_suffixes_are_those_of_the_messages() -> None:
     features = fourier_features(topics(5, 3, 1000))
     state = TopicState()
     for index, feature in enumerate(features):
-        state, _ = observe(state, feature, index, PARAMETERS)
+        state, _ = observe(state, feature, index, PARAMETERS, 2e-5)
     rounded = features.astype(np.float16).astype(np.float64)
     sizes, sums, firsts = _suffixes(state, PARAMETERS)
     assert max(sizes) > 500
@@ -162,7 +163,7 @@ def test_old_messages_fade_and_nothing_else_does() -> None:
     parameters = TopicParameters(memory=1000)
     state = TopicState()
     for index, feature in enumerate(fourier_features(topics(5, 3, 3000))):
-        state, shift = observe(state, feature, index, parameters)
+        state, shift = observe(state, feature, index, parameters, 2e-5)
         assert shift is None
     assert 1000 <= state.weight < 1100
     mean = np.frombuffer(state.total) / state.weight
