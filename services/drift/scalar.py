@@ -1,287 +1,408 @@
-"""Drift of one number: River's ADWIN on the level and on the spread, with a confirmation by values that came after.
+"""Drift of one number: a scan of the newest values and River's ADWIN find candidates, fresh values judge them.
 
-ADWIN (Bifet & Gavalda, 2007) keeps a window as long as its halves agree and finds the moment of a change by itself.
-Two things are added. The values are standardised by the segment's first ones, since ADWIN's bound has a term for
-values within [0, 1]: raw costs of 1e-5 would never reach it. And a second ADWIN watches the distance to the mean,
-since a doubled variance leaves the mean alone.
+Stage 1 raises a candidate at a known, rather generous rate: the scan (scan.py) of the newest 256 values for the level
+and the spread, and ADWIN (candidates.py) on the level for small changes that need more values than that. Stage 2
+(evidence.py) judges a candidate by the values that come after it only, with an anytime-valid likelihood ratio that
+must reach ``1 / alpha``; ``alpha`` is taken out of a wealth that grows by an allowance with each value, so the
+expected number of false alarms is at most what was allowed.
 
-Everything here is pure. River's detector is compiled; what it can be pickled to is the exact state, 0.5 to 2 KB, and
-is kept as bytes, so a restored detector goes on as if nothing had happened.
+Everything here is pure, and a state is plain data of constant size: a restored detector goes on as if nothing had
+happened.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from functools import cache
-from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from river import drift
 
-__all__ = ["Pending", "ScalarParameters", "ScalarShift", "ScalarState", "observe"]
+from services.drift import candidates
+from services.drift.coding import Array, Coding, Scale, code, coding_of
+from services.drift.evidence import spend
+from services.drift.judgement import JudgementParameters, Pending, joined, opened, verdict_on
+from services.drift.regimes import Regime, matching, ramp_gain, remembered
+from services.drift.scan import Candidate, Moments, inflation_of, scan_means, scan_rate, slid
+from services.drift.shift import Pattern, Shift, What
 
-# Beyond this many deviations a value says no more than that it is far off: one outlier must not be a change.
-_CLIP = 5.0
-_MARKS = 64
-# Values among which the moment of a change is looked for: more than any change takes to be found that matters.
-_RECENT = 256
+__all__ = ["ScalarParameters", "ScalarState", "level_of", "observe", "rebased"]
+
+WINDOW = 256
+"""Newest values that are kept and scanned."""
+_STRIDE = 8
+_MARKS = WINDOW // _STRIDE + 1
+_BYTES = 4
+# After a shift: the part of the first values that is dropped while the level still moves, and for how many values.
+_DROPPED = 24
+_SETTLED = 3.0
 
 
 class ScalarParameters(msgspec.Struct, frozen=True):
-    """How the test is set; the defaults are calibrated by tests/bench/bench_drift.py."""
+    """How the detector is set; the defaults are calibrated by tests/bench/bench_drift.py."""
 
     warm_up: int = 40
     """Values that set location and scale; no change is looked for before."""
-    delta: float = 0.0075
-    """ADWIN's confidence. With the confirmation: about 0.1 false alarms in 10,000 values."""
+    gain: float = 5.0
+    """Log-likelihood ratio, nats, from which the scan raises a candidate."""
+    delta: float = 0.05
+    """ADWIN's confidence."""
     clock: int = 4
-    """Values between two looks of ADWIN."""
-    confirm: float = 1.64
-    """Standard errors by which the mean of the values after the candidate must differ, in the candidate's direction."""
-    confirm_least: int = 6
-    """Values after the candidate before it can be confirmed."""
-    confirm_most: int = 40
-    """Values after which a candidate that was not confirmed is given up."""
-
-
-class Pending(msgspec.Struct, frozen=True, array_like=True):
-    """A change that waits for its confirmation; all in standardised units."""
-
-    spread: bool
-    centre: float
-    """The level at the candidate, from which deviations are measured."""
-    before_mean: float
-    before_count: int
-    deviation: float
-    """Standard deviation over the whole window at the candidate."""
-    rising: bool
-    after_count: int
-    after_sum: float
-    """Of the values from the change to the candidate."""
-    fresh_count: int = 0
-    fresh_sum: float = 0.0
-    """Of the values that came after the candidate."""
-
-
-class _Window(NamedTuple):
-    """What a detector's window held before the present value."""
-
-    total: float
-    squares: float
-    size: int
+    """Values between two scans."""
+    least: int = 3
+    """Values after a change before it can be a candidate."""
+    least_before: int = 24
+    """Values before a change that it takes to tell one."""
+    share: float = 0.5
+    """Share of the wealth that a candidate takes."""
+    wealth: float = 0.004
+    """Expected false alarms that are granted to a new reference besides the allowances."""
+    wealth_most: float = 0.3
+    """The wealth does not grow beyond."""
+    judgement: JudgementParameters = JudgementParameters()
+    """How a candidate is judged."""
+    gradual: float = 1.0
+    """Nats by which a ramp must fit better than a step."""
 
 
 class ScalarState(msgspec.Struct, frozen=True):
-    """What is kept of one signal of one segment since the last change."""
+    """What is kept of one signal of one segment."""
 
     seen: int = 0
+    """Values since the reference began."""
+    wealth: float | None = None
+    coding: Coding | None = None
     warm: tuple[float, ...] = ()
-    location: float = 0.0
-    scale: float = 1.0
-    level: bytes = b""
-    spread: bytes = b""
+    window: bytes = b""
+    """The newest standardised values, float32, oldest first."""
+    moments: Moments = Moments()
+    """Of the reference's values before the window."""
+    adwin: bytes = b""
+    inflation: tuple[float, float] = (1.0, 1.0)
+    """Long-run variance over variance, of the level and of the spread."""
+    level: Pending | None = None
+    spread: Pending | None = None
+    judged: tuple[int, int] = (0, 0)
+    """Index up to which values belong to candidates that were given up: of the level and of the spread."""
+    first_offset: int = 0
     marks: tuple[int, ...] = ()
-    """Offsets of every ``stride``-th value, so that a position can be found in the log again."""
-    stride: int = 1
-    recent: bytes = b""
-    """The newest standardised values, float32: where in them the change lies is found at its confirmation."""
-    pending: Pending | None = None
-
-
-class ScalarShift(msgspec.Struct, frozen=True):
-    """A confirmed change, in the signal's own units."""
-
-    what: str
-    """mean or spread."""
-    statistic: float
-    """Standard errors between the values after the candidate and the mean before."""
-    threshold: float
-    before: float
-    after: float
-    before_count: int
-    after_count: int
-    reference_first_offset: int
-    test_first_offset: int
+    """Offsets of every eighth value of the window."""
+    regimes: tuple[Regime, ...] = ()
+    """Past references, the baseline first."""
 
 
 def observe(
-    state: ScalarState, value: float, offset: int, parameters: ScalarParameters, *, watch_spread: bool = True
-) -> tuple[ScalarState, ScalarShift | None]:
+    state: ScalarState, value: float, offset: int, parameters: ScalarParameters, allowance: float, *, scale: Scale
+) -> tuple[ScalarState, Shift | None]:
     """Add one value.
 
     Args:
         state: what is known so far; not changed.
-        value: the value, finite, in a unit in which differences matter equally (the logarithm of an amount, say).
+        value: the value, finite, in a unit in which differences matter equally: of an amount its logarithm.
         offset: where the value stands in its partition; for the evidence.
-        parameters: how the test is set.
-        watch_spread: whether a change of the spread counts; that of a rate (values of 0 and 1) follows from its level.
+        parameters: how the detector is set.
+        allowance: expected false alarms that this value may cause, e.g. 2e-5 for 0.2 in 10,000 values.
+        scale: what the number is. Of a ``rate``, 0 or 1, only the level is watched; of the others the spread too.
 
     Returns:
-        The next state, and the change if this value confirmed one. After a change the state starts anew.
+        The next state, and the change if this value confirmed one. After a change what comes next is the reference.
 
     Raises:
-        ValueError: the value is not finite.
+        ValueError: the value is not finite, or is a rate's and neither 0 nor 1.
     """
     if not math.isfinite(value):
-        raise ValueError(f"the value {value} is not finite")
-    marks, stride = _marked(state, offset)
-    if not state.level:
-        state = msgspec.structs.replace(state, seen=state.seen + 1, marks=marks, stride=stride)
-        return _warm_up(state, value, parameters, watch_spread), None
-    standard = max(-_CLIP, min(_CLIP, (value - state.location) / state.scale))
-
-    level, level_changed, before = _advanced(state.level, standard, parameters)
-    centre = before.total / max(before.size, 1)
-    deviation = abs(standard - centre)
-    spread, spread_changed, spread_before = state.spread, False, before
-    if spread:
-        spread, spread_changed, spread_before = _advanced(spread, deviation, parameters)
-    recent = (state.recent + struct.pack("<f", standard))[-4 * _RECENT :]
-
-    pending, statistic = state.pending, 0.0
-    if pending is not None:
-        pending = _joined(pending, standard)
-        statistic = _fresh_statistic(pending)
-        if pending.fresh_count >= parameters.confirm_most and statistic <= parameters.confirm:
-            pending = None
-    elif level_changed:
-        pending = _candidate(False, centre, before, standard, recent)
-        # The old mean is gone from the distances to it as well.
-        spread = _new_detector(parameters) if spread else b""
-    elif spread_changed:
-        pending = _candidate(True, centre, spread_before, deviation, recent)
-    state = ScalarState(state.seen + 1, (), state.location, state.scale, level, spread, marks, stride, recent, pending)
-    if pending is not None and pending.fresh_count >= parameters.confirm_least and statistic > parameters.confirm:
-        return ScalarState(), _shift(state, pending, statistic, parameters)
-    return state, None
+        raise ValueError(f"the value {value} is not finite; leave it out, and count it as a signal of its own")
+    if scale == "rate" and value not in (0, 1):
+        raise ValueError(f"the value {value} of a rate is neither 0 nor 1; declare the signal as a score")
+    granted = parameters.wealth if state.wealth is None else state.wealth
+    wealth = min(granted + allowance, parameters.wealth_most)
+    if state.coding is None:
+        return _warmed(state, value, offset, parameters, wealth, scale), None
+    state = _entered(state, value, offset, parameters, wealth)
+    if state.seen == WINDOW and scale != "rate" and state.level is None and state.spread is None:
+        return _recoded(state, parameters, scale), None
+    return _judged(state, parameters)
 
 
-@cache
-def _bench(delta: float, clock: int) -> Any:
-    """Return a detector to put states on: making one costs more than an update.
-
-    Each use begins by overwriting all of it, so nothing passes from one use to the next.
-    """
-    detector: Any = drift.ADWIN(  # type: ignore[no-untyped-call]
-        delta=delta, clock=clock, min_window_length=5, grace_period=20
-    )
-    # River offers no other way to a detector's state than pickling. Unpickling what stands in a changelog would let
-    # its writer run code; the inner object's own state is plain data.
-    return detector._helper
+def rebased(state: ScalarState) -> ScalarState:
+    """Return a state for which what is now is the baseline: earlier regimes are forgotten, the detectors go on."""
+    return msgspec.structs.replace(state, regimes=())
 
 
-@cache
-def _blank(delta: float, clock: int) -> bytes:
-    return bytes(_bench(delta, clock).__getstate__())
+def level_of(state: ScalarState) -> tuple[float, float, int] | None:
+    """Return mean, standard deviation and count of the present reference, in the signal's units; ``None`` before
+    there is one."""
+    if state.coding is None:
+        return None
+    regime = _regime(state, np.empty(0), _window(state))
+    return regime.mean, regime.deviation, regime.count
 
 
-def _new_detector(parameters: ScalarParameters) -> bytes:
-    """Return the state of a detector that has seen nothing."""
-    return _blank(parameters.delta, parameters.clock)
-
-
-def _advanced(frozen: bytes, value: float, parameters: ScalarParameters) -> tuple[bytes, bool, _Window]:
-    """Return a detector's state after a value, whether it found a change there, and its window before."""
-    # The blank state is taken before the first use.
-    _new_detector(parameters)
-    detector = _bench(parameters.delta, parameters.clock)
-    detector.__setstate__(frozen)
-    # River's variance is the sum of squared deviations, not their mean.
-    window = _Window(detector.get_total(), detector.get_variance(), int(detector.get_width()))
-    changed = bool(detector.update(value))
-    return bytes(detector.__getstate__()), changed, window
-
-
-def _marked(state: ScalarState, offset: int) -> tuple[tuple[int, ...], int]:
-    """Return the marks with this value's, and how many values lie between two."""
-    marks, stride = state.marks, state.stride
-    if state.seen % stride == 0:
-        marks = (*marks, offset)
-        if len(marks) > _MARKS:
-            marks, stride = marks[::2], stride * 2
-    return marks, stride
-
-
-def _warm_up(state: ScalarState, value: float, parameters: ScalarParameters, watch_spread: bool) -> ScalarState:
+def _warmed(
+    state: ScalarState, value: float, offset: int, parameters: ScalarParameters, wealth: float, scale: Scale
+) -> ScalarState:
+    """Add a value to the first ones of a reference."""
     warm = (*state.warm, value)
+    marks = (*state.marks, offset) if state.seen % _STRIDE == 0 else state.marks
+    first = state.first_offset if state.seen else offset
+    if len(warm) == parameters.warm_up and state.regimes and _moves(warm):
+        # It still moves after the last change: what it comes to is the reference.
+        warm, marks = warm[_DROPPED:], marks[_DROPPED // _STRIDE :]
+        first = marks[0]
+    state = msgspec.structs.replace(state, seen=len(warm), wealth=wealth, warm=warm, first_offset=first, marks=marks)
     if len(warm) < parameters.warm_up:
-        return msgspec.structs.replace(state, warm=warm)
-    location = math.fsum(warm) / len(warm)
-    if watch_spread:
-        scale = math.sqrt(math.fsum((each - location) ** 2 for each in warm) / (len(warm) - 1))
-        # A number that has not varied yet: a twentieth of its size, or 1, is then a change of one deviation.
-        if scale <= 1e-9 * abs(location) or scale == 0:
-            scale = abs(location) / 20 or 1.0
-    else:
-        # A rate, smoothed (Jeffreys' prior): one that has been 0 so far may well be 1 %.
-        rate = (min(max(location, 0.0), 1.0) * len(warm) + 0.5) / (len(warm) + 1)
-        scale = math.sqrt(rate * (1 - rate))
-    level, spread = _new_detector(parameters), _new_detector(parameters)
-    for each in warm:
-        standard = max(-_CLIP, min(_CLIP, (each - location) / scale))
-        spread = _advanced(spread, abs(standard), parameters)[0]
-        level = _advanced(level, standard, parameters)[0]
+        return state
+    coding = coding_of(warm, scale)
+    standard = np.array([coding.standard(each) for each in warm], np.float32)
     return msgspec.structs.replace(
         state,
+        coding=coding,
         warm=(),
-        location=location,
-        scale=scale,
-        level=level,
-        spread=spread if watch_spread else b"",
+        window=standard.tobytes(),
+        adwin=candidates.primed(code(standard.astype(float), coding).tolist(), parameters.delta),
     )
 
 
-def _joined(pending: Pending, standard: float) -> Pending:
-    fresh = abs(standard - pending.centre) if pending.spread else standard
-    return msgspec.structs.replace(pending, fresh_count=pending.fresh_count + 1, fresh_sum=pending.fresh_sum + fresh)
+def _moves(warm: tuple[float, ...]) -> bool:
+    old, new = np.array(warm[:_DROPPED]), np.array(warm[_DROPPED:])
+    error = math.sqrt(old.var() / len(old) + new.var() / len(new))
+    return bool(abs(old.mean() - new.mean()) > _SETTLED * error)
 
 
-def _candidate(spread: bool, centre: float, window: _Window, value: float, recent: bytes) -> Pending:
-    """Find where in the window the change lies.
-
-    ADWIN drops its oldest part bucket by bucket, so what it keeps is at first a mixture of both sides. The split that
-    maximises the standardised difference of the means (the likeliest change point) tells them apart.
-    """
-    values = np.frombuffer(recent, np.float32).astype(float)
-    if spread:
-        values = np.abs(values - centre)
-    count, total = window.size + 1, window.total + value
-    sizes = np.arange(1, min(len(values), count - 1) + 1)
-    sums = np.cumsum(values[::-1])[: len(sizes)]
-    differences = sums / sizes - (total - sums) / (count - sizes)
-    best = int(np.argmax(np.abs(differences) * np.sqrt(sizes * (count - sizes))))
-    return Pending(
-        spread=spread,
-        centre=centre,
-        before_mean=float((total - sums[best]) / (count - sizes[best])),
-        before_count=int(count - sizes[best]),
-        deviation=math.sqrt(max(window.squares / max(window.size, 1), 1e-6)),
-        rising=bool(differences[best] > 0),
-        after_count=int(sizes[best]),
-        after_sum=float(sums[best]),
+def _entered(state: ScalarState, value: float, offset: int, parameters: ScalarParameters, wealth: float) -> ScalarState:
+    """Take a value into the window; the oldest one leaves it for the reference's sums."""
+    coding = state.coding
+    assert coding is not None
+    packed = struct.pack("<f", coding.standard(value))
+    window, moments = state.window + packed, state.moments
+    if len(window) > WINDOW * _BYTES:
+        oldest = struct.unpack_from("<f", window)[0]
+        window = window[_BYTES:]
+        moments = slid(moments, oldest, coding.coded(oldest))
+    seen = state.seen + 1
+    marks = state.marks
+    if state.seen % _STRIDE == 0:
+        marks = (*marks, offset)[-_MARKS:]
+    return ScalarState(
+        seen,
+        wealth,
+        coding,
+        (),
+        window,
+        moments,
+        state.adwin,
+        state.inflation,
+        state.level,
+        state.spread,
+        state.judged,
+        state.first_offset,
+        marks,
+        state.regimes,
     )
 
 
-def _fresh_statistic(pending: Pending) -> float:
-    difference = pending.fresh_sum / pending.fresh_count - pending.before_mean
-    error = pending.deviation * math.sqrt(1 / pending.fresh_count + 1 / pending.before_count)
-    return (difference if pending.rising else -difference) / error
-
-
-def _shift(state: ScalarState, pending: Pending, statistic: float, parameters: ScalarParameters) -> ScalarShift:
-    after_count = pending.after_count + pending.fresh_count
-    base = 0.0 if pending.spread else state.location
-    mark = -(-max(state.seen - after_count, 0) // state.stride)
-    return ScalarShift(
-        what="spread" if pending.spread else "mean",
-        statistic=statistic,
-        threshold=parameters.confirm,
-        before=base + state.scale * pending.before_mean,
-        after=base + state.scale * (pending.after_sum + pending.fresh_sum) / after_count,
-        before_count=pending.before_count,
-        after_count=after_count,
-        reference_first_offset=state.marks[0],
-        test_first_offset=state.marks[min(mark, len(state.marks) - 1)],
+def _recoded(state: ScalarState, parameters: ScalarParameters, scale: Scale) -> ScalarState:
+    """Choose the coding anew, once, when the window is full for the first time: by 256 values, not the first 40."""
+    old = state.coding
+    assert old is not None
+    standard = _window(state)
+    found = coding_of(standard.tolist(), scale)
+    coding = Coding(old.location + old.scale * found.location, old.scale * found.scale, found.rate, found.g)
+    standard = ((standard - found.location) / found.scale).astype(np.float32)
+    return msgspec.structs.replace(
+        state,
+        coding=coding,
+        window=standard.tobytes(),
+        adwin=candidates.primed(code(standard.astype(float), coding).tolist(), parameters.delta),
     )
+
+
+def _judged(state: ScalarState, parameters: ScalarParameters) -> tuple[ScalarState, Shift | None]:
+    """Look for a change of the value that has just entered."""
+    coding = state.coding
+    assert coding is not None
+    newest = coding.coded(struct.unpack_from("<f", state.window, len(state.window) - _BYTES)[0])
+    adwin, alarmed = candidates.advanced(state.adwin, newest, parameters.delta)
+    level, spread = state.level, state.spread
+    judged = state.judged
+    for what, pending in (("level", level), ("spread", spread)):
+        if pending is None:
+            continue
+        pending, found = joined(pending, newest if what == "level" else abs(newest))
+        verdict = verdict_on(pending, found, parameters.judgement)
+        if verdict in ("confirmed", "outlier"):
+            state = msgspec.structs.replace(state, adwin=adwin)
+            return _told(state, "level" if what == "level" else "spread", pending, verdict == "outlier", parameters)
+        kept = None if verdict == "abandoned" else pending
+        if what == "level":
+            level = kept
+            judged = judged if kept else (state.seen, judged[1])
+        else:
+            spread = kept
+            judged = judged if kept else (judged[0], state.seen)
+    wealth, inflation = state.wealth or 0.0, state.inflation
+    if alarmed or state.seen % parameters.clock == 0:
+        codes = code(_window(state), coding)
+        if state.seen % 64 == 0:
+            old = codes[: -WINDOW // 4]
+            inflation = (inflation_of(state.moments.levels, old), inflation_of(state.moments.spreads, np.abs(old)))
+        if level is None:
+            candidate = _candidate(state, codes, judged[0], False, parameters)
+            if alarmed and (candidate is None or candidate.gain < parameters.gain * inflation[0]):
+                candidate = _adwins(state, codes, adwin, parameters)
+            if candidate is not None and candidate.gain >= parameters.gain * inflation[0]:
+                alpha, wealth = spend(wealth, parameters.share)
+                level = opened(candidate, state.seen, coding.rate, inflation[0], alpha)
+        if spread is None and not coding.rate:
+            candidate = _candidate(state, np.abs(codes), judged[1], True, parameters)
+            if candidate is not None and candidate.gain >= parameters.gain * inflation[1]:
+                alpha, wealth = spend(wealth, parameters.share)
+                spread = opened(candidate, state.seen, False, inflation[1], alpha)
+    return ScalarState(
+        state.seen,
+        wealth,
+        coding,
+        (),
+        state.window,
+        state.moments,
+        adwin,
+        inflation,
+        level,
+        spread,
+        judged,
+        state.first_offset,
+        state.marks,
+        state.regimes,
+    ), None
+
+
+def _candidate(
+    state: ScalarState, values: Array, judged: int, spread: bool, parameters: ScalarParameters
+) -> Candidate | None:
+    """Scan the window's part that no candidate was judged by."""
+    moments = state.moments
+    assert state.coding is not None
+    series = moments.spreads if spread else moments.levels
+    most = min(len(values), state.seen - judged, state.seen - parameters.least_before)
+    if most < parameters.least:
+        return None
+    if state.coding.rate:
+        found = scan_rate(series.total, series.count, values, most)
+    else:
+        found = scan_means(series.total, series.squares, series.count, values, most)
+    return found if found.after_count >= parameters.least else None
+
+
+def _adwins(state: ScalarState, codes: Array, adwin: bytes, parameters: ScalarParameters) -> Candidate | None:
+    """Return ADWIN's window against all before it, where that is longer than the scan's."""
+    assert state.coding is not None
+    width, total = candidates.width_and_total(adwin, parameters.delta)
+    others = state.seen - width
+    if width <= WINDOW or others < parameters.least_before:
+        return None
+    moments = state.moments
+    whole = moments.levels.total + float(codes.sum())
+    squares = moments.levels.squares + float(codes @ codes)
+    before, after = (whole - total) / others, total / width
+    variance = max(squares / state.seen - (whole / state.seen) ** 2, 1e-6)
+    gain = (after - before) ** 2 * others * width / (2 * state.seen * variance)
+    return Candidate(gain, before, others, variance**0.5, after, width)
+
+
+def _told(
+    state: ScalarState, what: What, pending: Pending, outlier: bool, parameters: ScalarParameters
+) -> tuple[ScalarState, Shift]:
+    """Describe a confirmed change, and start the next reference."""
+    coding = state.coding
+    assert coding is not None
+    standard = _window(state)
+    count = pending.count - (pending.ended_count if outlier else 0)
+    last = len(standard) - (pending.ended_count if outlier else 0)
+    within = min(count, last)
+    changed = standard[last - within : last]
+    before = _regime(state, standard[last - within :], standard)
+    after = _described(coding, len(changed), float(changed.sum()), float(changed @ changed))
+    pattern: Pattern = "abrupt"
+    returned = False
+    if outlier:
+        pattern = "outlier"
+    else:
+        codes = code(standard, coding)
+        back = matching(state.regimes, before, after, what == "spread")
+        values = codes if what == "level" else np.abs(codes)
+        if back is not None:
+            pattern, returned = "recurring", back == 0
+        elif ramp_gain(values, pending.before_mean, pending.deviation) > parameters.gradual * pending.inflation:
+            pattern = "gradual"
+    shift = Shift(
+        what=what,
+        pattern=pattern,
+        detector="generalised likelihood ratio scan and ADWIN, confirmed by fresh values",
+        statistic=pending.highest,
+        threshold=pending.threshold,
+        alpha=pending.alpha,
+        before={"mean": before.mean, "deviation": before.deviation},
+        after={"mean": after.mean, "deviation": after.deviation},
+        before_count=before.count,
+        after_count=count,
+        reference_first_offset=state.first_offset,
+        test_first_offset=_offset_at(state, last - within),
+        size=pending.size,
+        returned=returned,
+    )
+    if outlier:
+        return _excised(state, last - within, last, parameters), shift
+    return ScalarState(wealth=state.wealth, regimes=remembered(state.regimes, before)), shift
+
+
+def _excised(state: ScalarState, first: int, last: int, parameters: ScalarParameters) -> ScalarState:
+    """Take a burst out of the window, so that the reference is what it was."""
+    coding = state.coding
+    assert coding is not None
+    window = state.window[: first * _BYTES] + state.window[last * _BYTES :]
+    dropped = (last - first) // _STRIDE
+    begin = len(state.marks) - (len(state.window) // _BYTES - first) // _STRIDE
+    marks = (*state.marks[:begin], *state.marks[begin + dropped :])
+    seen = state.seen - (last - first)
+    codes = code(np.frombuffer(window, np.float32).astype(float), coding)
+    return msgspec.structs.replace(
+        state,
+        seen=seen,
+        window=window,
+        marks=marks,
+        level=None,
+        spread=None,
+        judged=(seen, seen),
+        adwin=candidates.primed(codes.tolist(), parameters.delta),
+    )
+
+
+def _window(state: ScalarState) -> Array:
+    return np.frombuffer(state.window, np.float32).astype(float)
+
+
+def _regime(state: ScalarState, after: Array, window: Array) -> Regime:
+    """Return the reference in the signal's units: all values but those after the change."""
+    assert state.coding is not None
+    moments = state.moments
+    return _described(
+        state.coding,
+        moments.levels.count + len(window) - len(after),
+        moments.total + float(window.sum()) - float(after.sum()),
+        moments.squares + float(window @ window) - float(after @ after),
+    )
+
+
+def _described(coding: Coding, count: int, total: float, squares: float) -> Regime:
+    mean = total / max(count, 1)
+    deviation = math.sqrt(max(squares / max(count, 1) - mean * mean, 0.0))
+    return Regime(coding.location + coding.scale * mean, coding.scale * deviation, count)
+
+
+def _offset_at(state: ScalarState, position: int) -> int:
+    """Return the offset of the eighth value at or before a position in the window."""
+    # Index since the reference began; marks stand at multiples of the stride.
+    index = state.seen - len(state.window) // _BYTES + position
+    newest = (state.seen - 1) // _STRIDE
+    back = newest - index // _STRIDE
+    return state.marks[max(len(state.marks) - 1 - back, 0)]
