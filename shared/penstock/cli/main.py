@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, Subcommand] = {
     "guard": Subcommand(
         "services.guardrails.command:guard", "Try a policy on files; see what one in shadow would change."
     ),
+    "drift": Subcommand("services.drift.command:drift", "Look back at what changed; pin or accept a reference."),
 }
 
 
