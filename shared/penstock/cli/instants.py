@@ -1,4 +1,4 @@
-"""Instants as people type them: ``2026-01-05T09:00:00Z``, or how long ago, ``90m``."""
+"""Instants and spans as people type them: ``2026-01-05T09:00:00Z``, or how long ago, ``90m``; for how long, ``4h``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-__all__ = ["INSTANT", "Instant"]
+__all__ = ["INSTANT", "SPAN", "Instant", "Span"]
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -38,4 +38,25 @@ class Instant(click.ParamType):
         return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
 
 
+class Span(click.ParamType):
+    """An option's value: a length of time above 0."""
+
+    name = "span"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """Return the length."""
+        if isinstance(value, timedelta):
+            return value
+        text = str(value).strip()
+        match = _AGO.fullmatch(text)
+        try:
+            span = timedelta(**{_UNITS[match[2]]: float(match[1])}) if match else timedelta()
+        except OverflowError:
+            self.fail(f"{text!r} is too long", param, ctx)
+        if span <= timedelta():
+            self.fail(f"{text!r} is no length of time: write 30s, 90m, 4h, 7d or 2w", param, ctx)
+        return span
+
+
 INSTANT = Instant()
+SPAN = Span()

@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, Subcommand] = {
     "audit": Subcommand("penstock.cli.audit:audit", "Tell the story of a request; prove that nothing left unjudged."),
     "ledger": Subcommand("penstock.cli.ledger:ledger", "Verify what was spent to the last digit, and report it."),
     "budgets": Subcommand("penstock.cli.budgets:budgets", "Show what every budget has left."),
+    "alerts": Subcommand("penstock.cli.alerts:alerts", "See what fires; acknowledge, silence, test the way there."),
     "review": Subcommand("penstock.cli.review:review", "Decide what guardrails hold for a person."),
     "dlq": Subcommand("penstock.cli.dlq:dlq", "List, show and replay dead letters."),
     "guard": Subcommand(

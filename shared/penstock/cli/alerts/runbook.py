@@ -1,0 +1,46 @@
+"""The page that says what to do about an alert, as far as a terminal needs it."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from penstock.contracts.catalogue import CatalogueError, project_file
+from penstock.contracts.records import Alert
+
+__all__ = ["first_steps", "sections"]
+
+_MOST_LINES = 24
+
+
+def first_steps(alert: Alert) -> list[str]:
+    """Return the page's place, then its section on the alert, else how the page begins; the place alone where the project
+    is not at hand."""
+    page = alert.runbook or f"services/alerting/runbooks/{alert.kind}.md"
+    lines = [f"{page}#{alert.name}"]
+    path = PurePosixPath(page.partition("#")[0])
+    # The path is the alert's: it may lead nowhere but to a page of the project.
+    if path.is_absolute() or ".." in path.parts or path.suffix != ".md" or path.parts[:1] != ("services",):
+        return lines
+    try:
+        text = project_file(str(path)).read_text("utf-8")
+    except (CatalogueError, OSError):
+        return lines
+    found = sections(text)
+    body = found.get(alert.name) or next((each for title, each in found.items() if title.startswith("first")), "")
+    steps = body.strip().splitlines()
+    if len(steps) > _MOST_LINES:
+        steps = [*steps[:_MOST_LINES], "..."]
+    return [*lines, *([""] if steps else []), *steps]
+
+
+def sections(text: str) -> dict[str, str]:
+    """Return the bodies of a page's second-level sections by their titles, in small letters."""
+    found: dict[str, str] = {}
+    title = None
+    for line in text.splitlines():
+        if line.startswith("## "):
+            title = line.removeprefix("## ").strip().strip("`").lower()
+            found[title] = ""
+        elif title is not None:
+            found[title] += f"{line}\n"
+    return found
