@@ -20,7 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # re-exported
 from penstock.contracts.catalogue import Topic
 from penstock.settings import KafkaSettings
 
-__all__ = ["ProvisioningError", "TopicChange", "TopicState", "Topics", "plan_topics", "wanted_config"]
+__all__ = ["ProvisioningError", "TopicChange", "TopicState", "Topics", "admin_client", "plan_topics", "wanted_config"]
 
 BROKER_DEFAULT = -1
 """Replication factor that leaves the choice to the broker's default.replication.factor."""
@@ -97,7 +97,7 @@ class Topics:
     def __init__(self, settings: KafkaSettings, timeout_s: float = 15.0) -> None:
         self._address = settings.kafka_bootstrap
         self._timeout_s = timeout_s
-        self._admin = AdminClient(_options(settings), logger=_Silent())
+        self._admin = admin_client(settings)
 
     def existing(self, names: Sequence[str]) -> dict[str, TopicState]:
         """Return those of ``names`` that are there.
@@ -170,6 +170,11 @@ class Topics:
             raise ProvisioningError(f"{what} at {self._address} failed: {_reason(error)}") from error
         except TimeoutError as error:
             raise ProvisioningError(f"{what} at {self._address} took over {self._timeout_s:g} s: try again") from error
+
+
+def admin_client(settings: KafkaSettings) -> AdminClient:
+    """Return a client of Kafka's admin API that is silent: what goes wrong is raised by its calls."""
+    return AdminClient(_options(settings), logger=_Silent())
 
 
 def _options(settings: KafkaSettings) -> dict[str, Any]:
