@@ -80,8 +80,8 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
             raise Refused(f"is no URL; write {wanted} and a host") from None
         if url.scheme not in schemes or not url.raw_host:
             raise Refused(f"must begin with {wanted} and name a host")
-        if port == 0:
-            raise Refused("names port 0; write the port that the receiver listens on, or none")
+        if port is not None and not 0 < port < 65536:
+            raise Refused("names no port from 1 to 65535 after ':'; write the one the receiver listens on, or none")
         host = url.raw_host.decode("ascii").lower().removesuffix(".")
         if _literal(host) is None and not _NAME.fullmatch(host):
             raise Refused("names a host that is neither a host name nor an address")
@@ -131,7 +131,8 @@ class Destinations:
         Args:
             entries: ``hooks.example.com``, ``*.example.com`` (names below it), ``*`` (every name), an address or
                 a network (``10.0.0.0/8``, ``[fd00::/8]:9093``), each with ``:port`` where only that port is meant. A
-                name reaches public addresses; ``name=network`` also those of the network.
+                name reaches public addresses, ``name=network`` also those of the network, and a network itself is
+                reached under every name.
             resolve: turns names into addresses; the machine's resolver where none is given.
 
         Raises:
@@ -210,7 +211,12 @@ def is_public(address: IPAddress) -> bool:
     loopback, link-local (where metadata services are), multicast, reserved nor unspecified."""
     real = _carried(address)
     return real.is_global and not (
-        real.is_multicast or real.is_reserved or real.is_loopback or real.is_link_local or real.is_unspecified
+        real.is_multicast
+        or real.is_reserved
+        or real.is_loopback
+        or real.is_link_local
+        or real.is_unspecified
+        or (isinstance(real, IPv6Address) and real.is_site_local)
     )
 
 
@@ -250,17 +256,15 @@ def _remedy(host: str, port: int, address: IPAddress | None = None) -> str:
 def _rule(entry: str) -> _Rule:
     target, into_sign, into_text = entry.partition("=")
     target, port = _split(target.strip().lower(), entry)
-    if target == "*" or _NAME.fullmatch(target.removeprefix("*.")):
-        number = _network(target)
-        if number is None:
-            return _Rule(target, None, port, _into(into_text, entry) if into_sign else None)
+    network = _network(target)
+    if network is not None:
         if into_sign:
             raise Refused(f"{entry!r} gives a network to an address; write the address alone, or a name before '='")
-        return _Rule(network=number, port=port)
-    network = _network(target)
-    if network is None or into_sign:
+        return _Rule(network=network, port=port)
+    name = target.removeprefix("*.")
+    if target != "*" and (not _NAME.fullmatch(name) or _NUMBER.fullmatch(name.rpartition(".")[2])):
         raise Refused(f"{entry!r} is no destination; {_GRAMMAR}")
-    return _Rule(network=network, port=port)
+    return _Rule(target, None, port, _into(into_text, entry) if into_sign else None)
 
 
 def _split(target: str, entry: str) -> tuple[str, int | None]:
@@ -271,12 +275,12 @@ def _split(target: str, entry: str) -> tuple[str, int | None]:
     elif target.count(":") == 1:
         target, _, digits = target.partition(":")
     else:
-        return target.removesuffix("."), None
+        return target, None
     if digits is None:
         return target, None
     if not digits.isdecimal() or len(digits) > 5 or not 0 < int(digits) < 65536:
         raise Refused(f"{entry!r} has no port from 1 to 65535 after ':'; {_GRAMMAR}")
-    return target.removesuffix("."), int(digits)
+    return target, int(digits)
 
 
 def _into(text: str, entry: str) -> IPNetwork:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import threading
 import urllib.error
@@ -15,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import standardwebhooks
 from penstock.contracts.digest import released_digest, released_texts
 from penstock.contracts.envelope import event_id
 from penstock.contracts.records import (
@@ -392,36 +391,43 @@ def test_percentiles_are_by_nearest_rank() -> None:
 # -- webhook ---------------------------------------------------------------------------------------------------------
 
 
-def signed(secret: str, timestamp: int, body: bytes) -> str:
-    digest = hmac.new(secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
-    return f"t={timestamp},v1={digest}"
+def signed(secret: str, timestamp: int, body: bytes) -> dict[str, str]:
+    """The headers as a library makes them that this project did not write."""
+    moment = datetime.fromtimestamp(timestamp, UTC)
+    signature = standardwebhooks.Webhook(secret).sign("n1", moment, body.decode())
+    return {"webhook-id": "n1", "webhook-timestamp": str(timestamp), "webhook-signature": signature}
 
 
 def test_only_a_fresh_signature_over_this_body_is_right() -> None:
-    header = signed("secret", 1_000, b"{}")
-    assert signature_is_right("secret", header, b"{}", 1_010.0)
-    assert not signature_is_right("secret", header, b"{ }", 1_010.0)
-    assert not signature_is_right("other", header, b"{}", 1_010.0)
-    assert not signature_is_right("secret", header, b"{}", 2_000.0)
-    assert not signature_is_right("secret", "", b"{}", 1_010.0)
+    secret, other = "whsec_c2VjcmV0", "whsec_b3RoZXI="
+    headers = signed(secret, 1_000, b"{}")
+    assert signature_is_right(secret, headers, b"{}", 1_010.0)
+    assert signature_is_right(
+        secret, headers | {"webhook-signature": f"v1,AA {headers['webhook-signature']}"}, b"{}", 1_010.0
+    )
+    assert not signature_is_right(secret, headers, b"{ }", 1_010.0)
+    assert not signature_is_right(other, headers, b"{}", 1_010.0)
+    assert not signature_is_right(secret, headers, b"{}", 2_000.0)
+    assert not signature_is_right(secret, headers | {"webhook-id": "n2"}, b"{}", 1_010.0)
+    assert not signature_is_right(secret, {}, b"{}", 1_010.0)
 
 
 def test_the_receiver_answers_by_the_signature(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    body = json.dumps({"version": 1, "alerts": [{"fingerprint": "f"}]}).encode()
+    body = json.dumps({"version": 2, "alerts": [{"fingerprint": "f"}]}).encode()
     with Receiver() as receiver:
         environment = receiver.environment()
         timestamp = int(datetime.now(UTC).timestamp())
 
-        def post(signature: str) -> int:
-            request = urllib.request.Request(environment["ALERT_WEBHOOK_URL"], body, {"Penstock-Signature": signature})
+        def post(headers: dict[str, str]) -> int:
+            request = urllib.request.Request(environment["ALERT_WEBHOOK_URL"], body, headers)
             try:
                 with urllib.request.urlopen(request, timeout=5) as answer:
                     return int(answer.status)
             except urllib.error.HTTPError as error:
                 return error.code
 
-        assert post("t=1,v1=00") == 401
+        assert post({"webhook-id": "n1", "webhook-timestamp": "1", "webhook-signature": "v1,AA"}) == 401
         assert receiver.received() == {"f": False}
         assert post(signed(environment["ALERT_WEBHOOK_SECRET"], timestamp, body)) == 204
         assert receiver.received() == {"f": True}

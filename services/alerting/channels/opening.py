@@ -49,7 +49,8 @@ def open_channel(
             lead anywhere: it is the operator's.
         destinations: where addresses from the configuration may lead.
         clock: dates signatures and the ends of alerts.
-        http_client: of :func:`services.alerting.channels.posting.open_http_client`.
+        http_client: of :func:`services.alerting.channels.posting.open_http_client`; ``ValueError`` otherwise, since a
+            proxy from the environment would go past the check of addresses.
         runbook_base_url: put before the runbooks' paths.
         longest_repeat_s: longest interval of repetitions of the routes that lead here; Alertmanager keeps an alert at
             least twice as long.
@@ -77,8 +78,6 @@ def _opened(
     longest_repeat_s: float,
     tls: ssl.SSLContext | None,
 ) -> Channel:
-    if client.trust_env or client.follow_redirects:
-        raise ValueError("open the client with open_http_client: this one obeys proxies or redirects")
     secret = _secret(receiver, environ)
     if receiver.type == "email":
         address, allowed = _address(receiver, environ, destinations, ("smtp", "smtps"))
@@ -86,6 +85,8 @@ def _opened(
             address, _account(receiver, address, secret), allowed, tls or tls_context(), receiver.timeout_s, base
         )
     address, allowed = _address(receiver, environ, destinations, ("https", "http"))
+    if client.trust_env:
+        raise ValueError("open the client with open_http_client: a proxy of the environment resolves names unchecked")
     headers = _authorization(receiver, address, secret)
     poster = Poster(client, address, allowed, clock, receiver.timeout_s, headers)
     match receiver.type:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
 import secrets
 import threading
 import time
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
@@ -15,29 +17,38 @@ from typing import Any, Self
 __all__ = ["Receiver", "signature_is_right"]
 
 _LARGEST_BODY = 1024 * 1024
-_SIGNATURE_HEADER = "Penstock-Signature"
+_PREFIX = "whsec_"
 # A delivery that was recorded and is sent again later is no news.
 _OLDEST_S = 300.0
 
 
-def signature_is_right(secret: str, header: str, body: bytes, now_s: float) -> bool:
-    """Return whether ``header`` (``t=<seconds>,v1=<hex>``) signs ``body`` with ``secret`` and is not old.
+def signature_is_right(secret: str, headers: Mapping[str, str], body: bytes, now_s: float) -> bool:
+    """Return whether the headers sign ``body`` with ``secret`` and are not old.
 
-    The signature is the HMAC-SHA-256 of ``<seconds>.<body>``, as the README of alerting says.
+    The signature is that of the Standard Webhooks specification (standardwebhooks.com): ``v1,`` and the base64 of the
+    HMAC-SHA-256 of ``<webhook-id>.<webhook-timestamp>.<body>``; one of several, apart by blanks, is enough.
+
+    Args:
+        secret: ``whsec_`` and the key in base64.
+        headers: ``webhook-id``, ``webhook-timestamp`` and ``webhook-signature``.
+        body: as it came.
+        now_s: the present, seconds since 1970.
     """
-    parts = dict(part.split("=", 1) for part in header.split(",") if "=" in part)
-    timestamp = parts.get("t", "")
-    if not timestamp.isdecimal() or abs(now_s - int(timestamp)) > _OLDEST_S:
+    identity, timestamp = headers.get("webhook-id") or "", headers.get("webhook-timestamp") or ""
+    if not (timestamp.isascii() and timestamp.isdecimal()) or abs(now_s - int(timestamp)) > _OLDEST_S:
         return False
-    wanted = hmac.new(secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
-    return hmac.compare_digest(wanted, parts.get("v1", ""))
+    key = base64.b64decode(secret.removeprefix(_PREFIX))
+    digest = hmac.new(key, f"{identity}.{timestamp}.".encode() + body, hashlib.sha256).digest()
+    wanted = b"v1," + base64.b64encode(digest)
+    given = (headers.get("webhook-signature") or "").encode().split()
+    return any(hmac.compare_digest(wanted, each) for each in given)
 
 
 class Receiver:
     """Takes what alerting delivers, with a secret of its own. Use as a context manager."""
 
     def __init__(self) -> None:
-        self._secret = secrets.token_hex(16)
+        self._secret = _PREFIX + base64.b64encode(secrets.token_bytes(32)).decode("ascii")
         self._lock = threading.Lock()
         self._received: dict[str, bool] = {}
         receiver = self
@@ -45,7 +56,7 @@ class Receiver:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(min(int(self.headers.get("Content-Length", 0)), _LARGEST_BODY))
-                right = receiver._take(self.headers.get(_SIGNATURE_HEADER, ""), body)
+                right = receiver._take(dict(self.headers.items()), body)
                 self.send_response(204 if right else 401)
                 self.end_headers()
 
@@ -79,8 +90,9 @@ class Receiver:
         with self._lock:
             return dict(self._received)
 
-    def _take(self, signature: str, body: bytes) -> bool:
-        right = signature_is_right(self._secret, signature, body, time.time())
+    def _take(self, headers: Mapping[str, str], body: bytes) -> bool:
+        lowered = {name.lower(): value for name, value in headers.items()}
+        right = signature_is_right(self._secret, lowered, body, time.time())
         try:
             payload = json.loads(body)
         except ValueError:
