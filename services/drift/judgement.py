@@ -12,6 +12,8 @@ from services.drift.scan import Candidate
 
 __all__ = ["JudgementParameters", "Pending", "Verdict", "evidence_of", "joined", "opened", "verdict_on"]
 
+_PARTS = (1.0, 0.6, 0.36)
+
 Verdict = Literal["undecided", "confirmed", "outlier", "abandoned"]
 
 
@@ -22,8 +24,10 @@ class JudgementParameters(msgspec.Struct, frozen=True):
     """Fresh values before a candidate can be confirmed."""
     abandon: float = -2.5
     """Evidence, nats, at which a candidate is given up."""
-    patience: int = 400
-    """Fresh values after which a candidate that is still undecided is given up."""
+    hold: float = 1.5
+    """Fresh values, as a multiple of the candidate's, after which its evidence must be positive; at least 24."""
+    patience: float = 8.0
+    """Fresh values, as a multiple of the candidate's, after which one that is undecided is given up; at least 200."""
     burst_size: float = 2.5
     """Deviations from which a change may be a burst of outliers: it is waited until one would be over."""
     burst: int = 25
@@ -52,6 +56,9 @@ class Pending(msgspec.Struct, frozen=True, array_like=True):
     ended: float = 0.0
     """How much likelier the reference is than the change for the newest values, nats (a CUSUM)."""
     ended_count: int = 0
+    ended_sum: float = 0.0
+    gain: float = 0.0
+    """Of the scan that raised it, nats."""
 
     @property
     def threshold(self) -> float:
@@ -67,6 +74,17 @@ class Pending(msgspec.Struct, frozen=True, array_like=True):
     def mean(self) -> float:
         """Mean code since the change."""
         return (self.after_mean * self.after_count + self.fresh_sum) / self.count
+
+    @property
+    def lasted(self) -> int:
+        """Values since the change without the newest ones that rather speak for the reference."""
+        return self.count - self.ended_count
+
+    @property
+    def burst_size(self) -> float:
+        """The size of the change over the values that it lasted."""
+        total = self.after_mean * self.after_count + self.fresh_sum - self.ended_sum
+        return abs(total / max(self.lasted, 1) - self.before_mean) / self.deviation
 
     @property
     def size(self) -> float:
@@ -86,18 +104,30 @@ def opened(candidate: Candidate, seen: int, rate: bool, inflation: float, alpha:
         after_mean=candidate.after_mean,
         after_count=candidate.after_count,
         inflation=inflation,
+        gain=candidate.gain,
     )
 
 
 def evidence_of(pending: Pending) -> float:
-    """Return the evidence of the fresh values, nats."""
+    """Return the evidence of the fresh values, nats.
+
+    A candidate is the largest of many, so its window shows more of a change than there is. The alternative is a mixture
+    of the whole, 60 % and 36 % of what the window shows: a mean of evidence is evidence.
+    """
     if not pending.fresh_count:
         return 0.0
+    parts = [_evidence(pending, part) for part in _PARTS]
+    largest = max(parts)
+    return largest + math.log(math.fsum(math.exp(each - largest) for each in parts) / len(parts))
+
+
+def _evidence(pending: Pending, part: float) -> float:
+    after_mean = pending.before_mean + part * (pending.after_mean - pending.before_mean)
     if pending.rate:
         return evidence.beta_binomial(
             pending.before_mean * pending.before_count,
             pending.before_count,
-            pending.after_mean * pending.after_count,
+            after_mean * pending.after_count,
             pending.after_count,
             pending.fresh_sum,
             pending.fresh_count,
@@ -106,7 +136,7 @@ def evidence_of(pending: Pending) -> float:
     return evidence.normal(
         pending.before_mean,
         pending.before_count,
-        pending.after_mean,
+        after_mean,
         pending.after_count,
         pending.deviation,
         pending.fresh_sum / pending.fresh_count,
@@ -115,15 +145,21 @@ def evidence_of(pending: Pending) -> float:
     )
 
 
-def joined(pending: Pending, code: float) -> tuple[Pending, float]:
-    """Add a fresh value; return the evidence with it."""
+def joined(pending: Pending, code: float, allowance: float) -> tuple[Pending, float]:
+    """Add a fresh value; return the evidence with it.
+
+    ``alpha`` may grow with what is allowed meanwhile: the chance that the evidence ever reaches one of ever lower
+    thresholds is at most that of the last.
+    """
     against = max(pending.ended + _against(pending, code), 0.0)
     added = msgspec.structs.replace(
         pending,
+        alpha=pending.alpha + allowance,
         fresh_count=pending.fresh_count + 1,
         fresh_sum=pending.fresh_sum + code,
         ended=against,
         ended_count=pending.ended_count + 1 if against else 0,
+        ended_sum=pending.ended_sum + code if against else 0.0,
     )
     found = evidence_of(added)
     return (msgspec.structs.replace(added, highest=found) if found > added.highest else added), found
@@ -131,19 +167,19 @@ def joined(pending: Pending, code: float) -> tuple[Pending, float]:
 
 def verdict_on(pending: Pending, found: float, parameters: JudgementParameters) -> Verdict:
     """Decide on a candidate with so much evidence."""
-    crossed = pending.highest >= pending.threshold
-    if abs(pending.size) >= parameters.burst_size or (crossed and pending.ended_count):
+    if pending.burst_size >= parameters.burst_size and pending.lasted <= parameters.burst:
         # Too far off to be taken for a new state before a burst of outliers would be over.
-        lasted = pending.count - pending.ended_count
-        if crossed and pending.ended >= parameters.burst_end and 3 <= lasted <= parameters.burst:
-            return "outlier"
-        if pending.count < parameters.burst or (pending.ended_count >= 3 and pending.count < 2 * parameters.burst):
+        if pending.ended >= parameters.burst_end and pending.ended_count >= 3:
+            return "outlier" if pending.highest >= pending.threshold and pending.lasted >= 3 else "abandoned"
+        if pending.count < parameters.burst or pending.ended_count >= 3:
             return "undecided"
     if found >= pending.threshold and pending.fresh_count >= parameters.least:
         return "confirmed"
-    if found <= parameters.abandon or pending.fresh_count >= parameters.patience:
+    if found <= parameters.abandon:
         return "abandoned"
-    return "undecided"
+    if found < 0 and pending.fresh_count >= max(24, parameters.hold * pending.after_count):
+        return "abandoned"
+    return "abandoned" if pending.fresh_count >= max(200, parameters.patience * pending.after_count) else "undecided"
 
 
 def _against(pending: Pending, code: float) -> float:

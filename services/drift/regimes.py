@@ -55,19 +55,28 @@ def matching(regimes: Sequence[Regime], before: Regime, after: Regime, spread: b
     return best
 
 
-def ramp_gain(codes: Array, before_mean: float, deviation: float) -> float:
-    """Return by how many nats a ramp since some moment fits the newest codes better than a step at some moment.
+def ramp_gain(total: float, count: int, values: Array, variance: float) -> float:
+    """Return by how many nats a ramp since some moment fits the newest values better than a step at some moment.
 
-    Both have one moment and one size; the level before them is the reference's.
+    Both have a level before, one moment within the window and one size, fitted by least squares.
+
+    Args:
+        total: sum of the values before the window.
+        count: how many they are.
+        values: the window, oldest first.
+        variance: of the values around their level.
     """
-    deviations = (codes - before_mean)[::-1]
-    sizes = np.arange(1.0, len(codes) + 1)
-    sums = np.cumsum(deviations)
-    step = float((sums * sums / sizes).max())
-    # sum over the newest k of d_i (k - i) with i counted back from the newest: each cumulative sum counts once more.
+    whole = count + len(values)
+    sizes = np.arange(1.0, min(len(values), whole - 1) + 1)
+    mean = (total + float(values.sum())) / whole
+    sums = np.cumsum((values - mean)[::-1])[: len(sizes)]
+    step = float((sums * sums / (sizes - sizes * sizes / whole)).max())
+    # The ramp's regressor is 1, 2, ... k over the newest k values; summed with the values it is the sum of the sums.
     weighted = np.cumsum(sums)
-    ramp = float((weighted * weighted * 6 / (sizes * (sizes + 1) * (2 * sizes + 1))).max())
-    return (ramp - step) / (2 * deviation * deviation)
+    regressor = sizes * (sizes + 1) / 2
+    squares = regressor * (2 * sizes + 1) / 3 - regressor * regressor / whole
+    ramp = float((weighted * weighted / squares)[2:].max(initial=0.0))
+    return (ramp - step) / (2 * variance)
 
 
 def _error(one: Regime, other: Regime) -> float:

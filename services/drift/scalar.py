@@ -33,6 +33,8 @@ WINDOW = 256
 _STRIDE = 8
 _MARKS = WINDOW // _STRIDE + 1
 _BYTES = 4
+# Values between two estimates of the long-run variance, which leave the newest ones out.
+_RENEWED = 32
 # After a shift: the part of the first values that is dropped while the level still moves, and for how many values.
 _DROPPED = 24
 _SETTLED = 3.0
@@ -45,6 +47,8 @@ class ScalarParameters(msgspec.Struct, frozen=True):
     """Values that set location and scale; no change is looked for before."""
     gain: float = 5.0
     """Log-likelihood ratio, nats, from which the scan raises a candidate."""
+    multiplicity: float = 1.0
+    """Nats that are asked for more, for each e-fold by which fewer values came after the change."""
     delta: float = 0.05
     """ADWIN's confidence."""
     clock: int = 4
@@ -53,16 +57,21 @@ class ScalarParameters(msgspec.Struct, frozen=True):
     """Values after a change before it can be a candidate."""
     least_before: int = 24
     """Values before a change that it takes to tell one."""
-    share: float = 0.5
+    share: float = 0.8
     """Share of the wealth that a candidate takes."""
-    wealth: float = 0.004
-    """Expected false alarms that are granted to a new reference besides the allowances."""
+    granted: int = 200
+    """Values whose allowance a new state is given at once."""
+    repeated: float = 2.0
+    """Nats by which a candidate must exceed the one that was given up before, less one for each ``forgotten`` values."""
+    forgotten: int = 80
     wealth_most: float = 0.3
     """The wealth does not grow beyond."""
     judgement: JudgementParameters = JudgementParameters()
     """How a candidate is judged."""
-    gradual: float = 1.0
+    gradual: float = 0.0
     """Nats by which a ramp must fit better than a step."""
+    follows: int = 200
+    """Values after a change within which another in its direction goes on with it: both are a ramp."""
 
 
 class ScalarState(msgspec.Struct, frozen=True):
@@ -82,11 +91,13 @@ class ScalarState(msgspec.Struct, frozen=True):
     """Long-run variance over variance, of the level and of the spread."""
     level: Pending | None = None
     spread: Pending | None = None
-    judged: tuple[int, int] = (0, 0)
-    """Index up to which values belong to candidates that were given up: of the level and of the spread."""
+    bars: tuple[float, float] = (0.0, 0.0)
+    """Gain that the next candidate of the level and of the spread must reach after one was given up, nats."""
     first_offset: int = 0
     marks: tuple[int, ...] = ()
     """Offsets of every eighth value of the window."""
+    heading: float = 0.0
+    """Direction of the last change of the level; 0 when there was none."""
     regimes: tuple[Regime, ...] = ()
     """Past references, the baseline first."""
 
@@ -114,14 +125,15 @@ def observe(
         raise ValueError(f"the value {value} is not finite; leave it out, and count it as a signal of its own")
     if scale == "rate" and value not in (0, 1):
         raise ValueError(f"the value {value} of a rate is neither 0 nor 1; declare the signal as a score")
-    granted = parameters.wealth if state.wealth is None else state.wealth
-    wealth = min(granted + allowance, parameters.wealth_most)
+    wealth = parameters.granted * allowance if state.wealth is None else state.wealth
+    pending = (state.level is not None) + (state.spread is not None)
+    wealth = min(wealth + allowance * (1 - pending / 2), parameters.wealth_most)
     if state.coding is None:
         return _warmed(state, value, offset, parameters, wealth, scale), None
     state = _entered(state, value, offset, parameters, wealth)
     if state.seen == WINDOW and scale != "rate" and state.level is None and state.spread is None:
         return _recoded(state, parameters, scale), None
-    return _judged(state, parameters)
+    return _judged(state, parameters, allowance / 2)
 
 
 def rebased(state: ScalarState) -> ScalarState:
@@ -194,9 +206,10 @@ def _entered(state: ScalarState, value: float, offset: int, parameters: ScalarPa
         state.inflation,
         state.level,
         state.spread,
-        state.judged,
+        state.bars,
         state.first_offset,
         marks,
+        state.heading,
         state.regimes,
     )
 
@@ -217,45 +230,53 @@ def _recoded(state: ScalarState, parameters: ScalarParameters, scale: Scale) -> 
     )
 
 
-def _judged(state: ScalarState, parameters: ScalarParameters) -> tuple[ScalarState, Shift | None]:
+def _judged(state: ScalarState, parameters: ScalarParameters, allowance: float) -> tuple[ScalarState, Shift | None]:
     """Look for a change of the value that has just entered."""
     coding = state.coding
     assert coding is not None
     newest = coding.coded(struct.unpack_from("<f", state.window, len(state.window) - _BYTES)[0])
     adwin, alarmed = candidates.advanced(state.adwin, newest, parameters.delta)
-    level, spread = state.level, state.spread
-    judged = state.judged
-    for what, pending in (("level", level), ("spread", spread)):
-        if pending is None:
-            continue
-        pending, found = joined(pending, newest if what == "level" else abs(newest))
-        verdict = verdict_on(pending, found, parameters.judgement)
+    level, spread, bars = state.level, state.spread, state.bars
+    evidence = 0.0, 0.0
+    if level is not None:
+        level, found = joined(level, newest, allowance)
+        verdict = verdict_on(level, found, parameters.judgement)
         if verdict in ("confirmed", "outlier"):
-            state = msgspec.structs.replace(state, adwin=adwin)
-            return _told(state, "level" if what == "level" else "spread", pending, verdict == "outlier", parameters)
-        kept = None if verdict == "abandoned" else pending
-        if what == "level":
-            level = kept
-            judged = judged if kept else (state.seen, judged[1])
-        else:
-            spread = kept
-            judged = judged if kept else (judged[0], state.seen)
+            return _told(state, "level", level, verdict == "outlier", parameters)
+        evidence = found, 0.0
+        if verdict == "abandoned":
+            bars, level = (level.gain + parameters.repeated, bars[1]), None
+    if spread is not None:
+        spread, found = joined(spread, abs(newest), allowance)
+        verdict = verdict_on(spread, found, parameters.judgement)
+        # A level that moves is farther from the location as well: the spread waits for what becomes of the level.
+        if verdict in ("confirmed", "outlier") and evidence[0] <= 0:
+            return _told(state, "spread", spread, verdict == "outlier", parameters)
+        evidence = evidence[0], found
+        if verdict == "abandoned":
+            bars, spread = (bars[0], spread.gain + parameters.repeated), None
     wealth, inflation = state.wealth or 0.0, state.inflation
     if alarmed or state.seen % parameters.clock == 0:
         codes = code(_window(state), coding)
-        if state.seen % 64 == 0:
-            old = codes[: -WINDOW // 4]
-            inflation = (inflation_of(state.moments.levels, old), inflation_of(state.moments.spreads, np.abs(old)))
-        if level is None:
-            candidate = _candidate(state, codes, judged[0], False, parameters)
-            if alarmed and (candidate is None or candidate.gain < parameters.gain * inflation[0]):
+        if state.seen % _RENEWED == 0:
+            old = codes[: max(len(codes) - 2 * _RENEWED, _RENEWED)]
+            inflation = (
+                inflation_of(state.moments.levels, old),
+                inflation_of(state.moments.spreads, np.abs(old)),
+            )
+        forgotten = parameters.clock / parameters.forgotten
+        bars = max(bars[0] - forgotten, parameters.gain), max(bars[1] - forgotten, parameters.gain)
+        if level is None or evidence[0] < 0:
+            bar = bars[0] * inflation[0]
+            candidate = _candidate(state, codes, False, parameters)
+            if alarmed and (candidate is None or candidate.gain < bar):
                 candidate = _adwins(state, codes, adwin, parameters)
-            if candidate is not None and candidate.gain >= parameters.gain * inflation[0]:
+            if candidate is not None and candidate.gain >= bar and _rivals(level, candidate):
                 alpha, wealth = spend(wealth, parameters.share)
                 level = opened(candidate, state.seen, coding.rate, inflation[0], alpha)
-        if spread is None and not coding.rate:
-            candidate = _candidate(state, np.abs(codes), judged[1], True, parameters)
-            if candidate is not None and candidate.gain >= parameters.gain * inflation[1]:
+        if not coding.rate and (spread is None or evidence[1] < 0):
+            candidate = _candidate(state, np.abs(codes), True, parameters)
+            if candidate is not None and candidate.gain >= bars[1] * inflation[1] and _rivals(spread, candidate):
                 alpha, wealth = spend(wealth, parameters.share)
                 spread = opened(candidate, state.seen, False, inflation[1], alpha)
     return ScalarState(
@@ -269,27 +290,34 @@ def _judged(state: ScalarState, parameters: ScalarParameters) -> tuple[ScalarSta
         inflation,
         level,
         spread,
-        judged,
+        bars,
         state.first_offset,
         state.marks,
+        state.heading,
         state.regimes,
     ), None
 
 
-def _candidate(
-    state: ScalarState, values: Array, judged: int, spread: bool, parameters: ScalarParameters
-) -> Candidate | None:
-    """Scan the window's part that no candidate was judged by."""
+def _rivals(pending: Pending | None, candidate: Candidate) -> bool:
+    """Tell whether a candidate may take the place of one that has no evidence: it says something else."""
+    if pending is None:
+        return True
+    rising = candidate.after_mean > candidate.before_mean
+    return rising != (pending.after_mean > pending.before_mean) or candidate.after_count <= pending.fresh_count
+
+
+def _candidate(state: ScalarState, values: Array, spread: bool, parameters: ScalarParameters) -> Candidate | None:
+    """Scan the window."""
     moments = state.moments
     assert state.coding is not None
     series = moments.spreads if spread else moments.levels
-    most = min(len(values), state.seen - judged, state.seen - parameters.least_before)
+    most = min(len(values), state.seen - parameters.least_before)
     if most < parameters.least:
         return None
     if state.coding.rate:
-        found = scan_rate(series.total, series.count, values, most)
+        found = scan_rate(series.total, series.count, values, most, parameters.multiplicity)
     else:
-        found = scan_means(series.total, series.squares, series.count, values, most)
+        found = scan_means(series.total, series.squares, series.count, values, most, parameters.multiplicity)
     return found if found.after_count >= parameters.least else None
 
 
@@ -332,7 +360,7 @@ def _told(
         values = codes if what == "level" else np.abs(codes)
         if back is not None:
             pattern, returned = "recurring", back == 0
-        elif ramp_gain(values, pending.before_mean, pending.deviation) > parameters.gradual * pending.inflation:
+        elif _gradual(state, what, values, pending, parameters):
             pattern = "gradual"
     shift = Shift(
         what=what,
@@ -352,7 +380,17 @@ def _told(
     )
     if outlier:
         return _excised(state, last - within, last, parameters), shift
-    return ScalarState(wealth=state.wealth, regimes=remembered(state.regimes, before)), shift
+    heading = math.copysign(1.0, pending.size) if what == "level" else 0.0
+    return ScalarState(wealth=state.wealth, heading=heading, regimes=remembered(state.regimes, before)), shift
+
+
+def _gradual(state: ScalarState, what: What, values: Array, pending: Pending, parameters: ScalarParameters) -> bool:
+    """Tell whether a ramp explains the change, or it goes on with one that was told a short while ago."""
+    series = state.moments.levels if what == "level" else state.moments.spreads
+    gain = ramp_gain(series.total, series.count, values, pending.deviation**2) / pending.inflation
+    return gain > parameters.gradual or (
+        what == "level" and state.heading * pending.size > 0 and pending.start < parameters.follows
+    )
 
 
 def _excised(state: ScalarState, first: int, last: int, parameters: ScalarParameters) -> ScalarState:
@@ -372,7 +410,6 @@ def _excised(state: ScalarState, first: int, last: int, parameters: ScalarParame
         marks=marks,
         level=None,
         spread=None,
-        judged=(seen, seen),
         adwin=candidates.primed(codes.tolist(), parameters.delta),
     )
 

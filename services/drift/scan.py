@@ -116,7 +116,7 @@ def inflation_of(series: Series, codes: Array) -> float:
     return float(inflation)
 
 
-def scan_means(total: float, squares: float, count: int, values: Array, most: int) -> Candidate:
+def scan_means(total: float, squares: float, count: int, values: Array, most: int, multiplicity: float) -> Candidate:
     """Compare the newest 1, 2, ... values' mean with that of all others; normal, of common variance.
 
     Args:
@@ -133,21 +133,23 @@ def scan_means(total: float, squares: float, count: int, values: Array, most: in
     sums = sums[: len(sizes)]
     others = whole - sizes
     # S_k / k - (S - S_k) / (n - k), times sqrt(k (n - k) / n): the root of twice the gain times the variance.
-    contrasts = np.abs(sums * whole - total * sizes) / np.sqrt(sizes * others * whole)
-    best = int(contrasts.argmax())
     mean = total / whole
-    variance = (squares + float(values @ values)) / whole - mean * mean
-    between = float(contrasts[best]) ** 2
-    # What the change explains is none of the scatter.
-    within = max(variance - between / whole, 1e-6)
+    variance = max((squares + float(values @ values)) / whole - mean * mean, 1e-9)
+    contrasts = sums * whole - total * sizes
+    gains = contrasts * contrasts / (sizes * others * (2 * whole * variance)) + multiplicity * np.log(
+        sizes / len(values)
+    )
+    best = int(gains.argmax())
     size = best + 1
     after = float(sums[best])
+    # What the change explains is none of the scatter.
+    within = max(variance - float(contrasts[best]) ** 2 / (size * (whole - size) * whole * whole), 1e-6)
     return Candidate(
-        between / (2 * within), (total - after) / (whole - size), whole - size, within**0.5, after / size, size
+        float(gains[best]), (total - after) / (whole - size), whole - size, within**0.5, after / size, size
     )
 
 
-def scan_rate(ones: float, count: int, values: Array, most: int) -> Candidate:
+def scan_rate(ones: float, count: int, values: Array, most: int, multiplicity: float) -> Candidate:
     """Compare the newest 1, 2, ... values' share of ones with that of all others; the arguments of ``scan_means``."""
     whole = count + len(values)
     sizes = np.arange(1.0, most + 1)
@@ -158,7 +160,7 @@ def scan_rate(ones: float, count: int, values: Array, most: int) -> Candidate:
     rest = total - sums
     gains = (
         _entropy(sums, sizes) + _entropy(rest, others) - float(_entropy(np.array([total]), np.array([float(whole)]))[0])
-    )
+    ) + multiplicity * np.log(sizes / len(values))
     best = int(gains.argmax())
     size = best + 1
     rate = float(rest[best]) / (whole - size)
