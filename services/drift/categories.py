@@ -46,6 +46,8 @@ __all__ = ["CategoryParameters", "CategoryState", "inherited", "observe", "rebas
 _PRIOR = 0.5
 """Of each cell, in counts: Jeffreys' for a multinomial."""
 _ALTERNATIVES = 3
+_WITNESS = 0.25
+"""Weight of the candidate's window beside the reference under no change: calibrated on streams without one."""
 _KEPT = 12
 """Categories of a past regime that are kept by name."""
 _BURSTS = 8.0
@@ -311,9 +313,11 @@ def _judged(
     so_far, count = float(fresh[cell]), pending.fresh_size
     shares = (reference + _PRIOR) / (weight + _PRIOR * cells)
     size = float(pending.size)
-    # Under no change the window is as good a witness as the rest; without it, the reference would lack by selection what
-    # the window has.
-    null = (float(reference[cell] + window[cell]) + _PRIOR + so_far) / (weight + size + _PRIOR * cells + count)
+    # Under no change the window is a witness like the rest; without it, the reference lacks by selection what the window
+    # has. With all of it, a short reference would be half the new state of things.
+    null = (float(reference[cell] + _WITNESS * window[cell]) + _PRIOR + so_far) / (
+        weight + _WITNESS * size + _PRIOR * cells + count
+    )
     moved = float(window[pending.cell] + shares[pending.cell]) / (size + 1)
     usual = float(shares[pending.cell])
     of_cell = moved if cell == pending.cell else float(shares[cell]) * (1 - moved) / max(1 - usual, 1e-9)
