@@ -16,6 +16,7 @@ __all__ = ["PLATFORM", "Condition", "Conditions", "Finding", "Pace", "restored",
 PLATFORM = "platform"
 """Whose alerts these are (``tenant_id``): an alerting entry of this name routes them, else ``default`` does."""
 
+_KEPT = timedelta(days=1)
 _RANK = {Severity.INFO: 0, Severity.WARNING: 1, Severity.CRITICAL: 2}
 
 
@@ -65,15 +66,18 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
         since: when it was first seen.
         seen_at: when it was last seen.
         clear_s: as in :class:`Finding`.
-        told: the last alert about it; ``None`` while it has not held for long enough. A resolved one is kept for its
-            identity, from which the next is derived.
+        absent_since: the first look since then that did not see it.
+        told: the last alert about it; ``None`` while it has not held for long enough.
+        over: whether it has ended; it is kept for a day for its identity, from which that of the next is derived.
     """
 
     name: str
     since: datetime
     seen_at: datetime
     clear_s: float
+    absent_since: datetime | None = None
     told: Alert | None = None
+    over: bool = False
 
     @property
     def firing(self) -> bool:
@@ -104,25 +108,33 @@ def track(
     holding = {finding.fingerprint: finding for finding in findings}
     for key, finding in holding.items():
         known = state.get(key)
-        if known is None or (not known.firing and _over(known, now)):
-            known = Condition(
-                name=finding.name, since=now, seen_at=now, clear_s=finding.clear_s, told=known.told if known else None
-            )
-        condition = msgspec.structs.replace(known, seen_at=now, clear_s=finding.clear_s)
+        if known is None or known.over:
+            told = known.told if known else None
+            known = Condition(name=finding.name, since=now, seen_at=now, clear_s=finding.clear_s, told=told)
+        condition = msgspec.structs.replace(known, seen_at=now, clear_s=finding.clear_s, absent_since=None)
         if _due(condition, finding, pace, now):
             alert = _raised(finding, condition, now)
             alerts.append(alert)
             condition = msgspec.structs.replace(condition, told=alert)
         after[key] = condition
     for key, condition in state.items():
-        if key in holding or condition.name not in judged or not _over(condition, now):
+        if key in holding or condition.name not in judged:
             continue
-        if condition.firing:
+        if condition.over:
+            if now - condition.seen_at > _KEPT:
+                del after[key]
+            continue
+        absent = condition.absent_since or now
+        if (now - absent).total_seconds() < condition.clear_s:
+            after[key] = msgspec.structs.replace(condition, absent_since=absent)
+        elif condition.firing:
             alert = _resolved(condition, now)
             alerts.append(alert)
-            after[key] = msgspec.structs.replace(condition, told=alert)
-        elif condition.told is None or now - condition.seen_at > timedelta(days=1):
+            after[key] = msgspec.structs.replace(condition, absent_since=absent, told=alert, over=True)
+        elif condition.told is None:
             del after[key]
+        else:
+            after[key] = msgspec.structs.replace(condition, absent_since=absent, over=True)
     return after, alerts
 
 
@@ -142,12 +154,9 @@ def restored(alerts: Iterable[Alert], names: frozenset[str], now: datetime) -> C
             seen_at=now if firing else alert.occurred_at,
             clear_s=60.0,
             told=alert,
+            over=not firing,
         )
     return found
-
-
-def _over(condition: Condition, now: datetime) -> bool:
-    return (now - condition.seen_at).total_seconds() >= condition.clear_s
 
 
 def _due(condition: Condition, finding: Finding, pace: Pace, now: datetime) -> bool:

@@ -43,7 +43,8 @@ _SINCE: Decorator = click.option(
 def ack(alert: str, span: timedelta | None, comment: str, keep_reference: bool, author: str, since: datetime) -> None:
     """Acknowledge ALERT (the beginning of a fingerprint or event_id): it is neither repeated nor escalated.
 
-    A drift alert that is acknowledged is an accepted change: the present becomes the reference of its signal.
+    A drift alert that is acknowledged is an accepted change: the present becomes the reference of its signal. Of guardrail
+    spikes it does not: what is in hand is not what is usual.
     """
     run_command(_ack(alert, span, comment, keep_reference, author, since))
 
@@ -106,14 +107,13 @@ def rebase_of(alert: Alert, action: AlertAction) -> DriftCommand | None:
     """Return the command that makes the present the reference of what a drift alert is about; ``None`` for an alert that
     does not say which segment and signal."""
     labels = alert.labels
-    team, route, signal = labels.get("team", alert.tenant_id), labels.get("route"), labels.get("signal")
-    if alert.kind != "drift" or not team or not route or not signal:
+    segment, signal = labels.get("segment", ""), labels.get("signal")
+    if alert.kind != "drift" or segment.count("|") != 3 or not signal:
         return None
-    segment = "|".join((team, labels.get("model") or "*", labels.get("prompt_version") or "*", route))
     return DriftCommand(
         event_id=event_id(action.event_id, "alerts.rebase"),
         request_id="",
-        tenant_id=team,
+        tenant_id=alert.tenant_id,
         occurred_at=action.occurred_at,
         causation_id=action.event_id,
         action="rebase",
@@ -145,11 +145,11 @@ async def _ack(
             return
         command = rebase_of(incident.alert, action)
         if command is None:
-            click.echo("its labels name no segment and signal, so no reference was changed", err=True)
+            click.echo("the alert names no segment and signal, so no reference was changed", err=True)
             return
-        key = f"{command.tenant_id}|{command.segment.rpartition('|')[2]}"
+        team, _, _, route = command.segment.split("|")
         producer = Producer(connection.bus.producer(), connection.codec, "operations")
-        await (await producer.send("drift-commands", key, command))
+        await (await producer.send("drift-commands", f"{team}|{route}", command))
         click.echo(printable(f"the present is the reference of {command.signal} in {command.segment} from now on"))
 
 
