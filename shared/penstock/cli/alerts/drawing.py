@@ -36,12 +36,12 @@ def as_table(found: Iterable[Incident], now: datetime) -> Table:
     table.add_column("id", no_wrap=True)
     for each in found:
         word = each.severity if each.firing else "over"
-        name = Text(_plain(f"{each.alert.kind}/{each.alert.name}"), style="bold")
-        what = Text("\n").join([name, Text(_plain(each.alert.title)), _standing(each, now)])
+        name = Text(_line(f"{each.alert.kind}/{each.alert.name}"), style="bold")
+        what = Text("\n").join([name, Text(_line(each.alert.title)), _standing(each, now)])
         table.add_row(
-            Text(_plain(word.upper()), style=_STYLES.get(word, "yellow")),
+            Text(_line(word.upper()), style=_STYLES.get(word, "yellow")),
             what,
-            Text(_plain(each.alert.tenant_id)),
+            Text(_line(each.alert.tenant_id)),
             Text(ago(each.began_at, now)),
             Text(str(each.count)),
             Text(each.fingerprint[:_SHOWN_ID], style="dim"),
@@ -55,19 +55,19 @@ def as_page(incident: Incident, now: datetime) -> RenderableType:
     word = incident.severity if incident.firing else "over"
     parts: list[RenderableType] = [
         Text.assemble(
-            (_plain(word.upper()), _STYLES.get(word, "yellow")), "  ", (_plain(f"{alert.kind}/{alert.name}"), "bold"),
-            "  ", _plain(alert.title),
+            (_line(word.upper()), _STYLES.get(word, "yellow")), "  ", (_line(f"{alert.kind}/{alert.name}"), "bold"),
+            "  ", _line(alert.title),
         ),
         Padding(_standing(incident, now), (0, 0, 1, 0)),
-        Padding(Text(_plain(alert.description)), (0, 0, 1, 2)),
+        Padding(Text(printable(alert.description)), (0, 0, 1, 2)),
     ]  # fmt: skip
     if alert.suggested_action:
-        parts.append(Padding(Text.assemble(("First: ", "bold"), _plain(alert.suggested_action)), (0, 0, 1, 2)))
+        parts.append(Padding(Text.assemble(("First: ", "bold"), _line(alert.suggested_action)), (0, 0, 1, 2)))
     facts = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
     for name, value in _facts(incident, now):
-        facts.add_row(name, Text(_plain(value)))
+        facts.add_row(Text(_line(name)), Text(_line(value)))
     parts.append(Padding(facts, (0, 0, 0, 2)))
     for title, lines in (
         ("Deliveries", [_delivery(each) for each in incident.deliveries[-_HISTORY:]]),
@@ -76,7 +76,7 @@ def as_page(incident: Incident, now: datetime) -> RenderableType:
     ):
         if lines:
             parts.append(Text(f"\n{title}", style="bold"))
-            parts.append(Padding(Text("\n".join(map(_plain, lines))), (0, 0, 0, 2)))
+            parts.append(Padding(Text("\n".join(printable(line.replace("\n", " ")) for line in lines)), (0, 0, 0, 2)))
     return Group(*parts)
 
 
@@ -92,7 +92,7 @@ def silences_table(found: Sequence[Silence], firing: Sequence[Incident], now: da
             each.silence_id[:_SHOWN_ID], _match(each), f"{each.starts_at:%m-%d %H:%M}", until, f"{covered} firing",
             each.author, each.comment,
         )  # fmt: skip
-        table.add_row(*(Text(_plain(cell)) for cell in cells))
+        table.add_row(*(Text(_line(cell)) for cell in cells))
     return table
 
 
@@ -156,24 +156,24 @@ def _standing(incident: Incident, now: datetime) -> Text:
     if (held := incident.acknowledged) is not None:
         until = f" until {held.until:%m-%d %H:%M} UTC" if held.until else ""
         comment = f" ({held.comment})" if held.comment else ""
-        parts.append(Text(_plain(f"acknowledged by {held.author or 'someone'}{until}{comment}"), style="green"))
+        parts.append(Text(_line(f"acknowledged by {held.author or 'someone'}{until}{comment}"), style="green"))
     if (silence := incident.silence) is not None:
         by = silence.author or "someone"
         why = f": {silence.comment}" if silence.comment else ""
-        parts.append(Text(_plain(f"silenced until {silence.ends_at:%m-%d %H:%M} UTC by {by}{why}"), style="magenta"))
+        parts.append(Text(_line(f"silenced until {silence.ends_at:%m-%d %H:%M} UTC by {by}{why}"), style="magenta"))
     told = incident.told()
     parts += [_told(one) for one in told]
     if not told:
         reason = incident.held_back()
-        parts.append(Text(_plain(f"nobody told: {reason}" if reason else "nobody told yet"), style="dim"))
+        parts.append(Text(_line(f"nobody told: {reason}" if reason else "nobody told yet"), style="dim"))
     return Text(" · ", style="dim").join(parts)
 
 
 def _told(one: Told) -> Text:
     if not one.fails:
-        return Text(_plain(f"told {one.receiver}"), style="dim")
+        return Text(_line(f"told {one.receiver}"), style="dim")
     word = "is tried again" if one.last.outcome == "failed" else "was given up"
-    return Text(_plain(f"{one.receiver} {word}: {one.last.reason or 'no reason given'}"), style="red")
+    return Text(_line(f"{one.receiver} {word}: {one.last.reason or 'no reason given'}"), style="red")
 
 
 def _facts(incident: Incident, now: datetime) -> list[tuple[str, str]]:
@@ -194,7 +194,7 @@ def _facts(incident: Incident, now: datetime) -> list[tuple[str, str]]:
         count = each.last_offset - each.first_offset + 1
         offsets = f"offsets {each.first_offset} to {each.last_offset} ({count:,})"
         facts.append(("evidence", f"{each.topic}, partition {each.partition}, {offsets}"))
-    facts += [("request", f"{request}   penstock audit show {request}") for request in alert.sample_requests[:8]]
+    facts += [("request", f"{request}: penstock audit show {request}") for request in alert.sample_requests[:8]]
     return facts
 
 
@@ -243,5 +243,6 @@ def _span(later: datetime, earlier: datetime) -> str:
     return f"{int(seconds)} s"
 
 
-def _plain(text: str) -> str:
-    return printable(text)
+def _line(text: str) -> str:
+    """Return a text of others as one line."""
+    return printable(" ".join(text.split()))

@@ -23,7 +23,7 @@ from penstock.contracts.codec import Undecodable
 from penstock.contracts.envelope import event_id, new_id
 from penstock.contracts.records import Alert, AlertDelivery
 
-__all__ = ["ended", "test", "test_alert"]
+__all__ = ["ended", "test", "trial_alert"]
 
 _STYLES = {"delivered": "green", "failed": "yellow", "dead": "red", "suppressed": "yellow"}
 _GRACE_S = 3.0
@@ -53,7 +53,7 @@ def test(team: str, severity: str, pairs: Sequence[str], receiver: str | None, t
     run_command(_test(team, severity, matches(pairs), receiver, timeout_s))
 
 
-def test_alert(team: str, severity: str, labels: dict[str, str], author: str, now: datetime, unique: str) -> Alert:
+def trial_alert(team: str, severity: str, labels: dict[str, str], author: str, now: datetime, unique: str) -> Alert:
     """Return the alert that is sent."""
     return Alert(
         event_id=event_id(unique, "alerts.test"),
@@ -91,7 +91,7 @@ async def _test(team: str, severity: str, labels: dict[str, str], receiver: str 
         plane = await ConfigPlane.open(connection.bus, connection.codec)
         await plane.close()
         unique, author = new_id(), getpass.getuser()
-        alert = test_alert(team, severity, labels, author, datetime.now(UTC), unique)
+        alert = trial_alert(team, severity, labels, author, datetime.now(UTC), unique)
         expected = _expected(plane, alert, receiver)
         reader = await connection.bus.read(["alert-deliveries"], from_end=True)
         try:
