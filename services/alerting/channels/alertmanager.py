@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,7 +23,20 @@ HOLD = timedelta(days=3)
 after resolve_timeout (5 min), long before the next repetition. Penstock says when a condition ends; the bound only clears
 what it could not say, and outlasts a weekend on which an acknowledged alert is not repeated."""
 
+_OCCURRED = "occurred_at"
+"""Annotation by which the older of two is told."""
+_MOST_HELD = 1024 * 1024
+# Fingerprints that mean themselves in a regular expression; all of Penstock's do.
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 _ILLEGAL = re.compile(r"[^a-zA-Z0-9_]")
+
+
+class _Held(msgspec.Struct):
+    """An alert as Alertmanager tells it, in its names."""
+
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    startsAt: datetime
 
 
 class AlertmanagerV2:
@@ -30,12 +45,15 @@ class AlertmanagerV2:
 
     name = "alertmanager"
 
-    def __init__(self, poster: Poster, clock: Clock, runbook_base_url: str = "", hold: timedelta = HOLD) -> None:
+    def __init__(
+        self, poster: Poster, clock: Clock, timeout_s: float, runbook_base_url: str = "", hold: timedelta = HOLD
+    ) -> None:
         """Create the channel.
 
         Args:
             poster: leads to ``/api/v2/alerts``; carries the bearer token where one is needed.
             clock: from which ``hold`` is counted.
+            timeout_s: longest time of one try.
             runbook_base_url: put before the runbooks' paths.
             hold: after it a firing alert that is not sent again has ended for Alertmanager; longer than the interval
                 of repetitions.
@@ -43,18 +61,55 @@ class AlertmanagerV2:
         self.destination = poster.destination
         self._poster = poster
         self._clock = clock
+        self._timeout_s = timeout_s
         self._base = runbook_base_url
         self._hold = hold
 
     async def send(self, notification: Notification) -> Attempt:
         """Post once. Of several alerts Alertmanager keeps the valid ones even where it answers 400 for another."""
-        now = self._clock.now()
-        body = msgspec.json.encode([posted(alert, now, self._hold, self._base) for alert in notification.alerts])
-        answer = await self._poster.post(body, read=True)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                former = await self._former(notification.alerts)
+                now = self._clock.now()
+                alerts = [posted(alert, now, self._hold, self._base) for alert in notification.alerts]
+                ended = [each | {"endsAt": max(each["startsAt"], now)} for each in former]
+                answer = await self._poster.post(msgspec.json.encode([*alerts, *ended]), read=True)
+        except TimeoutError:
+            return Attempt(outcome="retry", reason=f"no answer within {self._timeout_s:g} s")
         return attempt_of(answer, _said(answer))
 
     async def aclose(self) -> None:
         """Nothing of its own is open."""
+
+    async def _former(self, alerts: Sequence[Alert]) -> list[dict[str, Any]]:
+        """What Alertmanager holds of the same conditions under other labels, such as a lower severity: to it that is
+        another alert, which nobody would end. What it does not tell in time ends with its bound."""
+        current = {alert.fingerprint: alert for alert in alerts if _PLAIN.fullmatch(alert.fingerprint)}
+        if not current:
+            return []
+        query = {"filter": f'fingerprint=~"{"|".join(current)}"'}
+        try:
+            async with asyncio.timeout(self._timeout_s / 3):
+                answer = await self._poster.get(query, _MOST_HELD)
+            held = msgspec.json.decode(answer.body, type=list[_Held])
+        except (TimeoutError, msgspec.MsgspecError):
+            return []
+        return [
+            {"labels": each.labels, "annotations": each.annotations, "startsAt": each.startsAt}
+            for each in held
+            if _replaces(current.get(each.labels.get("fingerprint", "")), each)
+        ]
+
+
+def _replaces(alert: Alert | None, held: _Held) -> bool:
+    """Whether an alert is news of what is held under other labels; a late try of an older one is not."""
+    if alert is None or labels(alert) == held.labels:
+        return False
+    try:
+        told = datetime.fromisoformat(held.annotations.get(_OCCURRED, ""))
+    except ValueError:
+        return False  # not ours
+    return told <= alert.occurred_at
 
 
 def posted(alert: Alert, now: datetime, hold: timedelta, runbook_base_url: str) -> dict[str, Any]:
@@ -69,6 +124,7 @@ def posted(alert: Alert, now: datetime, hold: timedelta, runbook_base_url: str) 
         "requests": one_line(", ".join(alert.sample_requests[-20:]), 2000),
         "evidence": "; ".join(evidence(alert)[:20]),
         "acknowledge": acknowledging(alert),
+        _OCCURRED: alert.occurred_at.isoformat(),
     }
     for name, value in sorted(alert.figures.items()):
         annotations.setdefault(label_name(f"figure_{name}"), f"{value:.6g}")

@@ -26,6 +26,7 @@ from services.alerting.destinations import Address, Destinations, Refused
 __all__ = ["open_channel"]
 
 _PAGERDUTY_HOST = "events.pagerduty.com:443"
+_SHORTEST_SECRET = 8
 _ALERTS_PATH = "/api/v2/alerts"
 
 
@@ -88,14 +89,16 @@ def _opened(
     if client.trust_env:
         raise ValueError("open the client with open_http_client: a proxy of the environment resolves names unchecked")
     headers = _authorization(receiver, address, secret)
-    poster = Poster(client, address, allowed, clock, receiver.timeout_s, headers)
+    poster = Poster(client, address, allowed, clock, receiver.timeout_s, headers, _blots(receiver, address, secret))
     match receiver.type:
         case "slack":
             return Slack(poster, base)
         case "pagerduty":
             return PagerDuty(poster, secret or "", receiver.timeout_s, base)
         case "alertmanager":
-            return AlertmanagerV2(poster, clock, base, max(HOLD, timedelta(seconds=2 * longest_repeat_s)))
+            return AlertmanagerV2(
+                poster, clock, receiver.timeout_s, base, max(HOLD, timedelta(seconds=2 * longest_repeat_s))
+            )
         case _:
             return Webhook(poster, _keys(receiver, secret), clock, base)
 
@@ -166,6 +169,14 @@ def _authorization(receiver: Receiver, address: Address, secret: str | None) -> 
         joined = base64.b64encode(f"{address.username}:{address.password}".encode()).decode("ascii")
         return {"Authorization": f"Basic {joined}"}
     return {"Authorization": f"Bearer {bearer}"} if bearer else {}
+
+
+def _blots(receiver: Receiver, address: Address, secret: str | None) -> list[str]:
+    """What no record may hold: the secret, and of a secret address the parts that can be one."""
+    if receiver.url_env is None:
+        return [secret or ""]
+    parts = re.split(r"[/?&=]", address.url.raw_path.decode("ascii"))
+    return [secret or "", address.password, *(part for part in parts if len(part) >= _SHORTEST_SECRET)]
 
 
 def _account(receiver: Receiver, address: Address, secret: str | None) -> Account:

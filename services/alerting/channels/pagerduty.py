@@ -83,7 +83,7 @@ class PagerDuty:
                 status_code=answer.status_code,
                 reason=f"HTTP {answer.status_code}, but not PagerDuty's 202: something else answers at this address",
             )
-        return attempt_of(answer, _said(answer, self._key))
+        return attempt_of(answer, _said(answer))
 
     async def aclose(self) -> None:
         """Nothing of its own is open."""
@@ -146,8 +146,8 @@ def _accepted(answer: Answer) -> bool:
     return isinstance(said, dict) and said.get("status") == "success"
 
 
-def _said(answer: Answer, routing_key: str) -> str:
-    """The errors that PagerDuty names, without the key that it may quote."""
+def _said(answer: Answer) -> str:
+    """The errors that PagerDuty names."""
     try:
         said = msgspec.json.decode(answer.body)
     except msgspec.DecodeError:
@@ -156,4 +156,4 @@ def _said(answer: Answer, routing_key: str) -> str:
         return ""
     errors = said.get("errors")
     words = [said.get("message"), *(errors if isinstance(errors, list) else [])]
-    return one_line("; ".join(each for each in words if isinstance(each, str)).replace(routing_key, "***"), 300)
+    return one_line("; ".join(each for each in words if isinstance(each, str)), 300)

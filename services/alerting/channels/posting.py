@@ -63,6 +63,7 @@ class Poster:
         clock: Clock,
         timeout_s: float,
         headers: Mapping[str, str] | None = None,
+        secrets: Sequence[str] = (),
     ) -> None:
         """Create it.
 
@@ -73,6 +74,7 @@ class Poster:
             clock: reads ``Retry-After`` where that is a date.
             timeout_s: longest time of one POST, from the name's resolution on, however slowly the answer drips.
             headers: sent with each; for credentials.
+            secrets: blotted out of what the receiver answers, which may quote them.
         """
         self.destination = address.label
         self._client = client
@@ -81,15 +83,23 @@ class Poster:
         self._clock = clock
         self._timeout_s = timeout_s
         self._headers = dict(headers or {})
+        self._secrets = sorted({each.encode() for each in secrets if each}, key=len, reverse=True)
 
     async def post(self, body: bytes, headers: Mapping[str, str] | None = None, *, read: bool = False) -> Answer:
         """Post JSON once; ``read`` looks at the beginning of the answer's body as well. Raises nothing."""
+        return await self._ask("POST", self._address.url, body, headers or {}, _MOST_BODY if read else 0)
+
+    async def get(self, parameters: Mapping[str, str], most: int) -> Answer:
+        """Get the same address once, with a query; at most ``most`` bytes of the answer's body. Raises nothing."""
+        return await self._ask("GET", self._address.url.copy_merge_params(parameters), b"", {}, most)
+
+    async def _ask(self, method: str, url: httpx.URL, body: bytes, headers: Mapping[str, str], most: int) -> Answer:
         try:
             async with asyncio.timeout(self._timeout_s):
                 addresses = await self._destinations.addresses(self._address.host, self._address.port)
                 for last, each in _with_last(addresses[:_MOST_ADDRESSES]):
                     try:
-                        return await self._to(each, body, headers or {}, read)
+                        return await self._to(method, url.copy_with(host=each), body, headers, most)
                     except httpx.ConnectError:
                         if last:
                             raise
@@ -99,14 +109,13 @@ class Poster:
         except (httpx.HTTPError, httpx.InvalidURL, OSError, Refused) as error:
             return Answer(problem=problem_of(error))
 
-    async def _to(self, address: str, body: bytes, headers: Mapping[str, str], read: bool) -> Answer:
+    async def _to(self, method: str, url: httpx.URL, body: bytes, headers: Mapping[str, str], most: int) -> Answer:
         # The address that was checked is the one that is connected to; the name stays in Host and in TLS. A request of
         # its own, not the client's: no cookies of other answers. Closed after use: a connection that was verified for
         # one name must not serve another that shares the address.
-        url = self._address.url.copy_with(host=address)
         host = self._address.url.netloc
         request = httpx.Request(
-            "POST",
+            method,
             url,
             headers={
                 "Host": host.decode("ascii"),
@@ -126,23 +135,28 @@ class Poster:
                 status_code=response.status_code,
                 problem=f"HTTP {response.status_code}",
                 retry_after_s=retry_after(response.headers.get("Retry-After"), self._clock.now()),
-                body=await _beginning(response) if read else b"",
+                body=self._blotted(await _beginning(response, most)) if most else b"",
             )
         finally:
             await response.aclose()
 
+    def _blotted(self, body: bytes) -> bytes:
+        for each in self._secrets:
+            body = body.replace(each, b"***")
+        return body
 
-async def _beginning(response: httpx.Response) -> bytes:
+
+async def _beginning(response: httpx.Response, most: int) -> bytes:
     """The first bytes of a body; what came before it broke off."""
     body = b""
     try:
         async for chunk in response.aiter_raw():
             body += chunk
-            if len(body) >= _MOST_BODY:
+            if len(body) >= most:
                 break
     except httpx.HTTPError:
         pass
-    return body[:_MOST_BODY]
+    return body[:most]
 
 
 def open_http_client(connections: int = 64, tls: ssl.SSLContext | None = None) -> httpx.AsyncClient:

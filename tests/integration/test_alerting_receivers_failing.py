@@ -1,0 +1,356 @@
+"""Receivers that hang, drip, reset, lie, redirect or answer garbage: every try ends in time, with the right meaning, and
+tells nothing secret."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import trustme
+from aiohttp import web
+from penstock.clock import SystemClock
+from penstock.config.alerting import Receiver
+
+from services.alerting.channels.opening import open_channel
+from services.alerting.channels.posting import open_http_client
+from services.alerting.channels.protocol import Attempt, Channel
+from services.alerting.destinations import Destinations
+from tests.unit.alerting_notifications import a_notification, an_alert
+
+TIMEOUT_S = 0.6
+SECRETS = {
+    "ADDRESS": "http://127.0.0.1:{port}/services/T0/B0/hunter2hunter2",
+    "KEY": "key-of-hunter2",
+}
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with open_http_client() as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def serving(serve: Serve, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """A raw TCP server on loopback; its port."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await serve(reader, writer)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+async def whole_request(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    lengths = [line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
+    length = int(lengths[0].split(b":")[1]) if lengths else 0
+    return head + await reader.readexactly(length)
+
+
+def answering(raw: bytes, then: str = "close") -> Serve:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await whole_request(reader)
+        writer.write(raw)
+        await writer.drain()
+        if then == "hang":
+            await reader.read()
+
+    return serve
+
+
+async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+
+
+async def dripping(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" * 100:
+        writer.write(bytes([byte]))
+        await writer.drain()
+        await asyncio.sleep(0.02)
+
+
+async def resetting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.transport.abort()
+
+
+async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await whole_request(reader)
+    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        writer.write(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+        await writer.drain()
+
+
+def a_channel(
+    client: httpx.AsyncClient, kind: str, port: int, *, destinations: Destinations | None = None, **fields: Any
+) -> Channel:
+    """A channel of a kind, with secrets wherever it takes any."""
+    environ = {name: value.format(port=port) for name, value in SECRETS.items()}
+    mine: dict[str, Any] = {"name": "oncall", "type": kind, "timeout_s": TIMEOUT_S}
+    if kind == "email":
+        environ["ADDRESS"] = f"smtp://127.0.0.1:{port}"
+        mine |= {"sender": "a@example.com", "to": ["b@example.com"]}
+    else:
+        mine |= {"secret_env": "KEY"}
+    receiver = Receiver.model_validate(mine | {"url_env": "ADDRESS"} | fields)
+    return open_channel(
+        receiver, environ, destinations or Destinations(), SystemClock(), client, "https://books.example"
+    )
+
+
+def nothing_told(attempt: Attempt, channel: Channel) -> None:
+    assert "hunter2" not in repr(attempt)
+    assert "hunter2" not in channel.destination
+
+
+HTTP_KINDS = ["webhook", "slack", "pagerduty", "alertmanager"]
+
+
+@pytest.mark.parametrize("kind", [*HTTP_KINDS, "email"])
+@pytest.mark.parametrize("serve", [silent, dripping, resetting], ids=["hangs", "drips", "resets"])
+async def test_a_receiver_that_does_not_answer_is_tried_again_and_holds_nobody_up(
+    client: httpx.AsyncClient, kind: str, serve: Serve
+) -> None:
+    async with serving(serve) as port:
+        channel = a_channel(client, kind, port)
+        began = time.monotonic()
+        attempt = await channel.send(a_notification(an_alert("f1"), an_alert("f2")))
+        assert time.monotonic() - began < TIMEOUT_S + 5
+    assert (attempt.outcome, attempt.status_code) == ("retry", None)
+    assert attempt.reason
+    nothing_told(attempt, channel)
+
+
+@pytest.mark.parametrize("kind", [*HTTP_KINDS, "email"])
+async def test_a_port_that_nobody_listens_on_is_tried_again(client: httpx.AsyncClient, kind: str) -> None:
+    async with serving(silent) as port:
+        pass
+    attempt = await a_channel(client, kind, port).send(a_notification())
+    assert attempt.outcome == "retry"
+    assert "refused" in (attempt.reason or "").lower() or "connect call failed" in (attempt.reason or "").lower()
+
+
+@pytest.mark.parametrize("kind", HTTP_KINDS)
+@pytest.mark.parametrize(
+    ("raw", "outcome"),
+    [
+        (b"HTTP/1.1 500 Oops\r\nContent-Length: 2\r\n\r\nno", "retry"),
+        (b"HTTP/1.1 503 Busy\r\nRetry-After: 17\r\nContent-Length: 0\r\n\r\n", "retry"),
+        (b"HTTP/1.1 429 Slow\r\nRetry-After: 17\r\nContent-Length: 0\r\n\r\n", "retry"),
+        (b"HTTP/1.1 408 Late\r\nContent-Length: 0\r\n\r\n", "retry"),
+        (b"HTTP/1.1 400 Bad\r\nContent-Length: 14\r\n\r\nhunter2hunter2", "dead"),
+        (b'HTTP/1.1 400 Bad\r\n\r\n{"message": "no key-of-hunter2 at /services/T0/B0/hunter2hunter2"}', "dead"),
+        (b"HTTP/1.1 301 Moved\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", "dead"),
+        (b"HTTP/1.1 307 Moved\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n", "dead"),
+        (b"HTTP/1.1 404 None\r\nContent-Length: 10000000\r\n\r\nxx", "dead"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "retry"),
+        (b"\x00\xff\xfe\r\n\r\n", "retry"),
+        (b"HTTP/1.1 99999 What\r\n\r\n", "retry"),
+        (b"", "retry"),
+    ],
+    ids=["500", "503", "429", "408", "400", "400-key", "301", "307", "404-long", "ssh", "binary", "status", "empty"],
+)
+async def test_what_answers_mean(client: httpx.AsyncClient, kind: str, raw: bytes, outcome: str) -> None:
+    async with serving(answering(raw)) as port:
+        channel = a_channel(client, kind, port)
+        attempt = await channel.send(a_notification())
+    assert attempt.outcome == outcome
+    assert attempt.retry_after_s == (17 if b"Retry-After" in raw else None)
+    assert attempt.reason
+    nothing_told(attempt, channel)
+
+
+async def test_a_body_without_end_is_not_read(client: httpx.AsyncClient) -> None:
+    async with serving(endless) as port:
+        assert (await a_channel(client, "webhook", port).send(a_notification())).outcome == "delivered"
+        assert (await a_channel(client, "slack", port).send(a_notification())).outcome == "retry"
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "said", "outcome"),
+    [
+        ("slack", 200, b"ok", "delivered"),
+        ("slack", 200, b"<html>sign in</html>", "retry"),
+        ("slack", 200, b"", "retry"),
+        ("slack", 403, b"action_prohibited", "dead"),
+        ("slack", 404, b"no_service", "dead"),
+        ("pagerduty", 202, b'{"status":"success","dedup_key":"f1"}', "delivered"),
+        ("pagerduty", 202, b"", "delivered"),
+        ("pagerduty", 200, b"<html>sign in</html>", "retry"),
+        ("pagerduty", 400, b'{"status":"invalid event","message":"Event object is invalid","errors":["x"]}', "dead"),
+        ("webhook", 204, b"", "delivered"),
+        ("alertmanager", 200, b"", "delivered"),
+    ],
+)
+async def test_only_the_receivers_own_acknowledgement_counts(
+    client: httpx.AsyncClient, kind: str, status: int, said: bytes, outcome: str
+) -> None:
+    raw = f"HTTP/1.1 {status} Said\r\nContent-Length: {len(said)}\r\n\r\n".encode() + said
+    async with serving(answering(raw, "hang")) as port:
+        attempt = await a_channel(client, kind, port).send(a_notification())
+    assert (attempt.outcome, attempt.status_code) == (outcome, status)
+    if status == 400:
+        assert "Event object is invalid; x" in (attempt.reason or "")
+    if status in {403, 404}:
+        assert said.decode() in (attempt.reason or "")
+
+
+async def test_events_that_pagerduty_has_are_not_sent_again_by_the_next_try(client: httpx.AsyncClient) -> None:
+    answers = [202, 500, 429, 202, 202, 202]
+    got: list[tuple[str, str]] = []
+
+    async def enqueue(request: web.Request) -> web.Response:
+        body = await request.json()
+        got.append((body["dedup_key"], body["event_action"]))
+        return web.json_response({"status": "success"}, status=answers.pop(0), headers={"Retry-After": "3"})
+
+    app = web.Application()
+    app.router.add_post("/v2/enqueue", enqueue)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    channel = a_channel(client, "pagerduty", 0, url_env=None, url=f"http://127.0.0.1:{runner.addresses[0][1]}",
+                        destinations=Destinations(["127.0.0.1"]), timeout_s=5.0)  # fmt: skip
+    try:
+        notification = a_notification(an_alert("f1"), an_alert("f2", status="resolved"), an_alert("f3"))
+        attempts = [await channel.send(notification) for _ in range(3)]
+        assert [(each.outcome, each.status_code) for each in attempts] == [
+            ("retry", 500),
+            ("retry", 429),
+            ("delivered", 202),
+        ]
+        assert attempts[1].retry_after_s == 3
+        f1, f2, f3 = ("f1", "trigger"), ("f2", "resolve"), ("f3", "trigger")
+        assert got == [f1, f2, f2, f2, f3]
+        # What goes on is told again: with the same dedup_key, which opens no other incident.
+        await channel.send(a_notification(an_alert("f1"), notification_id="next", purpose="repeat"))
+        assert got[-1] == f1
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_name_is_asked_for_once_a_try_and_the_checked_address_is_the_one_connected_to() -> None:
+    authority = trustme.CA()
+    server_tls, client_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("hooks.example.com").configure_cert(server_tls)
+    authority.configure_trust(client_tls)
+    heads: list[bytes] = []
+    names: list[str] = []
+    server_tls.sni_callback = lambda _, name, __: names.append(name)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await whole_request(reader))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+
+    rounds = iter([["127.0.0.1"], ["169.254.169.254"], ["127.0.0.1", "10.1.2.3"], ["::ffff:169.254.169.254"]])
+
+    async def rebinding(host: str, port: int) -> Sequence[str]:
+        return next(rounds)
+
+    async with serving(serve, server_tls) as port, open_http_client(tls=client_tls) as client:
+        channel = a_channel(client, "webhook", 0, url_env=None, url=f"https://hooks.example.com:{port}/in?token=x",
+                            destinations=Destinations([f"hooks.example.com:{port}=127.0.0.1"], rebinding))  # fmt: skip
+        attempts = [await channel.send(a_notification()) for _ in range(4)]
+    assert [attempt.outcome for attempt in attempts] == ["delivered", "retry", "retry", "retry"]
+    assert "hooks.example.com leads to 169.254.169.254, which is not listed" in (attempts[1].reason or "")
+    assert "10.1.2.3" in (attempts[2].reason or "")
+    assert names == ["hooks.example.com"]
+    assert len(heads) == 1
+    assert heads[0].startswith(b"POST /in?token=x HTTP/1.1\r\n")
+    assert f"Host: hooks.example.com:{port}\r\n".encode() in heads[0]
+
+
+async def test_a_certificate_of_another_name_is_refused() -> None:
+    authority = trustme.CA()
+    server_tls, client_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("elsewhere.example.com", "127.0.0.1").configure_cert(server_tls)
+    authority.configure_trust(client_tls)
+
+    async def here(host: str, port: int) -> Sequence[str]:
+        return ["127.0.0.1"]
+
+    async with serving(silent, server_tls) as port, open_http_client(tls=client_tls) as client:
+        channel = a_channel(client, "webhook", 0, url_env=None, url=f"https://hooks.example.com:{port}/",
+                            destinations=Destinations(["hooks.example.com=127.0.0.1"], here))  # fmt: skip
+        attempt = await channel.send(a_notification())
+    assert attempt.outcome == "retry"
+    assert "certificate is not trusted" in (attempt.reason or "")
+
+
+async def test_the_next_address_of_a_name_is_tried(client: httpx.AsyncClient) -> None:
+    async def two(host: str, port: int) -> Sequence[str]:
+        return ["127.0.0.2", "127.0.0.1"]
+
+    for kind, serve in (("webhook", answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")), ("email", mailing)):
+        async with serving(serve) as port:
+            scheme = "smtp" if kind == "email" else "http"
+            channel = a_channel(client, kind, port, url_env=None, url=f"{scheme}://both.example.com:{port}",
+                                destinations=Destinations(["both.example.com=127.0.0.0/8"], two), timeout_s=5.0)  # fmt: skip
+            assert (await channel.send(a_notification())).outcome == "delivered"
+
+
+async def mailing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A mail server that takes everything and then hangs up without a word."""
+    writer.write(b"220 here\r\n")
+    while line := await reader.readline():
+        if line.startswith(b"DATA"):
+            writer.write(b"354 go on\r\n")
+            await reader.readuntil(b"\r\n.\r\n")
+            writer.write(b"250 taken\r\n")
+        elif line.startswith(b"QUIT"):
+            return
+        else:
+            writer.write(b"250 OK\r\n")
+
+
+async def test_proxies_of_the_environment_and_cookies_of_other_receivers_are_ignored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await whole_request(reader))
+        writer.write(b"HTTP/1.1 200 OK\r\nSet-Cookie: who=first; Path=/\r\nContent-Length: 2\r\n\r\nok")
+        await writer.drain()
+
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with serving(serve) as port, open_http_client() as client:
+        for kind in ("webhook", "slack"):
+            assert (await a_channel(client, kind, port).send(a_notification())).outcome == "delivered"
+    assert len(heads) == 2
+    assert not any(b"cookie" in head.lower() for head in heads)
+
+
+async def test_logs_hold_no_address_that_is_a_credential(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    from penstock.telemetry import configure_logging
+
+    configure_logging("alerting", "debug")
+    caplog.set_level(logging.DEBUG)
+    async with serving(answering(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")) as port:
+        for kind in HTTP_KINDS:
+            await a_channel(client, kind, port).send(a_notification())
+    assert "hunter2" not in caplog.text
