@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import click
 import msgspec
+from penstock.cli.connection import run_command
 from penstock.cli.instants import INSTANT
 from rich.console import Console
 from rich.table import Table
 
+from services.drift.command_log import replay_log
 from services.drift.replay import Filter, Replay, as_line, chosen
 from services.drift.replay_detectors import DEFAULT, DETECTORS, FALSE_ALARMS, factory
-from services.drift.replay_finding import UnknownParameter
+from services.drift.replay_finding import Detector, UnknownParameter
 from services.drift.replay_lines import BadLine, Event, read_events
 from services.drift.replay_scores import BadTruth, KnownChange, Scores, read_truth
 
 __all__ = ["replay"]
 
+_Factories = Sequence[tuple[str, Callable[[str], Detector]]]
+
 
 @click.command(epilog=f"Detectors: {', '.join(DETECTORS)}.")
 @click.argument(
-    "source", metavar="[FILE]", required=False, type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    "source", metavar="[FILE]", required=False,
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
 )  # fmt: skip
 @click.option("--from", "since", type=INSTANT, help="First instant: 2026-01-05T09:00:00Z, or 7d for a week ago.")
 @click.option("--to", "until", type=INSTANT, help="Instant at which the period ends.")
@@ -37,10 +42,11 @@ __all__ = ["replay"]
 @click.option("--signal", help="Only this signal.")
 @click.option("--field", help="Field of the file's objects that holds the value.  [default: found by itself]")
 @click.option(
-    "--false-alarms", default=FALSE_ALARMS, show_default=True, type=click.FloatRange(0, min_open=True),
-    help="Expected false alarms in 10,000 values, at most; of the detector that keeps to such a bound, which is penstock.",
+    "--false-alarms", type=click.FloatRange(0, min_open=True),
+    help="Expected false alarms in 10,000 values, at most; of the detector that keeps to such a bound, which is penstock."
+    f"  [default: {FALSE_ALARMS}; over the log the service's budget of a day]",
 )  # fmt: skip
-@click.option("--changes", help="Indices at which changes are known to begin, e.g. 1000,2000.")
+@click.option("--changes", help="Indices, or instants, at which changes are known to begin, e.g. 1000,2000.")
 @click.option(
     "--truth", type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="File of known changes: indices, or objects with index, segment and signal, as JSON lines or one list.",
@@ -57,13 +63,13 @@ def replay(
     segment: str | None,
     signal: str | None,
     field: str | None,
-    false_alarms: float,
+    false_alarms: float | None,
     changes: str | None,
     truth: Path | None,
     within: int | None,
     summary: bool,
 ) -> None:
-    """Run a detector over FILE (JSON lines; - is standard input), or over the log without one.
+    """Run a detector over FILE (JSON lines; - is standard input), or over the log where --from is given without one.
 
     A line of FILE is a number, a list of numbers, or an object with one of them (under value, vector, embedding, number
     or x, or in the only such field) or with a category, and with segment, signal and timestamp as far as there are any.
@@ -73,52 +79,101 @@ def replay(
     not tell), `segment`, `signal`, `detector`, `change_index` (where the change is believed to have begun), `what`,
     `size`, `statistic`, `threshold`, `before`, `after` and `evidence`. Figures go to standard error, as a table, or with
     --summary to standard output as the last line. A line that cannot be used ends the run with exit status 2.
+
+    Over the log `penstock` is the whole service: it gives the drift-events that the service gives when it starts there.
     """
     try:
-        factories = [factory(spec, false_alarms) for spec in specs]
+        factories = _factories(specs, FALSE_ALARMS if false_alarms is None else false_alarms)
         known = _known(changes, truth)
     except (UnknownParameter, BadTruth) as error:
         raise click.UsageError(str(error)) from error
-    names = [name for name, _ in factories]
-    if len(set(names)) < len(names):
-        # The name would not say which of them found something.
-        factories = [(spec, make) for spec, (_, make) in zip(specs, factories, strict=True)]
     only = Filter(segment, signal, since, until)
+    printed = Printed(known, within, summary)
+    if source is None and since is not None:
+        if field is not None:
+            raise click.UsageError("--field is for files; choose a signal of the log with --signal")
+        run_command(replay_log(only, factories, false_alarms, printed))
+        return
     if source is None and sys.stdin.isatty():
-        raise click.UsageError("name a file; - is standard input")
+        raise click.UsageError("name a file (- is standard input), or say with --from since when the log is to be read")
     name = str(source or "-")
     with click.open_file(name, "rb") as file:
         events = read_events(
-            cast("BinaryIO", file),
-            "standard input" if name == "-" else name,
-            field=field,
+            cast("BinaryIO", file), "standard input" if name == "-" else name, field=field,
             timed=since is not None or until is not None,
-        )
-        _run(chosen(events, only), Replay(factories), known, within, summary)
+        )  # fmt: skip
+        _replay_lines(chosen(events, only), Replay(factories), printed)
 
 
-def _run(
-    events: Iterable[Event], running: Replay, known: Sequence[KnownChange] | None, within: int | None, summary: bool
-) -> None:
-    scores = {name: Scores(known, within) for name in running.seconds}
+class Printed:
+    """Prints detections as they come, and the figures at the end."""
+
+    def __init__(self, known: Sequence[KnownChange] | None, within: int | None, summary: bool) -> None:
+        self._known = known
+        self._within = within
+        self._summary = summary
+        self._scores: dict[str, Scores] = {}
+
+    def passed(self, detector: str, event: Event) -> None:
+        """Take note of a value that a detector is about to see."""
+        if detector not in self._scores:
+            self._scores[detector] = Scores(self._known, self._within)
+        self._scores[detector].passed(event)
+
+    def detected(
+        self, detector: str, segment: str | None, signal: str, index: int, kind: str | None, line: Mapping[str, Any]
+    ) -> None:
+        """Print a detection."""
+        self._scores[detector].detected(segment, signal, index, kind)
+        _print(line)
+
+    def close(self, seconds: Mapping[str, float]) -> None:
+        """Print the figures; ``seconds`` is the time spent in each detector."""
+        for name in seconds:
+            self._scores.setdefault(name, Scores(self._known, self._within))
+        figures = {name: scores.summary(seconds[name]) for name, scores in self._scores.items()}
+        if self._summary:
+            _print({"summary": figures})
+        else:
+            _table(figures, self._known is not None)
+
+
+def _factories(specs: Sequence[str], false_alarms: float) -> _Factories:
+    factories = [factory(spec, false_alarms) for spec in specs]
+    names = [name for name, _ in factories]
+    if len(set(names)) == len(names):
+        return factories
+    # The name alone would not say which of them found something.
+    return [(spec, make) for spec, (_, make) in zip(specs, factories, strict=True)]
+
+
+def _replay_lines(events: Iterable[Event], running: Replay, printed: Printed) -> None:
     bad: BadLine | None = None
     try:
         for event in events:
-            for each in scores.values():
-                each.passed(event)
-            for detection in running.observe(event):
-                scores[detection.detector].detected(detection)
-                _print(as_line(detection))
+            for name in running.seconds:
+                printed.passed(name, event)
+            for found in running.observe(event):
+                printed.detected(
+                    found.detector, event.segment, event.signal, event.index, found.finding.kind, as_line(found)
+                )
     except BadLine as error:
         bad = error
-    figures = {name: each.summary(running.seconds[name]) for name, each in scores.items()}
-    if summary:
-        _print({"summary": figures})
-    else:
-        _tables(Console(stderr=True, width=None if sys.stderr.isatty() else 200), figures, known is not None)
+    printed.close(running.seconds)
     if bad is not None:
         click.echo(f"Error: {bad}", err=True)
         raise SystemExit(2)
+
+
+def _known(changes: str | None, truth: Path | None) -> list[KnownChange] | None:
+    """Return the known changes; ``None`` where nobody says anything about them, empty where it is known that none are."""
+    if changes is None and truth is None:
+        return None
+    listed = [part.strip() for part in (changes or "").split(",") if part.strip()]
+    # Indices as they are, instants as texts.
+    entries = [int(part) if part.isdecimal() else part for part in listed]
+    found = read_truth(msgspec.json.encode(entries).decode())
+    return [*found, *([] if truth is None else read_truth(truth.read_text(encoding="utf-8")))]
 
 
 def _print(line: Mapping[str, Any]) -> None:
@@ -126,15 +181,7 @@ def _print(line: Mapping[str, Any]) -> None:
     click.echo(msgspec.json.encode(line))
 
 
-def _known(changes: str | None, truth: Path | None) -> list[KnownChange] | None:
-    """Return the known changes; ``None`` where nobody says anything about them, empty where it is known that none are."""
-    if changes is None and truth is None:
-        return None
-    listed = [] if changes is None else read_truth(f"[{changes}]")
-    return [*listed, *([] if truth is None else read_truth(truth.read_text(encoding="utf-8")))]
-
-
-def _tables(console: Console, figures: Mapping[str, Mapping[str, Any]], judged: bool) -> None:
+def _table(figures: Mapping[str, Mapping[str, Any]], judged: bool) -> None:
     columns = {"values": "values", "streams": "streams", "detections": "detections", "updates_per_second": "updates/s"}
     if judged:
         columns |= {
@@ -147,7 +194,7 @@ def _tables(console: Console, figures: Mapping[str, Mapping[str, Any]], judged: 
         table.add_column(title, justify="right", no_wrap=True)
     for name, row in figures.items():
         table.add_row(name, *(_cell(row.get(column)) for column in columns))
-    console.print(table, markup=False)
+    Console(stderr=True, width=None if sys.stderr.isatty() else 200).print(table, markup=False)
 
 
 def _cell(value: float | None) -> str:

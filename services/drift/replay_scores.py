@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
-from services.drift.replay import Detection
 from services.drift.replay_lines import Event
 
 __all__ = ["BadTruth", "KnownChange", "Scored", "Scores", "read_truth"]
@@ -21,11 +21,18 @@ class BadTruth(ValueError):
 
 
 class KnownChange(msgspec.Struct, frozen=True):
-    """A change that is known: the index of its first event, and the segment and signal it is in (``None``: all)."""
+    """A change that is known: the index of its first event or the instant it began at, and the segment and signal it is
+    in (``None``: all)."""
 
-    index: int
+    index: int | datetime
     segment: str | None = None
     signal: str | None = None
+
+    def reached(self, event: Event) -> bool:
+        """Tell whether an event comes at or after it."""
+        if isinstance(self.index, datetime):
+            return event.at is not None and event.at >= self.index
+        return event.index >= self.index
 
     def concerns(self, segment: str | None, signal: str) -> bool:
         """Tell whether it is one of this stream's."""
@@ -53,8 +60,8 @@ class Scored(NamedTuple):
 
 
 def read_truth(text: str) -> list[KnownChange]:
-    """Read known changes: JSON lines, or one list, of indices or of objects with ``index`` and, where it is not all of
-    them, ``segment`` and ``signal``.
+    """Read known changes: JSON lines, or one list, of indices or instants, or of objects with ``index`` and, where it is
+    not all of them, ``segment`` and ``signal``.
 
     Raises:
         BadTruth: it is none of that.
@@ -72,18 +79,39 @@ def read_truth(text: str) -> list[KnownChange]:
                     entries.append(msgspec.json.decode(line))
                 except msgspec.DecodeError as error:
                     raise BadTruth(f"line {number} is not JSON: {error}") from error
-    return sorted(map(_change, entries), key=lambda change: change.index)
+    changes = [_change(entry) for entry in entries]
+    if len({type(change.index) for change in changes}) > 1:
+        raise BadTruth("indices and instants cannot stand beside each other: write all changes in one way")
+    return sorted(changes, key=_order)
+
+
+def _order(change: KnownChange) -> Any:
+    return change.index
 
 
 def _change(entry: Any) -> KnownChange:
     fields = entry if isinstance(entry, dict) else {"index": entry}
     index = next((fields[name] for name in ("index", "change_index", "change", "at") if name in fields), None)
-    if not isinstance(index, int) or isinstance(index, bool) or index < 0:
-        raise BadTruth(f"{entry!r} is no change: write an index from 0, or an object with one under 'index'")
+    if isinstance(index, str):
+        try:
+            index = datetime.fromisoformat(index)
+            index = index.replace(tzinfo=UTC) if index.tzinfo is None else index.astimezone(UTC)
+        except ValueError as error:
+            raise BadTruth(
+                f"{index!r} is neither an index from 0 nor an instant such as 2026-01-05T09:00:00Z"
+            ) from error
+    elif not isinstance(index, int) or isinstance(index, bool) or index < 0:
+        raise BadTruth(
+            f"{entry!r} is no change: write an index from 0 or an instant, or an object with one under 'index'"
+        )
     for name in ("segment", "signal"):
         if not isinstance(fields.get(name), str | None):
             raise BadTruth(f"{entry!r}: {name!r} must be a text")
     return KnownChange(index, fields.get("segment"), fields.get("signal"))
+
+
+def _plain(index: int | datetime) -> int | str:
+    return index.isoformat().replace("+00:00", "Z") if isinstance(index, datetime) else index
 
 
 class Scores:
@@ -98,7 +126,7 @@ class Scores:
     """
 
     def __init__(self, changes: Sequence[KnownChange] | None, within: int | None = None) -> None:
-        self._changes = None if changes is None else sorted(changes, key=lambda change: change.index)
+        self._changes = None if changes is None else sorted(changes, key=_order)
         self._within = within
         self._streams: dict[tuple[str | None, str], _Progress] = {}
         self.values = 0
@@ -115,19 +143,19 @@ class Scores:
             self._streams[key] = progress
         progress.seen += 1
         self.values += 1
-        while progress.ahead and progress.ahead[0].index <= event.index:
+        while progress.ahead and progress.ahead[0].reached(event):
             progress.started.append(_Started(progress.ahead.pop(0), progress.seen))
 
-    def detected(self, detection: Detection) -> None:
-        """Take a detection of the event that has just passed."""
+    def detected(self, segment: str | None, signal: str, index: int, kind: str | None) -> None:
+        """Take a detection in a stream, at the event of it that passed last."""
         self.detections += 1
-        progress = self._streams[(detection.event.segment, detection.event.signal)]
+        progress = self._streams[(segment, signal)]
         newest = progress.started[-1] if progress.started else None
         delay = progress.seen - newest.at + 1 if newest is not None else 0
         if newest is None or (self._within is not None and delay > self._within):
             self.false_alarms += 1
         elif newest.detected is None:
-            newest.detected, newest.delay, newest.kind = detection.event.index, delay, detection.finding.kind
+            newest.detected, newest.delay, newest.kind = index, delay, kind
         else:
             self.repeated += 1
 
@@ -163,8 +191,8 @@ class Scores:
             "repeated": self.repeated,
             "known_changes": [
                 {
-                    "index": one.change.index, "segment": one.segment, "signal": one.signal, "detected": one.detected,
-                    "delay": one.delay, "kind": one.kind,
+                    "index": _plain(one.change.index), "segment": one.segment, "signal": one.signal,
+                    "detected": one.detected, "delay": one.delay, "kind": one.kind,
                 }
                 for one in scored
             ],
