@@ -14,18 +14,23 @@ from penstock.bus import Hop
 from penstock.service import Runtime, run_service
 from penstock.stateful import partition_count
 
-from services.drift.app import projection_hop, watcher
+from services.drift.app import JOINED, projection_hop, watcher
 from services.drift.settings import Settings
+from services.drift.texts import packaged_text_reader
 
 
 async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
-    """Start the watcher beside the hops and return the hops."""
+    """Start the watcher beside the hops and return the hops.
+
+    Raises:
+        penstock.stateful.PartitionMismatch: ``signals`` or ``drift-commands`` is missing, or they differ in partitions.
+    """
     settings = runtime.settings
-    partitions = await partition_count(settings, ["signals"])
+    partitions = await partition_count(settings, JOINED)
     runtime.not_ready("segments")
     worker = watcher(
         settings,
-        settings.parameters(),
+        settings.rules(partitions),
         partitions,
         runtime.codec,
         runtime.producer(),
@@ -34,7 +39,12 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
         lambda: runtime.ready("segments"),
     )
     runtime.background(worker.run(runtime.stopping))
-    return [projection_hop()]
+    reader = packaged_text_reader(
+        answer_embeddings=settings.drift_answer_embeddings,
+        answer_share=settings.drift_answer_share,
+        language_share=settings.drift_language_share,
+    )
+    return [projection_hop(reader)]
 
 
 def main() -> None:

@@ -1,190 +1,235 @@
-"""Drift, pure: what becomes signals, and what a segment's signals make of its state."""
+"""Drift, pure: which states an event concerns, and what a segment's events make of its state."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
-import numpy as np
 from penstock.bus import Emit, Message
-from penstock.contracts.envelope import derive
-from penstock.contracts.records import Record, Signal
+from penstock.contracts.records import DriftCommand, Signal
 from penstock.stateful import Logic, Lookup
 
-from services.drift import scalar, topic
-from services.drift.features import fourier_features
-from services.drift.signals import EMBEDDING_SIGNAL, definition, embedding_of, figures, segment_of
-from services.drift.verdicts import Change, Evidence, announce, of_scalar, of_topic
+from services.drift import budget as spending
+from services.drift import detectors as watching
+from services.drift.budget import CLOCK, Budget, Clock
+from services.drift.commands import InvalidCommand, obeyed
+from services.drift.conditions import confirmed, ended, in_order, resolved
+from services.drift.families import FamilyState, family_key, matches, predecessor, seen, siblings
+from services.drift.projection import family_of
+from services.drift.segments import Observed, Sample, SegmentState, coordinates, noted, sampled
 
-__all__ = ["InvalidEmbedding", "Observed", "Parameters", "SegmentState", "logic", "project", "route", "step"]
+__all__ = ["Arrived", "Commanded", "Observed", "Rules", "SegmentState", "State", "Ticked", "logic", "route", "step"]
 
-_TRAIL = 96
-_SAMPLES = 5
-
-
-class InvalidEmbedding(ValueError):
-    """An event's embedding is no vector of float32."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Siblings whose share of a change is asked for.
+_SIBLINGS = 8
 
 
-class Parameters(msgspec.Struct, frozen=True):
-    """How all detectors are set."""
+class Rules(msgspec.Struct, frozen=True):
+    """How the service is set."""
 
-    topic: topic.TopicParameters = topic.TopicParameters()
-    scalar: scalar.ScalarParameters = scalar.ScalarParameters()
+    detectors: watching.Parameters = watching.Parameters()
+    budget: Budget = Budget()
+    """Of one partition."""
+    release_reference: Literal["predecessor", "fresh"] = "predecessor"
+    """What a new segment is compared with: the one it replaces, or its own first events."""
     idle: timedelta = timedelta(days=14)
     """A segment without an event for so long is forgotten."""
+    rebase_after: timedelta = timedelta(days=7)
+    """A change that nobody touched for so long is the baseline."""
 
 
-class Sample(msgspec.Struct, frozen=True, array_like=True):
-    """A request of the segment and where its signal stands."""
-
-    offset: int
-    request_id: str
+State = SegmentState | FamilyState | Clock
+"""States of a partition, by key: of a segment its name, of a family ``family|team|route``, and one ``clock``."""
 
 
-class SegmentState(msgspec.Struct, frozen=True):
-    """What is kept of one segment: under 100 KB however long it runs."""
+class Commanded(NamedTuple):
+    """A command, for one segment that it concerns."""
 
-    last_seen: datetime
-    signals: dict[str, scalar.ScalarState] = {}
-    topic: topic.TopicState = topic.TopicState()
-    dimensions: int = 0
-    """Length of the embeddings; another one is another embedder, and the reference starts anew."""
-    first: tuple[Sample, ...] = ()
-    """The first requests of the segment since its topic last changed."""
-    recent: tuple[Sample, ...] = ()
+    command: DriftCommand
+    segment: str
 
 
-class Observed(NamedTuple):
-    """A signal event and where it stands in the log."""
+class Arrived(NamedTuple):
+    """An event of a segment, for its family."""
 
-    record: Signal
-    partition: int
+    segment: str
     offset: int
 
 
-def project(topic_name: str, partition: int, offset: int, record: Record) -> list[Emit]:
-    """Return the signals of one event of the flow: one record with all its figures, or none.
+class Ticked(NamedTuple):
+    """An event that begins an hour, for the clock."""
+
+    offset: int
+
+
+def route(
+    record: Signal | DriftCommand, message: Message, lookup: Lookup, rules: Rules
+) -> Iterable[tuple[str | None, Observed | Commanded | Arrived | Ticked]]:
+    """Send each signal event to its segment, and to family and clock where it is news to them; each command to all segments
+    that it concerns.
+
+    What a step is told here of other states does not depend on how far ahead of the event they are, so a replay after a
+    crash steps alike: the clock is asked by offset, and a family keeps which segment it gave as predecessor.
 
     Raises:
-        InvalidEmbedding: the event carries bytes that are no embedding.
+        InvalidCommand: it names no segment, or pins what is not there.
     """
-    values = figures(topic_name, record)
-    embedding = embedding_of(record)
-    if embedding is not None:
-        _vector(embedding)
-    if not values and embedding is None:
-        return []
-    segment = segment_of(record, record.context)  # type: ignore[attr-defined]
-    signal = Signal(
-        # Not the moment of projection: a replay then writes the same bytes.
-        **derive(record, "drift.signal", 0, record.occurred_at),
-        segment=segment,
-        source=topic_name,
-        source_partition=partition,
-        source_offset=offset,
-        values=values,
-        vectors={} if embedding is None else {EMBEDDING_SIGNAL: embedding},
-    )
-    team, _, _, route_name = segment.split("|")
-    return [Emit("signals", f"{team}|{route_name}", signal)]
+    if isinstance(record, DriftCommand):
+        yield from _commanded(record, lookup)
+        return
+    segment, offset = record.segment, message.offset
+    at = _EPOCH + timedelta(milliseconds=message.timestamp_ms)
+    clock: Clock | None = lookup(CLOCK)
+    if spending.advanced(clock, offset, at, rules.budget) is not clock:
+        yield CLOCK, Ticked(offset)
+    key = family_key(family_of(segment))
+    family: FamilyState | None = lookup(key)
+    replaced: tuple[str, SegmentState] | None = None
+    if rules.release_reference == "predecessor" and lookup(segment) is None:
+        name = predecessor(family, segment, offset, at, rules.idle)
+        state = lookup(name) if name is not None else None
+        if name is not None and state is not None:
+            replaced = name, state
 
+    def others() -> list[tuple[str, SegmentState]]:
+        named = ((name, lookup(name)) for name in siblings(family, segment)[:_SIBLINGS])
+        return [(name, state) for name, state in named if state is not None]
 
-def route(record: Signal, message: Message, lookup: Lookup) -> Iterable[tuple[str | None, Observed]]:
-    """Send each signal event to its segment."""
-    yield record.segment, Observed(record, message.partition, message.offset)
+    each = spending.allowance(clock, offset, at, rules.budget, watching.count_of(record))
+    yield segment, Observed(record, message.partition, offset, each, replaced, others)
+    if family is None or seen(family, segment, offset, at, rules.idle) is not family:
+        yield key, Arrived(segment, offset)
 
 
 def step(
-    state: SegmentState | None, event: Observed, now: datetime, parameters: Parameters
+    state: State | None, event: Observed | Commanded | Arrived | Ticked, now: datetime, rules: Rules
+) -> tuple[State | None, Sequence[Emit]]:
+    """Take one event into the state it was sent to.
+
+    Raises:
+        services.drift.projection.InvalidEmbedding: the event carries bytes that are no embedding.
+        InvalidCommand: a command cannot be carried out.
+    """
+    match event, state:
+        case Observed(), SegmentState() | None:
+            return observe(state, event, now, rules)
+        case Commanded(), SegmentState():
+            return _obey(state, event, now)
+        case Arrived(), FamilyState() | None:
+            return seen(state, event.segment, event.offset, now, rules.idle), []
+        case Ticked(), Clock() | None:
+            return spending.advanced(state, event.offset, now, rules.budget), []
+        case _:
+            # A command for a segment that was forgotten meanwhile.
+            return state, []
+
+
+def observe(
+    state: SegmentState | None, event: Observed, now: datetime, rules: Rules
 ) -> tuple[SegmentState, Sequence[Emit]]:
     """Take one signal event into its segment's state; a change that is confirmed gives a drift event and, where it is
     large enough to matter, an alert.
 
     Raises:
-        InvalidEmbedding: the event carries bytes that are no embedding.
+        services.drift.projection.InvalidEmbedding: the event carries bytes that are no embedding.
     """
-    state = state or SegmentState(last_seen=now)
     record, offset = event.record, event.offset
-    first, recent = _sampled(state, Sample(offset, record.request_id))
-    changes: list[Change] = []
-
-    signals = dict(state.signals)
-    for name, value in record.values.items():
-        defined = definition(name)
-        seen = defined.transform(value)
-        if seen is None:
-            continue
-        signals[name], shift = scalar.observe(signals.get(name, scalar.ScalarState()), seen, offset, parameters.scalar)
-        if shift is not None:
-            changes.append(of_scalar(name, shift, parameters.scalar))
-
-    topics, dimensions = state.topic, state.dimensions
-    embedding = record.vectors.get(EMBEDDING_SIGNAL, record.embedding)
-    if embedding is not None:
-        vector = _vector(embedding)
-        if vector.shape[1] != dimensions:
-            topics, dimensions = topic.TopicState(), vector.shape[1]
-        topics, topic_shift = topic.observe(topics, fourier_features(vector)[0], offset, parameters.topic)
-        if topic_shift is not None:
-            changes.append(of_topic(EMBEDDING_SIGNAL, topic_shift, parameters.topic))
-
+    state = state or _born(event, now)
+    detectors, found = watching.observe(
+        state.detectors, record, offset, record.occurred_at, event.allowance, rules.detectors
+    )
+    versions = noted(state.versions, coordinates(record.segment) | record.versions, offset, record.occurred_at)
+    state = SegmentState(
+        # Events of one segment may reach the log out of order; its clock never runs back.
+        last_seen=max(state.last_seen, now),
+        first_offset=state.first_offset,
+        last_offset=offset,
+        detectors=detectors,
+        pinned=state.pinned,
+        predecessor=state.predecessor,
+        inherited=state.inherited,
+        versions=state.versions if versions is None else versions,
+        samples=sampled(state.samples, Sample(offset, record.request_id, record.occurred_at)),
+        told=state.told,
+        group=state.group,
+        conditions=state.conditions,
+        returns=state.returns,
+    )
     emits: list[Emit] = []
-    for change in changes:
-        evidence = _evidence(event, change.test_first_offset, change.reference_first_offset, first, recent)
-        emits += announce(record, change, evidence, now)
-    if any(change.signal == EMBEDDING_SIGNAL for change in changes):
-        first = recent[-_SAMPLES:]
-    # Events of one segment may reach the log out of order; its clock never runs back.
-    last_seen = max(state.last_seen, now)
-    return SegmentState(last_seen, signals, topics, dimensions, first, recent), emits
+    for each in in_order(found):
+        state, outputs = confirmed(state, each, event, now)
+        emits += outputs
+    if state.conditions:
+        state, outputs = ended(state, event, now, rules.rebase_after)
+        emits += outputs
+    return state, emits
 
 
-def logic(parameters: Parameters) -> Logic[SegmentState, Observed]:
+def logic(rules: Rules) -> Logic[State, Observed | Commanded | Arrived | Ticked]:
     """Return the stateful processor's pure part."""
     return Logic(
-        step=partial(step, parameters=parameters),
-        route=route,
-        state_type=SegmentState,
-        expires_at=lambda key, state: state.last_seen + parameters.idle,
+        step=partial(step, rules=rules),
+        route=partial(route, rules=rules),
+        state_type=State,
+        expires_at=lambda key, state: _expires_at(state, rules),
     )
 
 
-def _vector(embedding: bytes) -> Any:
-    """Return an embedding as an array of shape (1, dimensions)."""
-    if not embedding or len(embedding) % 4:
-        raise InvalidEmbedding(
-            f"an embedding of {len(embedding)} bytes: float32 little-endian is needed, so a multiple of 4; "
-            "check the embedder that wrote it"
+def _expires_at(state: State, rules: Rules) -> datetime | None:
+    match state:
+        case SegmentState():
+            return state.last_seen + rules.idle
+        case FamilyState():
+            return max(child.last_at for child in state.children.values()) + 2 * rules.idle
+        case _:
+            return None
+
+
+def _born(event: Observed, now: datetime) -> SegmentState:
+    """Return the state of a new segment: with the references of the one it replaces, or empty."""
+    if event.predecessor is None:
+        return SegmentState(last_seen=now, first_offset=event.offset, last_offset=event.offset)
+    name, old = event.predecessor
+    detectors = watching.handed_down(old.detectors)
+    # Only the newest requests of the old segment: what is shown as before.
+    samples = msgspec.structs.replace(old.samples, requests=0, newest=old.samples.newest[-5:], older=(), stride=1)
+    return SegmentState(
+        last_seen=now,
+        first_offset=event.offset,
+        last_offset=event.offset,
+        detectors=detectors,
+        pinned=old.pinned,
+        predecessor=name,
+        inherited=tuple(watching.with_reference(detectors)),
+        versions=old.versions,
+        samples=samples,
+    )
+
+
+def _commanded(command: DriftCommand, lookup: Lookup) -> Iterable[tuple[str, Commanded]]:
+    if command.segment.count("|") != 3:
+        raise InvalidCommand(
+            f"{command.segment!r} is no segment: it takes team|model|prompt version|route, with * for any model or prompt "
+            "version"
         )
-    vector = np.frombuffer(embedding, "<f4")[None]
-    length = float(np.linalg.norm(vector))
-    if not np.isfinite(length) or length == 0:
-        raise InvalidEmbedding("an embedding is zero or not finite; check the embedder that wrote it")
-    return vector
+    family: FamilyState | None = lookup(family_key(family_of(command.segment)))
+    names = sorted(name for name in (family.children if family else ()) if matches(command.segment, name))
+    if not names and command.action == "pin":
+        raise InvalidCommand(
+            f"no segment {command.segment} has been seen, so there is nothing to pin: see `penstock drift segments`, and "
+            "write the command under the key team|route"
+        )
+    for name in names:
+        yield name, Commanded(command, name)
 
 
-def _sampled(state: SegmentState, sample: Sample) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    """Remember the request, once: several events of one request follow each other closely."""
-    if any(each.request_id == sample.request_id for each in state.recent[-32:]):
-        return state.first, state.recent
-    first = (*state.first, sample) if len(state.first) < _SAMPLES else state.first
-    return first, (*state.recent, sample)[-_TRAIL:]
-
-
-def _evidence(
-    event: Observed, test_first: int, reference_first: int, first: Sequence[Sample], recent: Sequence[Sample]
-) -> Evidence:
-    before = [each.request_id for each in recent if each.offset < test_first][-_SAMPLES:]
-    after = [each.request_id for each in recent if each.offset >= test_first][-_SAMPLES:]
-    return Evidence(
-        partition=event.partition,
-        reference_first=reference_first,
-        test_first=test_first,
-        last=event.offset,
-        sample_before=before or [each.request_id for each in first if each.offset < test_first],
-        sample_after=after,
-    )
+def _obey(state: SegmentState, event: Commanded, now: datetime) -> tuple[SegmentState, Sequence[Emit]]:
+    command = event.command
+    state, names = obeyed(state, command)
+    what = "the present is the baseline" if command.action == "rebase" else "the reference is a pinned one"
+    reason = f"{what} since {command.author or 'somebody'} said so" + (f": {command.reason}" if command.reason else "")
+    return resolved(state, names, command, event.segment, reason, now)

@@ -1,185 +1,307 @@
-"""What a confirmed change says: the drift event for the record, the alert for on-call."""
+"""What a confirmed change says: the drift event for the record, the alert for on-call, and that it has ended."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from hashlib import sha256
 from typing import NamedTuple
 
-from penstock.bus import Emit
+from penstock.alerts import fingerprint
 from penstock.contracts.envelope import derive
-from penstock.contracts.records import Alert, DriftEvent, LogRange, Severity, Signal
+from penstock.contracts.records import Alert, DriftEvent, LogRange, Record, Release, Signal
 
-from services.drift.scalar import ScalarParameters, ScalarShift
-from services.drift.signals import Definition, definition
-from services.drift.topic import TopicParameters, TopicShift
+from services.drift.causes import Causes
+from services.drift.segments import Condition, Sample, Samples
+from services.drift.shift import Shift
+from services.drift.signals import EMBEDDING_SIGNAL, Definition, definition
 
-__all__ = ["Change", "Evidence", "announce", "of_scalar", "of_topic"]
+__all__ = ["RUNBOOK", "Description", "alert_of", "described", "drift_event", "resolved_alert", "started"]
 
 RUNBOOK = "services/alerting/runbooks/drift.md"
 
+_SAMPLES = 5
+# Of a spread: within a third more or less lies what workloads do.
+_SPREAD = 1.33
 _ACTIONS = {
     "data": "Read the sample requests after the change: a new use, another client or an attack? Check that prompts, "
     "the document collection and the guardrails fit the new traffic.",
     "model": "Compare the sample answers before and after. Look for a release of the model, the prompt or the route at "
     "this time, and take it back if answers are worse.",
+    "concept": "Feedback and scores no longer agree. Read the sample requests with their feedback; teach or replace the "
+    "evaluator, and do not trust its scores until then.",
+    "retrieval": "Compare the passages of the sample requests before and after. Look for documents that were changed, "
+    "removed or refused at this time, and for an embedder that was replaced.",
+    "quality": "Read the sample requests and their scores. Look for changed documents, prompts or models at this time.",
+    "guardrail": "Read the verdicts of the sample requests. An attack: find who sends it. A changed policy: see whether "
+    "it was meant to do this, and take it back if not.",
     "cost": "Look at tokens and model of the sample requests. If the change is not wanted, set or lower the team's "
     "budget or send the route to a cheaper model.",
     "latency": "Look at the model endpoint's load and at queue times in the sample requests; add capacity or another "
     "target to the route.",
-    "quality": "Read the sample requests and their scores. Look for changed documents, prompts or models at this time.",
 }
+_VERSIONS = {
+    "prompt": "prompt version", "model": "model", "request_model": "model asked for", "policy": "policy version",
+    "price": "price version", "embedder": "embedder",
+}  # fmt: skip
 
 
-class Evidence(NamedTuple):
-    """Where in ``signals`` the two windows lie, and some of their requests."""
+class Description(NamedTuple):
+    """A change in words and in its signal's units.
 
-    partition: int
-    reference_first: int
-    test_first: int
-    last: int
-    sample_before: list[str]
-    sample_after: list[str]
+    Attributes:
+        name: of the alert, e.g. ``cost_usd_shift``.
+        title: one line.
+        before: figures of the reference.
+        after: figures since the change.
+        matters: whether it is large enough for an alert.
+    """
 
-
-class Change(NamedTuple):
-    """A confirmed change of one signal, ready to be told."""
-
-    signal: str
     name: str
-    kind: str
-    detector: str
-    statistic: float
-    threshold: float
+    title: str
     before: dict[str, float]
     after: dict[str, float]
-    reference_first_offset: int
-    test_first_offset: int
-    title: str
-    alerts: bool
+    matters: bool
 
 
-def of_topic(signal: str, shift: TopicShift, parameters: TopicParameters) -> Change:
-    """Describe a change of topic."""
-    ratio = shift.distance_after / max(shift.distance_before, 1e-12)
-    return Change(
-        signal=signal,
-        name="topic_shift",
-        kind="data",
-        detector=f"kernel Fisher discriminant over random Fourier features {_settings(parameters)}",
-        statistic=shift.statistic,
-        threshold=shift.threshold,
-        before={"messages": shift.reference_size, "spread": shift.distance_before},
-        after={"messages": shift.test_size, "discrepancy": shift.distance_after},
-        reference_first_offset=shift.reference_first_offset,
-        test_first_offset=shift.test_first_offset,
-        title=f"the prompts' topic has shifted: the newest {shift.test_size} lie {ratio:.0%} of the usual spread away "
-        f"from the {shift.reference_size} before",
-        alerts=True,
-    )
-
-
-def of_scalar(signal: str, shift: ScalarShift, parameters: ScalarParameters) -> Change:
-    """Describe a change of a number's level or spread."""
+def described(signal: str, shift: Shift) -> Description:
+    """Put a change into words and into its signal's units."""
     defined = definition(signal)
-    if shift.what == "mean":
-        before, after = defined.restore(shift.before), defined.restore(shift.after)
-        alerts = defined.matters(shift.before, shift.after)
-        title = f"{signal} went from {_figure(before, defined)} to {_figure(after, defined)}"
+    stem = "topic" if signal == EMBEDDING_SIGNAL else signal.replace(".", "_")
+    name = f"{stem}_{'spread' if shift.what == 'spread' else 'shift'}"
+    before, after = _figures(shift.before, defined, shift.what), _figures(shift.after, defined, shift.what)
+    if shift.what == "level":
+        matters = defined.matters(shift.before["mean"], shift.after["mean"])
+        title = f"{signal} went from {_value(shift.before['mean'], defined)} to {_value(shift.after['mean'], defined)}"
+    elif shift.what == "spread":
+        old, new = shift.before["deviation"], shift.after["deviation"]
+        # The spread of a rate follows from its level.
+        matters = defined.scale != "rate" and not 1 / _SPREAD < new / max(old, 1e-12) < _SPREAD
+        unit = " log units" if defined.scale == "amount" else ""
+        title = f"{signal} scatters {'more' if new > old else 'less'}: deviation from {old:.3g} to {new:.3g}{unit}"
+    elif shift.what == "mixture":
+        matters = shift.size >= defined.least
+        names = {**shift.before, **shift.after}
+        moved = max(names, key=lambda each: abs(shift.after.get(each, 0.0) - shift.before.get(each, 0.0)), default="")
+        title = (
+            f"{signal} is mixed otherwise: {moved or 'other'} from {shift.before.get(moved, 0.0):.1%} to "
+            f"{shift.after.get(moved, 0.0):.1%}"
+        )
     else:
-        before, after = shift.before, shift.after
-        # The spread of a rate follows from its level, and a third more or less of any other is within what workloads
-        # do.
-        alerts = defined.scale != "rate" and not 1 / 1.33 < after / max(before, 1e-12) < 1.33
-        unit = "log units" if defined.scale == "amount" else "units"
-        title = f"{signal} scatters otherwise: mean deviation from {before:.3g} to {after:.3g} {unit}"
-    measure = "deviation" if shift.what == "spread" else "geometric_mean" if defined.scale == "amount" else "mean"
-    return Change(
+        matters = True
+        subject = "the prompts' topic" if signal == EMBEDDING_SIGNAL else f"{signal}: what the texts are about"
+        title = f"{subject} has shifted, by {shift.size:.2g} of the usual spread"
+    return Description(name, _pattern(title, signal, shift), before, after, matters)
+
+
+def drift_event(
+    cause: Signal,
+    shift: Shift,
+    description: Description,
+    signal: str,
+    *,
+    kind: str,
+    mode: str,
+    causes: Causes,
+    samples: Samples,
+    partition: int,
+    offset: int,
+    now: datetime,
+) -> DriftEvent:
+    """Return the record of a change.
+
+    Args:
+        cause: the event that confirmed it.
+        shift: the change.
+        description: the same in words.
+        signal: what changed.
+        kind: of the drift-event.
+        mode: where the reference comes from.
+        causes: what is told of its origin.
+        samples: requests of the segment.
+        partition: partition of ``signals``.
+        offset: of ``cause`` there.
+        now: the log's timestamp of ``cause``.
+    """
+    first = shift.test_first_offset
+    known = (*samples.older, *samples.newest)
+    return DriftEvent(
+        **derive(cause, f"drift.{signal}.{shift.what}", 0, now),
+        segment=cause.segment,
         signal=signal,
-        name=f"{signal.replace('.', '_')}_{'shift' if shift.what == 'mean' else 'spread'}",
-        kind=defined.kind,
-        detector=f"ADWIN on the {shift.what} {_settings(parameters)}",
+        detector=shift.detector,
+        kind=kind,
         statistic=shift.statistic,
         threshold=shift.threshold,
-        before={measure: before, "events": shift.before_count},
-        after={measure: after, "events": shift.after_count},
-        reference_first_offset=shift.reference_first_offset,
-        test_first_offset=shift.test_first_offset,
-        title=title,
-        alerts=alerts,
+        before=description.before | {"events": float(shift.before_count)},
+        after=description.after | {"events": float(shift.after_count)},
+        reference=[_range(partition, shift.reference_first_offset, max(first - 1, shift.reference_first_offset))],
+        test=[_range(partition, first, offset)],
+        sample_before=_requests([each for each in known if each.offset < first][-_SAMPLES:]),
+        sample_after=_requests([each for each in known if each.offset >= first][-_SAMPLES:]),
+        what=shift.what,
+        pattern=shift.pattern,
+        returned=shift.returned,
+        size=shift.size,
+        alpha=shift.alpha,
+        reference_mode=mode,
+        releases=causes.releases,
+        contributions=causes.contributions,
     )
 
 
-def announce(cause: Signal, change: Change, evidence: Evidence, now: datetime) -> Sequence[Emit]:
-    """Return the drift event and, where the change is large enough to matter, its alert."""
-    reference = LogRange(
-        topic="signals",
-        partition=evidence.partition,
-        first_offset=evidence.reference_first,
-        last_offset=max(evidence.test_first - 1, evidence.reference_first),
-    )
-    test = LogRange(
-        topic="signals", partition=evidence.partition, first_offset=evidence.test_first, last_offset=evidence.last
-    )
-    event = DriftEvent(
-        **derive(cause, f"drift.{change.name}", 0, now),
-        segment=cause.segment,
-        signal=change.signal,
-        detector=change.detector,
-        kind=change.kind,
-        statistic=change.statistic,
-        threshold=change.threshold,
-        before=change.before,
-        after=change.after,
-        reference=[reference],
-        test=[test],
-        sample_before=evidence.sample_before,
-        sample_after=evidence.sample_after,
-    )
-    emits = [Emit("drift-events", cause.segment, event)]
-    if change.alerts:
-        alert = _alert(event, change, evidence, now)
-        emits.append(Emit("alerts", alert.fingerprint, alert))
-    return emits
+def started(samples: Samples, first_offset: int) -> datetime | None:
+    """Return when the first request since an offset came, as far as it is remembered."""
+    return next((each.at for each in (*samples.older, *samples.newest) if each.offset >= first_offset), None)
 
 
-def _alert(event: DriftEvent, change: Change, evidence: Evidence, now: datetime) -> Alert:
+def alert_of(
+    event: DriftEvent, description: Description, condition: Condition, follows: str | None, now: datetime
+) -> Alert:
+    """Return the alert about a change.
+
+    Args:
+        event: its record.
+        description: the change in words.
+        condition: what is kept of it until it ends.
+        follows: signal of the inputs that changed with it.
+        now: the log's timestamp.
+    """
     team, model, prompt_version, route = event.segment.split("|")
-    figures = {f"before_{name}": value for name, value in change.before.items()}
-    figures |= {f"after_{name}": value for name, value in change.after.items()}
+    since = f", since {_release(event.releases[0])}" if event.releases else ""
+    figures = {f"before_{name}": value for name, value in description.before.items()}
+    figures |= {f"after_{name}": value for name, value in description.after.items()}
+    labels = _labels(event.segment, event.signal, condition) | {"pattern": event.pattern}
+    if follows is not None:
+        labels["follows"] = follows
     return Alert(
         **derive(event, "drift.alert", 0, now),
-        kind="drift",
-        name=change.name,
-        severity=Severity.WARNING,
-        title=f"{team}: {change.title}",
-        description=f"{change.title[0].upper()}{change.title[1:]} (team {team}, model {model}, route {route}, prompt "
-        f"version {prompt_version}). Statistic {change.statistic:.1f} at a bound of {change.threshold:.1f}, "
-        f"confirmed by the messages after it; signals partition {evidence.partition}, offsets "
-        f"{event.reference[0].first_offset} to {event.reference[0].last_offset} against {evidence.test_first} to "
-        f"{evidence.last}.",
-        suggested_action=_ACTIONS[change.kind],
-        fingerprint=sha256(f"drift/{event.segment}/{change.name}".encode()).hexdigest()[:32],
-        labels={
-            "team": team,
-            "model": model,
-            "route": route,
-            "prompt_version": prompt_version,
-            "signal": change.signal,
-            "drift": change.kind,
-        },
-        figures=figures | {"statistic": change.statistic, "threshold": change.threshold},
+        kind=condition.kind,
+        name=description.name,
+        severity=condition.severity,
+        title=f"{team}: {description.title}{since}",
+        description=" ".join(_sentences(event, description, follows, f"team {team}, model {model}, route {route}, "
+                                        f"prompt version {prompt_version}")),
+        suggested_action=_ACTIONS[condition.drift],
+        fingerprint=fingerprint("drift", event.segment, description.name),
+        labels=labels,
+        figures=figures | {"statistic": event.statistic, "threshold": event.threshold, "size": event.size},
         evidence=[*event.reference, *event.test],
-        sample_requests=[*evidence.sample_before, *evidence.sample_after],
+        sample_requests=[*event.sample_before, *event.sample_after],
         runbook=RUNBOOK,
+        starts_at=condition.since,
+    )  # fmt: skip
+
+
+def resolved_alert(cause: Record, segment: str, name: str, condition: Condition, reason: str, now: datetime) -> Alert:
+    """Return the end of an alert.
+
+    Args:
+        cause: the event or command that ended it.
+        segment: whose alert it is.
+        name: of the alert.
+        condition: what was kept of it.
+        reason: why it has ended, as a sentence without its stop.
+        now: the log's timestamp.
+    """
+    team = segment.split("|")[0]
+    envelope = derive(cause, f"drift.resolved.{segment}.{name}", 0, now) | {"tenant_id": team.replace("%7C", "|")}
+    return Alert(
+        **envelope,
+        kind=condition.kind,
+        name=name,
+        severity=condition.severity,
+        status="resolved",
+        title=f"{team}: {condition.title} (ended)",
+        description=f"{reason[0].upper()}{reason[1:]}.",
+        fingerprint=fingerprint("drift", segment, name),
+        labels=_labels(segment, condition.signal, condition),
+        runbook=RUNBOOK,
+        starts_at=condition.since,
     )
 
 
-def _settings(parameters: TopicParameters | ScalarParameters) -> str:
-    settings = {name: getattr(parameters, name) for name in parameters.__struct_fields__}
-    return "(" + ", ".join(f"{name}={value:g}" for name, value in settings.items()) + ")"
+def _labels(segment: str, signal: str, condition: Condition) -> dict[str, str]:
+    team, model, prompt_version, route = segment.split("|")
+    return {
+        "team": team,
+        "model": model,
+        "route": route,
+        "prompt_version": prompt_version,
+        "segment": segment,
+        "signal": signal,
+        "drift": condition.drift,
+        "group": condition.group,
+    }
 
 
-def _figure(value: float, defined: Definition) -> str:
-    return f"{value:.1%}" if defined.scale == "rate" else f"{value:.4g}"
+def _sentences(event: DriftEvent, description: Description, follows: str | None, where: str) -> list[str]:
+    reference, test = event.reference[0], event.test[0]
+    found = [f"{description.title[0].upper()}{description.title[1:]} ({where})."]
+    if event.releases:
+        found.append(f"Likely cause: {'; '.join(_release(each, full=True) for each in event.releases)}.")
+    if follows is not None:
+        found.append(
+            f"{follows} changed at the same time, so this probably follows from other inputs and not from the model."
+        )
+    if len(event.contributions) > 1:
+        shares = ", ".join(f"{segment} {share:.0%}" for segment, share in list(event.contributions.items())[:4])
+        found.append(f"Shares of the change by segment: {shares}.")
+    if event.reference_mode == "release":
+        found.append("The reference is that of the segment this one replaces.")
+    elif event.reference_mode == "pinned":
+        found.append("The reference is pinned.")
+    found.append(
+        f"Evidence of the events after the candidate: {event.statistic:.1f} nats, {event.threshold:.1f} were needed; "
+        f"signals partition {reference.partition}, offsets {reference.first_offset} to {reference.last_offset} against "
+        f"{test.first_offset} to {test.last_offset}."
+    )
+    return found
+
+
+def _pattern(title: str, signal: str, shift: Shift) -> str:
+    if shift.returned:
+        return f"{title}: its baseline is back"
+    match shift.pattern:
+        case "gradual":
+            return f"{title}, gradually"
+        case "recurring":
+            return f"{title}, where it was before"
+        case "outlier":
+            return f"a burst in {signal}, which is over: {shift.after_count} events. {title[0].upper()}{title[1:]}"
+        case _:
+            return title
+
+
+def _release(release: Release, *, full: bool = False) -> str:
+    thing = _VERSIONS.get(release.name, release.name)
+    came = f"first at {release.since:%H:%M:%S}"
+    if full:
+        came += f" UTC, after {_short(release.before)}"
+    return f"{thing} {_short(release.after)} ({came})"
+
+
+def _short(version: str) -> str:
+    """Return a content hash as people call it: by its beginning."""
+    is_hash = len(version) >= 16 and all(each in "0123456789abcdef" for each in version)
+    return version[:8] if is_hash else version
+
+
+def _figures(figures: Mapping[str, float], defined: Definition, what: str) -> dict[str, float]:
+    if what not in {"level", "spread"} or defined.scale != "amount":
+        return dict(figures)
+    names = {"mean": "geometric_mean", "deviation": "log_deviation"}
+    return {
+        names.get(name, name): defined.restore(value) if name == "mean" else value for name, value in figures.items()
+    }
+
+
+def _value(value: float, defined: Definition) -> str:
+    return f"{value:.1%}" if defined.scale == "rate" else f"{defined.restore(value):.4g}"
+
+
+def _requests(samples: Sequence[Sample]) -> list[str]:
+    return list(dict.fromkeys(each.request_id for each in samples))
+
+
+def _range(partition: int, first: int, last: int) -> LogRange:
+    return LogRange(topic="signals", partition=partition, first_offset=first, last_offset=last)

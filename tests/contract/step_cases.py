@@ -24,6 +24,7 @@ from penstock.contracts.records import (
     Completion,
     Document,
     DocumentIndexed,
+    DriftCommand,
     Feedback,
     GroundedRequest,
     LlmRequest,
@@ -34,6 +35,7 @@ from penstock.contracts.records import (
     Refusal,
     ScreenedDocument,
     ScreenedRequest,
+    Signal,
     Status,
     Usage,
 )
@@ -41,6 +43,7 @@ from penstock.stateful import Logic
 
 from services.alerting import core as alerting
 from services.drift import core as drift
+from services.drift.projection import project
 from services.evaluation.adapters import load_toxicity
 from services.evaluation.core.cost_rules import CostWatchRules
 from services.evaluation.core.pricing import pricing
@@ -228,12 +231,11 @@ def stateless_cases() -> Iterator[StatelessCase]:
     for topic, stem in [("completions", "complete"), ("requests-screened", "complete"), ("costs", "priced")]:
         yield StatelessCase(
             f"drift projects {topic}", "drift", example(topic, stem),
-            lambda r, now, topic=topic: drift.project(topic, 0, 7, r),
+            lambda r, now, topic=topic: project(topic, 0, 7, r),
         )  # fmt: skip
-    delivered = alerting.Receipt("delivered", "console", "stdout", attempts=1)
     yield StatelessCase(
-        "alerting records a delivery", "alerting", example("alerts"),
-        lambda a, now: [alerting.recorded(a, msgspec.structs.replace(delivered, at=now))],
+        "alerting records what it holds back", "alerting", example("alerts"),
+        lambda a, now: [alerting.held_at_once(a, "oncall", "silenced", now)],
     )  # fmt: skip
 
 
@@ -316,21 +318,33 @@ def _results() -> list[tuple[str, Record]]:
 
 
 def _signals() -> list[tuple[str, Record]]:
-    """Signals of one segment whose figures and topic shift half-way, so that changes are confirmed."""
-    base = example("signals")
+    """Signals of two prompt versions of a route, whose figures, languages and topic shift half-way, and again with the
+    release of the second version, so that changes are confirmed; and commands that end what was told."""
+    base: Signal = example("signals")
     generator = np.random.default_rng(3)
-    topics = generator.normal(size=(2, 384))
-    feed = []
-    for number in range(400):
-        late = number >= 200
-        vector = (topics[int(late)] + 0.4 * generator.normal(size=384)).astype("<f4")
-        vector /= np.linalg.norm(vector)
-        values = {"input_tokens": float(generator.normal(900 if late else 400, 30)), "output_tokens": 30.0}
+    topics = generator.normal(size=(2, 64))
+    feed: list[tuple[str, Record]] = []
+    for number in range(420):
+        late, version = number >= 160, "v2" if number >= 300 else "v1"
+        vector = (topics[int(late)] + 0.4 * generator.normal(size=64)).astype("<f4")
+        tokens = float(generator.lognormal(7 if late else 6, 0.2)) * (3 if version == "v2" else 1)
+        at = START + timedelta(seconds=number)
         record = changed(
-            base, event_id=f"signal-{number}", request_id=f"request-{number}", values=values, embedding=vector.tobytes(),
-            occurred_at=START + timedelta(seconds=number), source_offset=number,
+            base, event_id=f"signal-{number}", request_id=f"request-{number}", segment=f"support|small|{version}|default",
+            tenant_id="support", values={"prompt.tokens": tokens, "model.error": 0.0},
+            vectors={"prompt.topic": vector.tobytes()}, categories={"prompt.language": "en"},
+            versions={"prompt": version, "model": "small"}, occurred_at=at, source_offset=number,
         )  # fmt: skip
         feed.append(("signals", record))
+        if number in {240, 400}:
+            command: DriftCommand = example("drift-commands")
+            feed.append((
+                "drift-commands",
+                changed(
+                    command, event_id=f"command-{number}", action="rebase", segment="support|*|*|default", signal=None,
+                    tenant_id="support", occurred_at=at,
+                ),
+            ))  # fmt: skip
     return feed
 
 
@@ -369,5 +383,5 @@ def stateful_cases() -> Iterator[StatefulCase]:
     yield StatefulCase(
         "scoring", "evaluation", lambda: scoring(load_toxicity(), ScoringRules(), CONFIG.team), _results
     )  # fmt: skip
-    yield StatefulCase("drift", "drift", lambda: drift.logic(drift.Parameters()), _signals)
+    yield StatefulCase("drift", "drift", lambda: drift.logic(drift.Rules()), _signals)
     yield StatefulCase("streaming", "guardrails", _streaming, _pieces)
