@@ -173,9 +173,8 @@ class Watcher:
 
     async def _letters(self, known: _Known) -> list[Letter]:
         found: list[Letter] = []
-        while known.letters is not None:
-            polled = await known.letters.poll(0.2)
-            for message in polled:
+        while known.letters is not None and not await known.letters.at_end():
+            for message in await known.letters.poll(0.2):
                 try:
                     record = self._codec.decode(message.topic, message.value)
                 except Undecodable as error:
@@ -189,8 +188,6 @@ class Watcher:
                         last_offset=message.offset,
                     )
                     found.append(self._letter(record, place))
-            if not polled:
-                break
         return found
 
     def _letter(self, record: DeadLetter, place: LogRange) -> Letter:
