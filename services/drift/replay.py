@@ -106,7 +106,7 @@ class Replay:
         for (name, _), detector in zip(self._factories, stream.detectors, strict=True):
             started = self._clock()
             try:
-                finding = detector.update(event.value, offset)
+                finding = detector.update(event.value, offset, event.at)
             except BadLine as error:
                 raise BadLine(f"index {event.index}: {error}") from None
             self.seconds[name] += self._clock() - started

@@ -6,6 +6,7 @@ import inspect
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class RiverDetector:
         self._binary = binary
         self._trail = Trail()
 
-    def update(self, value: Value, offset: int) -> Finding | None:
+    def update(self, value: Value, offset: int, at: datetime | None = None) -> Finding | None:
         """Take one number (0 or 1 for the detectors of errors)."""
         number = _number(value, self.name)
         if self._binary and number not in (0.0, 1.0):
@@ -90,7 +91,7 @@ class KolmogorovSmirnov:
         self._trail = Trail()
         self._seen = 0
 
-    def update(self, value: Value, offset: int) -> Finding | None:
+    def update(self, value: Value, offset: int, at: datetime | None = None) -> Finding | None:
         """Take one number."""
         number = _number(value, self.name)
         self._trail.add(number, offset)
@@ -135,7 +136,7 @@ class CentroidDistance:
         self._adwin: Any = river.ADWIN(delta=self._delta)  # type: ignore[no-untyped-call]
         self._trail = Trail()
 
-    def update(self, value: Value, offset: int) -> Finding | None:
+    def update(self, value: Value, offset: int, at: datetime | None = None) -> Finding | None:
         """Take one vector."""
         vector = _vector(value, self.name).astype(float)
         self._seen += 1
@@ -177,7 +178,7 @@ class MeanDiscrepancy:
         self._seen = 0
         self._trail = Trail()
 
-    def update(self, value: Value, offset: int) -> Finding | None:
+    def update(self, value: Value, offset: int, at: datetime | None = None) -> Finding | None:
         """Take one vector."""
         feature = fourier_features(_vector(value, self.name)[None])[0]
         self._trail.add(0.0, offset)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 
 import msgspec
 
-from services.drift import categories, scalar, topic
+from services.drift import categories, scalar, seasonal, topic
 from services.drift.coding import Scale
 from services.drift.features import fourier_features
 from services.drift.replay_baselines import BASELINES, baseline
@@ -34,6 +35,8 @@ class PenstockParameters(msgspec.Struct, frozen=True):
     scalar: scalar.ScalarParameters = scalar.ScalarParameters()
     topic: topic.TopicParameters = topic.TopicParameters()
     categories: categories.CategoryParameters = categories.CategoryParameters()
+    seasonal: bool = True
+    """Whether numbers with an instant are watched as what they differ from the usual of their hour of the week."""
 
 
 class Penstock:
@@ -56,17 +59,21 @@ class Penstock:
         scale = "score" if self._defined is None else self._defined.scale
         self._scale: Scale = "amount" if scale == "amount" else "rate" if scale == "rate" else "score"
         self._numbers = scalar.ScalarState()
+        self._profile: seasonal.Profile | None = None
+        self._binary = True
         self._topics = topic.TopicState()
         self._categories = categories.CategoryState()
         self._dimensions = 0
 
-    def update(self, value: Value, offset: int) -> Finding | None:
+    def update(self, value: Value, offset: int, at: datetime | None = None) -> Finding | None:
         """Take one value. Vectors of another length are another embedder's: the reference then starts anew."""
         shift: Shift | None
         if isinstance(value, float):
             seen = value if self._defined is None else self._defined.transform(value)
             if seen is None:
                 return None
+            if at is not None and self._parameters.seasonal:
+                seen = self._deseasoned(seen, at)
             self._numbers, shift = scalar.observe(
                 self._numbers, seen, offset, self._parameters.scalar, self._allowance, scale=self._scale
             )
@@ -81,6 +88,14 @@ class Penstock:
                 self._topics, fourier_features(value[None])[0], offset, self._parameters.topic, self._allowance
             )
         return None if shift is None else _finding(shift)
+
+    def _deseasoned(self, value: float, at: datetime) -> float:
+        """Take the hour's usual deviation off a number. One that was only ever 0 or 1 is a rate, and stays one."""
+        if self._binary and value not in (0, 1):
+            self._binary, self._profile = False, None
+        scale: Scale = "rate" if self._binary else self._scale
+        self._profile, seen = seasonal.adjusted(self._profile, value, at, scale=scale)
+        return seen
 
 
 def _finding(shift: Shift) -> Finding:
@@ -144,17 +159,20 @@ def _parameter(text: str) -> float | str:
 def _penstock(given: Mapping[str, float | str]) -> PenstockParameters:
     """Return parameters; ``warm_up`` is that of all that have one, ``topic.reference`` that of vectors only."""
     parameters = PenstockParameters()
-    parts = {name: getattr(parameters, name) for name in parameters.__struct_fields__}
+    parts = {name: getattr(parameters, name) for name in ("scalar", "topic", "categories")}
     for key, value in given.items():
+        if key == "seasonal" and isinstance(value, bool):
+            parameters = msgspec.structs.replace(parameters, seasonal=value)
+            continue
         of, _, field = key.rpartition(".")
         chosen = [name for name, part in parts.items() if of in ("", name) and field in part.__struct_fields__]
         if not chosen:
             known = ", ".join(f"{name}.{field}" for name, part in parts.items() for field in part.__struct_fields__)
-            raise UnknownParameter(f"{DEFAULT} has no parameter {key!r}; it has {known}")
+            raise UnknownParameter(f"{DEFAULT} has no parameter {key!r}; it has seasonal (true or false), {known}")
         for name in chosen:
             changed = msgspec.to_builtins(parts[name]) | {field: value}
             try:
                 parts[name] = msgspec.convert(changed, type(parts[name]))
             except msgspec.ValidationError as error:
                 raise UnknownParameter(f"{key}={value}: {error}") from error
-    return PenstockParameters(**parts)
+    return msgspec.structs.replace(parameters, **parts)

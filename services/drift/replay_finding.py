@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from services.drift.replay_lines import Value
@@ -54,8 +55,13 @@ class Detector(Protocol):
 
     name: str
 
-    def update(self, value: Value, offset: int) -> Finding | None:
+    def update(self, value: Value, offset: int, at: datetime | None = None) -> Finding | None:
         """Take one value; return the change if this value made the detector raise it.
+
+        Args:
+            value: the value.
+            offset: where it stands.
+            at: when it occurred, where that is known, for what depends on the hour.
 
         Raises:
             services.drift.replay_lines.BadLine: it does not watch such values.
