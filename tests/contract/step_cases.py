@@ -229,14 +229,15 @@ def stateless_cases() -> Iterator[StatelessCase]:
         lambda r, now: inference.refusal(r, Status.FAILED, "model_unavailable", "no target answered", now),
     )  # fmt: skip
     for topic, stem in [("completions", "complete"), ("requests-screened", "complete"), ("costs", "priced")]:
-        yield StatelessCase(
-            f"drift projects {topic}", "drift", example(topic, stem),
-            lambda r, now, topic=topic: project(topic, 0, 7, r),
-        )  # fmt: skip
+        yield StatelessCase(f"drift projects {topic}", "drift", example(topic, stem), _projection(topic))
     yield StatelessCase(
         "alerting records what it holds back", "alerting", example("alerts"),
         lambda a, now: [alerting.held_at_once(a, "oncall", "silenced", now)],
     )  # fmt: skip
+
+
+def _projection(topic: str) -> Callable[[Any, datetime], Sequence[Emit]]:
+    return lambda record, now: project(topic, 0, 7, record)
 
 
 # -- stateful processors ---------------------------------------------------------------------------------------------

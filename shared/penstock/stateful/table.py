@@ -61,7 +61,8 @@ class Overlay:
         self._ids = ids
         self._max_clean = max_clean
         self._live: dict[bytes, KeyState] = {}
-        self._dirty: set[bytes] = set()
+        # In the order in which they changed first.
+        self._dirty: dict[bytes, None] = {}
         self._recent: dict[tuple[str, int], RecentIds] = {}
         self._watermark: dict[int, int] = {}
         self._expiring: dict[int, list[tuple[int, bytes]]] = {}
@@ -112,7 +113,7 @@ class Overlay:
         live.state = state
         live.applied[topic] = offset
         self._live[live.table_key] = live
-        self._dirty.add(live.table_key)
+        self._dirty[live.table_key] = None
 
     def recent(self, topic: str, partition: int) -> RecentIds:
         """Return the recent ids of a source partition."""
@@ -131,12 +132,16 @@ class Overlay:
             self._watermark[partition] = timestamp_us
 
     def cut(self) -> Writes:
-        """Return what must be written for a checkpoint at this instant, and start the next one."""
+        """Return what must be written for a checkpoint at this instant, in this order, and start the next one.
+
+        Keys that are new come first, the newest before all: what a new key was made of in view of others is then never
+        made again in view of what those became later, however far a crash lets the writes come.
+        """
         writes: Writes = {}
-        for table_key in self._dirty:
+        for table_key in sorted(reversed(self._dirty), key=self._data.__contains__):
             live = self._live[table_key]
             writes[table_key] = None if live.state is None else self._pack(live)
-        self._dirty = set()
+        self._dirty = {}
         for (_, partition), recent in self._recent.items():
             recent.expire(self._watermark.get(partition, 0))
             writes.update(recent.take_dirty())
