@@ -1,7 +1,7 @@
 """What a number usually does at this hour of the week, so that Monday morning is no drift.
 
 :func:`adjusted` takes from each value what the number usually deviates from its level at that hour (UTC); what is left
-goes to the detector. A figure of an alert is then in the signal's own units, at the level of an average hour.
+goes to the detector, in the signal's own units and at the level of an average value, so that a figure of an alert is too.
 
 The values of one hour are one visit, and what a visit taught is used from the next one on: a lasting change is not
 learned away while it is looked for. For the first day nothing is taken off; from the second on what the same hour of the
@@ -43,8 +43,12 @@ _MONDAY = 72
 _LEVEL_GAIN = 1 / 36
 _BIN_GAIN = 0.2
 _SLOPE_MEMORY = 1 / 120
-_SLOPE_PRIOR = 3.0
-"""Visits' worth of belief in the slope that a new profile's signal and noise give it, halved."""
+_SLOPE_PRIOR, _TRUST = 2.0, 0.75
+"""Visits' worth of belief in a new profile, and the slope that it is believed to have."""
+_ROUND = 60.0
+"""The same, in the variance that its first round has."""
+_NEAR = 2
+"""Neighbouring hours towards which an hour with few values is drawn."""
 _FEW = 3.0
 """Values of a visit at which it counts half."""
 _CUT_VALUE, _CUT_VISIT = 6.0, 3.0
@@ -62,6 +66,8 @@ class Visit(msgspec.Struct, frozen=True, array_like=True):
     count: int = 0
     total: float = 0.0
     squares: float = 0.0
+    foretold: float = 0.0
+    """Deviation that is taken off its values."""
 
 
 class Season(msgspec.Struct, frozen=True, array_like=True):
@@ -69,13 +75,16 @@ class Season(msgspec.Struct, frozen=True, array_like=True):
 
     deviations: bytes
     """float16, standardised; before the first round is over, values instead of deviations."""
-    visits: bytes
-    """uint8, how often each hour was seen."""
+    weights: bytes
+    """float16, values behind each deviation, the newest visits counting more; 0 where the hour was not seen."""
     known: bool = False
     """Whether the first round is over."""
+    covariance: float = 0.0
+    covered: float = 0.0
+    """Sums of deviation times what was there, and of weights: their ratio is the variance of true deviations."""
     slope_top: float = 0.0
     slope_base: float = 0.0
-    """Sums of foretold times actual and of foretold squared."""
+    """Sums of what was foretold times what was there, and of foretold squared."""
 
     @property
     def slope(self) -> float:
@@ -92,6 +101,9 @@ class Profile(msgspec.Struct, frozen=True):
     """Values are standardised by these; set by the first hour. A scale of 0: not yet."""
     first_hour: int = 0
     level: float = 0.0
+    """Of the average hour, standardised."""
+    centre: float = 0.0
+    """Deviation of the average value: there are more in busy hours."""
     noise: float = 1.0
     """Variance within an hour."""
     surprise: float = 1.0
@@ -111,8 +123,8 @@ def adjusted(
         value: the value, finite, on the detector's scale: of an amount its logarithm, of a rate 0 or 1.
         at: when its event occurred, with a time zone.
         scale: what the number is. A rate stays 0 or 1: where its hour usually has more ones than the average hour, some
-            of them are left out, where it has fewer some are added, so that the average hour's rate is left. Which ones
-            depends on how many values were seen alone.
+            of them are left out, where it has fewer some are added, so that the average hour's rate is left. Which ones is
+            decided by how many values were seen alone.
 
     Raises:
         ValueError: the value is not finite, or the instant has no time zone.
@@ -125,7 +137,9 @@ def adjusted(
     profile = profile or Profile(first_hour=hour)
     if profile.visit is not None and hour > profile.visit.hour:
         profile = _learned(profile, profile.visit, scale)
-    deviation = _foretold(profile, hour)
+    visit = profile.visit or Visit(hour, foretold=_foretold(profile, hour))
+    # An event that comes late has an hour of its own; it is learned with the present one.
+    deviation = visit.foretold if hour == visit.hour else _foretold(profile, hour)
     known = profile.scale > 0
     standard = (value - profile.origin) / profile.scale if known else value
     if known and scale != "rate":
@@ -133,9 +147,10 @@ def adjusted(
         # The level of the first day is not known yet.
         if profile.day is not None and profile.day.known:
             standard = min(max(standard, middle - reach), middle + reach)
-    visit = profile.visit or Visit(hour)
-    visit = Visit(visit.hour, visit.count + 1, visit.total + standard, visit.squares + standard * standard)
-    left = value - deviation * profile.scale if known and deviation else value
+    visit = Visit(
+        visit.hour, visit.count + 1, visit.total + standard, visit.squares + standard * standard, visit.foretold
+    )
+    left = value - (deviation - profile.centre) * profile.scale if known and deviation else value
     if scale == "rate" and deviation:
         left = _thinned(value, profile, deviation)
     return msgspec.structs.replace(profile, seen=profile.seen + 1, visit=visit), left
@@ -145,7 +160,8 @@ def expected(profile: Profile | None, at: datetime) -> float:
     """Return what :func:`adjusted` takes off a number at ``at``, on the detector's scale."""
     if profile is None or profile.scale == 0:
         return 0.0
-    return _foretold(profile, int(at.astimezone(UTC).timestamp() // 3600)) * profile.scale
+    deviation = _foretold(profile, int(at.astimezone(UTC).timestamp() // 3600))
+    return (deviation - profile.centre) * profile.scale if deviation else 0.0
 
 
 def phase(profile: Profile | None) -> Phase:
@@ -157,33 +173,71 @@ def phase(profile: Profile | None) -> Phase:
 
 def _foretold(profile: Profile, hour: int) -> float:
     """Return the standardised deviation that the profiles foretell for an hour, as far as they are trusted."""
-    by_day = _day_part(profile, hour)
-    week = profile.week
-    if week is None or not week.known or not week.visits[_of_week(hour)]:
-        return by_day
-    slope = week.slope
-    return (1 - slope) * by_day + slope * _deviation(week, _of_week(hour))
+    day, week, noise = profile.day, profile.week, profile.noise
+    if day is None or not day.known:
+        return 0.0
+    by_day = _by_day(day, hour, noise)
+    return by_day if week is None or not week.known else by_day + week.slope * _beside_day(week, day, hour, noise)
 
 
-def _day_part(profile: Profile, hour: int) -> float:
-    day = profile.day
-    return day.slope * _deviation(day, hour % _DAY) if day is not None and day.known else 0.0
+def _by_day(day: Season, hour: int, noise: float) -> float:
+    index = hour % _DAY
+    weight = _at(day.weights, index)
+    return day.slope * _at(day.deviations, index) * _belief(day, weight, noise)
+
+
+def _centre(day: Season, week: Season) -> float:
+    """Return what the profiles foretell for the average value."""
+    by_day = day.slope * _mean(day)
+    return (1 - week.slope) * by_day + week.slope * _mean(week) if week.known else by_day
+
+
+def _mean(season: Season) -> float:
+    weights = np.frombuffer(season.weights, "<f2").astype(np.float64)
+    return float(np.frombuffer(season.deviations, "<f2").astype(np.float64) @ weights / weights.sum())
+
+
+def _beside_day(week: Season, day: Season, hour: int, noise: float) -> float:
+    """Return what an hour of the week adds to its hour of the day.
+
+    Where few values are behind it, it is drawn towards what its neighbours add, and they towards nothing.
+    """
+    weights = sums = 0.0
+    for near in range(hour - _NEAR, hour + _NEAR + 1):
+        weight = _at(week.weights, _of_week(near))
+        if weight > 0:
+            weights += weight
+            sums += weight * (_at(week.deviations, _of_week(near)) - _by_day(day, near, noise))
+    if weights <= 0:
+        return 0.0
+    around = sums / weights * _belief(week, weights, noise)
+    weight = _at(week.weights, _of_week(hour))
+    if weight <= 0:
+        return around
+    own = _at(week.deviations, _of_week(hour)) - _by_day(day, hour, noise)
+    return around + (own - around) * _belief(week, weight, noise)
+
+
+def _belief(season: Season, weight: float, noise: float) -> float:
+    """Return the share of a deviation that is no chance, with values of this weight behind it (James and Stein)."""
+    variance = season.covariance / season.covered if season.covered > 0 else 0.0
+    return weight / (weight + noise / variance) if weight > 0 and variance > 0 else 0.0
 
 
 def _of_week(hour: int) -> int:
     return (hour + _MONDAY) % _WEEK
 
 
-def _deviation(season: Season, index: int) -> float:
-    return float(struct.unpack_from("<e", season.deviations, 2 * index)[0]) if season.visits[index] else 0.0
+def _at(packed: bytes, index: int) -> float:
+    return float(struct.unpack_from("<e", packed, 2 * index)[0])
 
 
 def _thinned(value: float, profile: Profile, deviation: float) -> float:
-    """Return a 0 or 1 that is 1 as often as in the average hour.
+    """Return a 0 or 1 that is 1 as often as on average.
 
     Of ones that are too many the share that is usual stays; of zeros as many become ones as are missing.
     """
-    usual = min(max(profile.level, 0.0), 1.0)
+    usual = min(max(profile.level + profile.centre, 0.0), 1.0)
     here = min(max(profile.level + deviation, 1e-4), 1 - 1e-4)
     chance = zlib.crc32(struct.pack("<q", profile.seen)) / 2**32
     if value:
@@ -198,45 +252,47 @@ def _learned(profile: Profile, visit: Visit, scale: str) -> Profile:
     """Return the profile with an hour that is over taken in."""
     if profile.scale == 0:
         profile, visit = _standardised(profile, visit, scale)
-    hour, mean = visit.hour, visit.total / visit.count
-    weight = visit.count / (visit.count + _FEW)
-    noise = profile.noise
-    if visit.count > 1:
-        within = max(visit.squares - visit.count * mean * mean, 0.0) / (visit.count - 1)
+    hour, mean, count = visit.hour, visit.total / visit.count, visit.count
+    weight = count / (count + _FEW)
+    noise, level = profile.noise, profile.level
+    if count > 1:
+        within = max(visit.squares - count * mean * mean, 0.0) / (count - 1)
         noise += _SPREAD_GAIN * weight * (min(within, 16 * noise) - noise)
-    day = _first_rounds(profile.day, _DAY, profile.first_hour, hour)
+    age = hour - profile.first_hour
+    day = profile.day or _nothing(_DAY)
+    if not day.known and age < _DAY:
+        return msgspec.structs.replace(profile, noise=noise, visit=None, day=_visited(day, hour % _DAY, mean, count))
     week = profile.week
-    if day.known:
-        week = _first_rounds(week, _WEEK, profile.first_hour, hour)
-    level = profile.level
-    if day.known and not (profile.day is not None and profile.day.known):
-        day, level = _closed(day, noise, profile.seen)
-        # The first day's hours are the first of the week as well.
-        assert week is not None
-        week = _with_first_day(week, profile.day, profile.first_hour)
-    if week is not None and week.known and not (profile.week is not None and profile.week.known):
-        week, level = _closed(week, noise, profile.seen)
-    surprise = profile.surprise
-    if day.known:
-        by_day = day.slope * _deviation(day, hour % _DAY)
-        foretold = by_day
-        if week is not None and week.known and week.visits[_of_week(hour)]:
-            of_week = _deviation(week, _of_week(hour))
-            foretold = (1 - week.slope) * by_day + week.slope * of_week
-            week = _calibrated(week, of_week - by_day, mean - level - by_day, weight)
-        day = _calibrated(day, _deviation(day, hour % _DAY), mean - level, weight)
-        missed = mean - level - foretold
-        reach = _CUT_VISIT * 1.25 * surprise + math.sqrt(noise / visit.count)
-        cut = min(max(missed, -reach), reach)
-        surprise += _SPREAD_GAIN * (min(abs(missed), 4 * surprise) - surprise)
-        before, level = level, level + _LEVEL_GAIN * weight * cut
-        actual = before + foretold + cut
-        day = _visited(day, hour % _DAY, actual - (level if day.known else 0.0), weight)
-        if week is not None:
-            week = _visited(week, _of_week(hour), actual - (level if week.known else 0.0), weight)
-    else:
-        day = _visited(day, hour % _DAY, mean, weight)
-    return msgspec.structs.replace(profile, level=level, noise=noise, surprise=surprise, visit=None, day=day, week=week)
+    if week is None:
+        # The first day's hours are the first of the week as well; they stand there as values, like all of the first week.
+        week = _first_day(day, profile.first_hour)
+        day, level = _closed(day, noise)
+    if not week.known and age >= _WEEK:
+        week, level = _closed(week, noise, day)
+
+    by_day = _by_day(day, hour, noise)
+    added = _beside_day(week, day, hour, noise) if week.known else 0.0
+    foretold = by_day + week.slope * added
+    missed = mean - level - foretold
+    reach = _CUT_VISIT * 1.25 * profile.surprise + math.sqrt(noise / count)
+    cut = min(max(missed, -reach), reach)
+    surprise = profile.surprise + _SPREAD_GAIN * (min(abs(missed), 4 * profile.surprise) - profile.surprise)
+    actual = level + foretold + cut
+    if week.known:
+        week = _calibrated(week, _of_week(hour), by_day, added, actual - level, weight)
+    unscaled = by_day / day.slope if day.slope > 0 else _at(day.deviations, hour % _DAY)
+    day = _calibrated(day, hour % _DAY, 0.0, unscaled, actual - level, weight)
+    level += _LEVEL_GAIN * weight * cut
+    return msgspec.structs.replace(
+        profile,
+        level=level,
+        centre=_centre(day, week),
+        noise=noise,
+        surprise=surprise,
+        visit=None,
+        day=_visited(day, hour % _DAY, actual - level, count),
+        week=_visited(week, _of_week(hour), actual - (level if week.known else 0.0), count),
+    )
 
 
 def _standardised(profile: Profile, visit: Visit, scale: str) -> tuple[Profile, Visit]:
@@ -256,61 +312,74 @@ def _standardised(profile: Profile, visit: Visit, scale: str) -> tuple[Profile, 
     ), visit  # fmt: skip
 
 
-def _first_rounds(season: Season | None, bins: int, first_hour: int, hour: int) -> Season:
-    """Return the season, known when the hour stands a whole round behind the first."""
-    season = season or Season(bytes(2 * bins), bytes(bins))
-    if not season.known and hour - first_hour >= bins:
-        return msgspec.structs.replace(season, known=True)
-    return season
+def _nothing(bins: int) -> Season:
+    return Season(bytes(2 * bins), bytes(2 * bins))
 
 
-def _with_first_day(week: Season, day: Season | None, first_hour: int) -> Season:
-    if day is None:
-        return week
+def _first_day(day: Season, first_hour: int) -> Season:
+    week = _nothing(_WEEK)
     for hour in range(first_hour, first_hour + _DAY):
-        if day.visits[hour % _DAY]:
-            week = _put(week, _of_week(hour), _deviation(day, hour % _DAY))
+        count = _at(day.weights, hour % _DAY)
+        if count > 0:
+            week = _visited(week, _of_week(hour), _at(day.deviations, hour % _DAY), count)
     return week
 
 
-def _closed(season: Season, noise: float, seen: int) -> tuple[Season, float]:
-    """Turn the first round's values into deviations from their mean, and say how far they can be trusted as yet."""
+def _closed(season: Season, noise: float, day: Season | None = None) -> tuple[Season, float]:
+    """Turn the first round's values into deviations from their mean, and say how far they can be trusted as yet.
+
+    Args:
+        season: the values of the first round.
+        noise: variance within an hour.
+        day: of a week, what is foretold without it.
+    """
     values = np.frombuffer(season.deviations, "<f2").astype(np.float64)
-    visited = np.frombuffer(season.visits, np.uint8) > 0
-    level = float(values[visited].mean()) if visited.any() else 0.0
-    deviations = np.where(visited, values - level, 0.0)
-    variance = float((deviations[visited] ** 2).mean()) if visited.any() else 0.0
-    by_chance = noise * max(int(visited.sum()), 1) / max(seen, 1)
-    signal = max(0.0, 1 - 2 * by_chance / variance) if variance > 0 else 0.0
-    base = _SLOPE_PRIOR * max(variance, by_chance)
+    weights = np.frombuffer(season.weights, "<f2").astype(np.float64)
+    seen = weights > 0
+    level = float(values[seen].mean())
+    deviations = np.where(seen, values - level, 0.0)
+    beside = np.zeros(len(values)) if day is None else np.array([_by_day(day, hour, noise) for hour in range(_WEEK)])
+    by_chance = float((noise / weights[seen]).mean())
+    variance = max(0.0, float(((deviations - beside)[seen] ** 2).mean()) - 2 * by_chance)
+    base = _SLOPE_PRIOR * (variance + by_chance)
     packed = np.clip(deviations, -6e4, 6e4).astype("<f2").tobytes()
-    return Season(packed, season.visits, True, base * signal / 2, base), level
+    return Season(
+        packed, season.weights, True,
+        covariance=_ROUND * variance, covered=_ROUND, slope_top=_TRUST * base, slope_base=base,
+    ), level  # fmt: skip
 
 
-def _calibrated(season: Season, foretold: float, actual: float, weight: float) -> Season:
-    """Take a visit into the slope; what is far from what was foretold counts as far as that reaches."""
-    reach = 3 * abs(foretold)
-    cut = min(max(actual, -reach), reach)
+def _calibrated(season: Season, index: int, beside: float, foretold: float, actual: float, weight: float) -> Season:
+    """Take a visit into the variance and the slope; what is far from what was foretold counts as far as that reaches.
+
+    Args:
+        season: the season.
+        index: the visit's hour in it.
+        beside: what is foretold without this season.
+        foretold: what this season adds, before its slope.
+        actual: the visit's deviation from the level.
+        weight: of the visit, up to 1.
+    """
+    if _at(season.weights, index) <= 0:
+        return season
+    raw, there = _at(season.deviations, index) - beside, actual - beside
+    reach = 3 * max(abs(raw), abs(foretold))
+    there = min(max(there, -reach), reach)
     keep = 1 - _SLOPE_MEMORY * weight
     return msgspec.structs.replace(
         season,
-        slope_top=keep * season.slope_top + weight * foretold * cut,
+        covariance=keep * season.covariance + weight * raw * there,
+        covered=keep * season.covered + weight,
+        slope_top=keep * season.slope_top + weight * foretold * there,
         slope_base=keep * season.slope_base + weight * foretold * foretold,
     )
 
 
-def _visited(season: Season, index: int, value: float, weight: float) -> Season:
-    """Move an hour's bin towards what it was now: the mean of the first visits, later the newest weigh more."""
-    visits = season.visits[index]
-    if not visits:
-        return _put(season, index, value)
-    gain = max(1 / (visits + 1), _BIN_GAIN) * weight
-    old = _deviation(season, index)
-    return _put(season, index, old + gain * (value - old))
-
-
-def _put(season: Season, index: int, value: float) -> Season:
-    deviations, visits = bytearray(season.deviations), bytearray(season.visits)
-    struct.pack_into("<e", deviations, 2 * index, min(max(value, -6e4), 6e4))
-    visits[index] = min(visits[index] + 1, 255)
-    return msgspec.structs.replace(season, deviations=bytes(deviations), visits=bytes(visits))
+def _visited(season: Season, index: int, value: float, count: float) -> Season:
+    """Move an hour's deviation towards what it was now: their mean by values, in which the newest visits weigh more."""
+    deviations, weights = bytearray(season.deviations), bytearray(season.weights)
+    kept = (1 - _BIN_GAIN) * _at(season.weights, index) if season.known else _at(season.weights, index)
+    old = _at(season.deviations, index)
+    struct.pack_into("<e", deviations, 2 * index, min(max(old + (value - old) * count / (kept + count), -6e4), 6e4))
+    struct.pack_into("<e", weights, 2 * index, min(kept + count, 6e4))
+    return msgspec.structs.replace(season, deviations=bytes(deviations), weights=bytes(weights))
