@@ -2,53 +2,97 @@
 
 from __future__ import annotations
 
+import os
+import uuid
 from collections.abc import Sequence
+from datetime import timedelta
 
-import httpx
 from penstock.bus import Hop
+from penstock.config.alerting import Alerting, Receiver
 from penstock.service import Runtime, run_service
 from redis.asyncio import Redis
 
-from services.alerting.adapters import Channel, Console, RedisMemory, Webhook
-from services.alerting.app import Deliveries, delivery_hop
+from services.alerting import monitors
+from services.alerting.app import action_hop, alert_hop
+from services.alerting.channels.opening import open_channel
+from services.alerting.channels.posting import open_http_client
+from services.alerting.channels.protocol import Channel
+from services.alerting.desk import Desk
+from services.alerting.destinations import Destinations
+from services.alerting.dispatch import Channels, Dispatcher
+from services.alerting.outbox import Outbox
+from services.alerting.recovery import Recovery
+from services.alerting.register import Register
+from services.alerting.routing import Directory
 from services.alerting.settings import Settings
+from services.alerting.store import RedisStore
 
 
 async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
-    """Connect Redis and the channel and return the hop."""
-    settings = runtime.settings
-    policy = settings.policy()
+    """Connect Redis and the channels, begin to dispatch and to watch, and return the hops."""
+    settings, clock = runtime.settings, runtime.clock
+    holder = uuid.uuid4().hex
     redis = Redis.from_url(settings.redis_url)
     runtime.on_stop(redis.aclose)
-    memory = RedisMemory(redis, policy.window, policy.max_age)
-    deliveries = Deliveries(
-        _channel(runtime), memory, policy, runtime.clock, settings.alert_group_wait_s, settings.alert_group_most
+    store = RedisStore(redis)
+    directory = Directory(runtime.config, settings.otherwise(), timedelta(seconds=settings.alert_max_age_s))
+    register = Register(store, directory, settings.silences())
+    outbox = Outbox(register, settings.alert_group_most)
+    desk = Desk(register, outbox, clock)
+    recovery = Recovery(
+        store,
+        register,
+        outbox,
+        runtime.bus,
+        runtime.codec,
+        clock,
+        holder=holder,
+        always=settings.silences(),
+        horizon=timedelta(seconds=settings.alert_rebuild_s),
     )
-    runtime.on_stop(deliveries.close)
-    return [delivery_hop(deliveries, settings.alert_concurrency)]
+    channels = _channels(runtime)
+    dispatcher = Dispatcher(
+        register,
+        outbox,
+        desk,
+        channels,
+        runtime.producer(),
+        clock,
+        holder=holder,
+        per_receiver=settings.alert_per_receiver,
+        retry_timeout_s=settings.retry_timeout_s,
+    )
+    runtime.background(recovery.watch(runtime.stopping))
+    runtime.background(dispatcher.run(runtime.stopping, recovery.restore))
+    monitors.start(runtime)
+    return [
+        alert_hop(desk, recovery.restore, settings.alert_concurrency),
+        action_hop(desk, recovery.restore),
+    ]
 
 
-def _channel(runtime: Runtime[Settings]) -> Channel:
+def _channels(runtime: Runtime[Settings]) -> Channels:
     settings = runtime.settings
-    if settings.alert_webhook_url is None:
-        return Console(settings.alert_runbook_base_url)
-    # Redirects are not followed: the address that was configured is the one that is trusted with alerts.
-    client = httpx.AsyncClient(
-        follow_redirects=False,
-        timeout=settings.alert_webhook_timeout_s,
-        limits=httpx.Limits(max_connections=settings.alert_concurrency),
-    )
+    client = open_http_client()
     runtime.on_stop(client.aclose)
-    secret = settings.alert_webhook_secret
-    return Webhook(
-        client,
-        settings.alert_webhook_url.get_secret_value(),
-        secret.get_secret_value() if secret else None,
-        runtime.clock,
-        timeout_s=settings.alert_webhook_timeout_s,
-        retry_s=settings.alert_webhook_retry_s,
-        runbook_base_url=settings.alert_runbook_base_url,
-    )
+    destinations = Destinations(settings.alert_allowed_destinations)
+
+    def opened(receiver: Receiver) -> Channel:
+        published = [entry for entry in runtime.config.entries("alerting").values() if isinstance(entry, Alerting)]
+        routes = [route for entry in [*published, settings.otherwise()] for route in entry.routes]
+        return open_channel(
+            receiver,
+            os.environ,
+            destinations,
+            runtime.clock,
+            client,
+            settings.alert_runbook_base_url,
+            longest_repeat_s=max(route.repeat_interval_s for route in routes),
+        )
+
+    channels = Channels(opened)
+    runtime.on_stop(channels.aclose)
+    return channels
 
 
 def main() -> None:

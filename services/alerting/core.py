@@ -1,214 +1,176 @@
-"""Alert delivery, pure: whether an alert is sent, with which others, what is sent, and what an answer means."""
+"""What alerting writes to the log, pure: what became of each alert at each receiver, and the alerts that it raises."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import uuid
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
-from fnmatch import fnmatchcase
-from typing import Literal
+from collections.abc import Iterator
+from datetime import datetime
 
-import msgspec
+from msgspec.structs import replace
+from penstock.alerts import alert_emit, fingerprint
 from penstock.bus import Emit
-from penstock.contracts.envelope import derive
+from penstock.contracts.envelope import derive, event_id
 from penstock.contracts.records import Alert, AlertDelivery, Severity
 
-__all__ = [
-    "Decision", "Policy", "Receipt", "Remembered", "Silence", "backoff", "decide", "group_of", "idempotency_key",
-    "meaning_of", "payload", "recorded", "remembered", "runbook_of", "signature",
-]  # fmt: skip
+from services.alerting.groups import Group
+from services.alerting.routing import MISCONFIGURED, fields_of
 
-_RANK = {Severity.INFO: 0, Severity.WARNING: 1, Severity.CRITICAL: 2}
-_NAMESPACE = uuid.UUID("0c6f8f3e-5b57-5d0e-9a55-2f1d6a2c7e41")
+__all__ = ["held_at_once", "misconfigured", "pause_s", "resolution", "settled", "usable_again"]
 
-
-class Silence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Alerts that match are not delivered until a moment."""
-
-    match: dict[str, str]
-    """Patterns (``*`` and ``?``) by field: kind, name, severity, team, fingerprint, or a label of the alert. All must
-    match."""
-    until: datetime
-    """Aware moment at which the silence ends."""
-    reason: str = ""
-
-    def covers(self, alert: Alert, now: datetime) -> bool:
-        """Tell whether the alert is silenced at ``now``."""
-        if not self.match or now >= self.until:
-            return False
-        fields = _fields(alert)
-        return all(name in fields and fnmatchcase(fields[name], pattern) for name, pattern in self.match.items())
+_LONGEST_PAUSE_S = 600.0
+_RUNBOOK = "services/alerting/runbooks/health.md"
 
 
-class Policy(msgspec.Struct, frozen=True):
-    """What is held back."""
-
-    window: timedelta = timedelta(hours=1)
-    """An alert with the fingerprint, status and severity of one delivered less than this before it is a repetition."""
-    max_age: timedelta = timedelta(hours=24)
-    """An older alert is no news: a group that reads its topic from the beginning must not wake anyone."""
-    silences: tuple[Silence, ...] = ()
-
-
-class Remembered(msgspec.Struct, frozen=True):
-    """The last alert of a fingerprint that was delivered."""
-
-    event_id: str
-    occurred_at: datetime
-    status: str
-    severity: str
-
-
-class Decision(msgspec.Struct, frozen=True):
-    """Whether an alert is delivered; where not, why."""
-
-    deliver: bool
-    reason: str | None = None
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """How a delivery ended. ``dead`` is final: the receiver refused it, or it could not be reached in time."""
-
-    outcome: Literal["delivered", "suppressed", "dead"]
-    channel: str
-    destination: str
-    attempts: int = 0
-    status_code: int | None = None
-    reason: str | None = None
-    at: datetime | None = None
-    """When it ended."""
-
-
-def decide(alert: Alert, last: Remembered | None, policy: Policy, now: datetime) -> Decision:
-    """Decide whether an alert is delivered.
+def pause_s(attempts: int, chance: float, asked_s: float | None = None) -> float:
+    """Return the seconds to wait after the ``attempts``-th failure (from 1): between a half and the whole of 1 s doubled
+    each time, 10 minutes at most.
 
     Args:
-        alert: the alert.
-        last: the last delivered alert of its fingerprint, if any is remembered.
-        policy: window, age, silences.
-        now: the present, for silences and age. Repetition is measured between the alerts, so that a replay decides
-            alike.
-    """
-    if now - alert.occurred_at > policy.max_age:
-        return Decision(False, f"stale: it occurred {now - alert.occurred_at} ago, the limit is {policy.max_age}")
-    for silence in policy.silences:
-        if silence.covers(alert, now):
-            return Decision(False, f"silenced until {silence.until.isoformat()}: {silence.reason or 'no reason given'}")
-    if alert.status == "resolved":
-        if last is None:
-            return Decision(False, "resolved, but its alert was never delivered")
-        if last.status == "resolved":
-            return Decision(False, "resolved already")
-        return Decision(True)
-    if last is None or last.status == "resolved" or last.event_id == alert.event_id:
-        return Decision(True)
-    if _rank(alert.severity) > _rank(last.severity):
-        return Decision(True)
-    # Events of one fingerprint may come out of order: earlier by a little is a repetition as well.
-    if alert.occurred_at - last.occurred_at < policy.window:
-        return Decision(False, f"repeats {last.event_id} within {policy.window}")
-    return Decision(True)
-
-
-def remembered(alert: Alert) -> Remembered:
-    """Return what is kept of a delivered alert."""
-    return Remembered(alert.event_id, alert.occurred_at, alert.status, alert.severity)
-
-
-def group_of(alert: Alert) -> str:
-    """Return the key of the alerts that are sent together: of one team, kind and status."""
-    return f"{alert.tenant_id}/{alert.kind}/{alert.status}"
-
-
-def idempotency_key(alerts: Sequence[Alert]) -> str:
-    """Return the key under which a receiver drops a repetition: the event_id, or for several alerts one made of theirs.
-
-    A repeated delivery with one alert more must not be dropped, so the key of a group depends on all its members.
-    """
-    if len(alerts) == 1:
-        return alerts[0].event_id
-    return str(uuid.uuid5(_NAMESPACE, "/".join(sorted(alert.event_id for alert in alerts))))
-
-
-def runbook_of(alert: Alert, base_url: str) -> str:
-    """Return the runbook page's address, or its path in the project where no address is set."""
-    path = alert.runbook or f"services/alerting/runbooks/{alert.kind}.md"
-    return f"{base_url.rstrip('/')}/{path}" if base_url else path
-
-
-def payload(alerts: Sequence[Alert], runbook_base_url: str) -> bytes:
-    """Return the JSON body of a webhook: the group, and every field of its alerts."""
-    first = alerts[0]
-    body = {
-        "version": 1,
-        "idempotency_key": idempotency_key(alerts),
-        "group": {"team": first.tenant_id, "kind": first.kind, "status": first.status},
-        "alerts": [{**msgspec.to_builtins(alert), "runbook": runbook_of(alert, runbook_base_url)} for alert in alerts],
-    }
-    return msgspec.json.encode(body)
-
-
-def signature(secret: bytes, timestamp: int, body: bytes) -> str:
-    """Return the signature header: ``t=<seconds>,v1=<HMAC-SHA-256 of "<seconds>.<body>", hex>``.
-
-    The moment is signed as well, so that a receiver can refuse what was recorded and sent again later.
-    """
-    digest = hmac.new(secret, f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
-    return f"t={timestamp},v1={digest}"
-
-
-def meaning_of(status_code: int) -> Literal["delivered", "retry", "dead"]:
-    """Return what a receiver's answer means. A redirect is not followed: it could lead anywhere."""
-    if 200 <= status_code < 300:
-        return "delivered"
-    if status_code >= 500 or status_code in {408, 425, 429}:
-        return "retry"
-    return "dead"
-
-
-def backoff(attempt: int, chance: float, retry_after_s: float | None = None) -> float:
-    """Return the seconds to wait after the ``attempt``-th failure (from 1): full jitter below 0.5 s doubled each
-    time, 30 s at most.
-
-    Args:
-        attempt: failures so far.
         chance: from 0 to 1, random.
-        retry_after_s: what the receiver asked for; obeyed up to 30 s.
+        asked_s: what the receiver asked for; obeyed up to 10 minutes.
     """
-    limit = min(30.0, 0.5 * 2.0 ** min(attempt, 10))
-    # Never at once: a receiver that fails fast would be hammered whenever the dice fall low.
-    jittered = limit * (0.25 + 0.75 * chance)
-    return max(jittered, min(retry_after_s or 0.0, 30.0))
+    limit = min(_LONGEST_PAUSE_S, 2.0 ** min(attempts - 1, 20))
+    return max(limit * (0.5 + chance / 2), min(asked_s or 0.0, _LONGEST_PAUSE_S))
 
 
-def recorded(alert: Alert, receipt: Receipt) -> Emit:
-    """Return the record of what became of an alert at a destination; equal for equal receipts."""
+def held_at_once(alert: Alert, receiver: str, reason: str, at: datetime, place: str = "") -> Emit:
+    """Return the record of an alert that was told to nobody, or not to ``receiver``, when it came.
+
+    Args:
+        place: where in the log it stands, for one that was sent again.
+    """
     record = AlertDelivery(
-        **derive(alert, f"alerting.{receipt.channel}", 0, receipt.at or alert.occurred_at),
+        **derive(alert, f"alerting/held/{receiver}{place}", 0, at),
         fingerprint=alert.fingerprint,
         alert_kind=alert.kind,
-        channel=receipt.channel,
-        destination=receipt.destination,
-        outcome=receipt.outcome,
-        attempts=receipt.attempts,
-        status_code=receipt.status_code,
-        reason=receipt.reason,
+        channel="",
+        destination="",
+        outcome="suppressed",
+        reason=reason,
+        receiver=receiver,
+        purpose="resolved" if alert.status == "resolved" else "firing",
     )
     return Emit("alert-deliveries", alert.fingerprint, record)
 
 
-def _fields(alert: Alert) -> Mapping[str, str]:
-    return {
-        **alert.labels,
-        "kind": alert.kind,
-        "name": alert.name,
-        "severity": str(alert.severity),
-        "team": alert.tenant_id,
-        "fingerprint": alert.fingerprint,
-    }
+def settled(group: Group) -> Iterator[Emit]:
+    """Yield the records of a group's newest try and of what was taken out of it; the same again whenever it is asked for."""
+    job = group.job
+    assert job is not None
+    for held in job.held:
+        yield _delivery(group, held.entry.alert, held.entry.number, 0, "suppressed", held.at, held.reason)
+    if job.ending is None:
+        return
+    ending = job.ending
+    for entry in job.entries:
+        yield _delivery(
+            group,
+            entry.alert,
+            entry.number,
+            job.attempts,
+            ending.outcome,
+            ending.at,
+            ending.reason,
+            ending.status_code,
+            ending.next_try_at,
+        )
 
 
-def _rank(severity: str) -> int:
-    return _RANK.get(Severity(severity), 0) if severity in set(Severity) else 0
+def _delivery(
+    group: Group,
+    alert: Alert,
+    number: int,
+    attempts: int,
+    outcome: str,
+    at: datetime,
+    reason: str | None,
+    status_code: int | None = None,
+    next_try_at: datetime | None = None,
+) -> Emit:
+    assert group.job is not None
+    stage = f"alerting/{group.key}/{group.purpose}/{number}"
+    record = AlertDelivery(
+        **derive(alert, stage, attempts, at),
+        fingerprint=alert.fingerprint,
+        alert_kind=alert.kind,
+        channel=group.job.channel,
+        destination=group.job.destination,
+        outcome=outcome,
+        attempts=attempts,
+        status_code=status_code,
+        reason=reason,
+        receiver=group.receiver,
+        notification_id=group.job.notification_id,
+        purpose=group.purpose,
+        next_try_at=next_try_at,
+    )
+    return Emit("alert-deliveries", alert.fingerprint, record)
+
+
+def resolution(alert: Alert, cause_id: str, why: str, now: datetime) -> Emit:
+    """Return the alert that says that a condition has ended, because of ``cause_id``."""
+    resolved = replace(
+        alert,
+        event_id=event_id(cause_id, f"alerting.resolved/{alert.fingerprint}"),
+        causation_id=cause_id,
+        occurred_at=now,
+        status="resolved",
+        description=f"{why} {alert.description}",
+    )
+    return alert_emit(resolved)
+
+
+def misconfigured(group: Group, reason: str, now: datetime) -> Emit | None:
+    """Return what the other receivers are told of one that cannot be opened.
+
+    ``None`` where the message was itself about such a receiver: two that are both misconfigured would tell of each other
+    for ever.
+    """
+    assert group.job is not None
+    alerts = [entry.alert for entry in group.job.entries]
+    if not alerts or all(alert.name == MISCONFIGURED for alert in alerts):
+        return None
+    return alert_emit(
+        replace(
+            _about(group, alerts[0], now, "firing"),
+            severity=Severity.CRITICAL,
+            title=f"Alerts do not reach receiver {group.receiver} of {group.config}",
+            description=f"Receiver {group.receiver} of the alerting entry {group.config} cannot be opened: {reason}. "
+            "What was to be delivered there stands among the dead letters of alerting.",
+            suggested_action="Set the variable or the address that the reason names, or correct the receiver with `penstock "
+            "config apply`; then send the letters again with `penstock dlq replay alerting`.",
+        )
+    )
+
+
+def usable_again(group: Group, now: datetime) -> Emit | None:
+    """Return what the other receivers are told once a receiver can be opened again."""
+    assert group.job is not None
+    if not group.job.entries:
+        return None
+    return alert_emit(
+        replace(
+            _about(group, group.job.entries[0].alert, now, "resolved"),
+            title=f"Receiver {group.receiver} of {group.config} can be reached again",
+            description="It could be opened. Dead letters from before wait for `penstock dlq replay alerting`.",
+        )
+    )
+
+
+def _about(group: Group, alert: Alert, now: datetime, status: str) -> Alert:
+    assert group.job is not None
+    return Alert(
+        event_id=event_id(group.job.notification_id, f"alerting.{MISCONFIGURED}/{status}"),
+        request_id="",
+        tenant_id=alert.tenant_id,
+        occurred_at=now,
+        causation_id=alert.event_id,
+        kind="health",
+        name=MISCONFIGURED,
+        severity=Severity.INFO,
+        status=status,
+        title="",
+        description="",
+        fingerprint=fingerprint("health", MISCONFIGURED, group.config, group.receiver),
+        labels={"team": fields_of(alert)["team"], "receiver": group.receiver, "entry": group.config},
+        runbook=_RUNBOOK,
+    )

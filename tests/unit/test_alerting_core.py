@@ -1,203 +1,171 @@
-"""Alert delivery, pure: decisions, keys, signatures, the meaning of answers."""
+"""What alerting writes to the log, its settings, and which way an alert takes."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from msgspec.structs import replace
+from penstock.config.alerting import Alerting, AlertRoute, Receiver
+from penstock.config.plane import ConfigPlane
 from penstock.contracts.codec import Codec
-from penstock.contracts.records import Alert
 from penstock.settings import SettingsError, load_settings
 
-from services.alerting.core import (
-    Policy,
-    Receipt,
-    Remembered,
-    Silence,
-    backoff,
-    decide,
-    group_of,
-    idempotency_key,
-    meaning_of,
-    payload,
-    recorded,
-    remembered,
-    runbook_of,
-    signature,
-)
-from services.alerting.rendering import render
+from services.alerting.channels.protocol import Attempt
+from services.alerting.core import held_at_once, misconfigured, resolution, settled, usable_again
+from services.alerting.groups import Ending, Entry, Group, Held, Job, composed, ending_of, notification_of
+from services.alerting.routing import BUILT_IN, Directory, group_fields, group_id, plan_of
 from services.alerting.settings import Settings
+from tests.unit.alerting_fakes import MAX_AGE, an_alert, an_entry
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 RUNBOOKS = Path(__file__).resolve().parents[2] / "services" / "alerting" / "runbooks"
 
 
-def an_alert(event_id: str = "a1", minutes: float = 0, **changes: object) -> Alert:
-    alert = Alert(
-        event_id=event_id,
-        request_id="r1",
-        tenant_id="support",
-        occurred_at=NOW + timedelta(minutes=minutes),
-        causation_id="c1",
-        kind="drift",
-        name="topic_shift",
-        severity="warning",
-        title="support: the prompts' topic has shifted",
-        description="The newest 12 lie away from the 40 before.",
-        suggested_action="Read the sample requests.",
-        fingerprint="f1",
-        labels={"team": "support", "route": "default"},
-        sample_requests=["r1", "r2"],
-    )
-    return msgspec.structs.replace(alert, **changes)
+def entry(event_id: str, minutes: float = 0, **changes: object) -> Entry:
+    alert = an_alert(event_id, NOW + timedelta(minutes=minutes), **changes)
+    return Entry(f"entry-{event_id}", alert, 0, NOW)
 
 
-def last(event_id: str = "a0", minutes: float = 0, status: str = "firing", severity: str = "warning") -> Remembered:
-    return Remembered(event_id, NOW + timedelta(minutes=minutes), status, severity)
+def a_group(*entries: Entry, **changes: object) -> Group:
+    job = Job("n1", entries, NOW, channel="webhook", destination="https://hooks.example")
+    group = Group("g1", "default", "oncall", "firing", {"team": "support"}, 10, 60, 60, busy=True, job=job)
+    return replace(group, **changes)
 
 
-def later(minutes: float) -> datetime:
-    return NOW + timedelta(minutes=minutes)
+def test_what_is_recorded_is_the_same_after_a_replay_and_differs_by_try_receiver_and_purpose(codec: Codec) -> None:
+    group = a_group(entry("a1"))
+    assert group.job is not None
 
+    def ids(changed: Group, attempts: int, **job: object) -> list[str]:
+        assert changed.job is not None
+        ended = replace(changed.job, attempts=attempts, ending=Ending("failed", NOW, 500, "HTTP 500", NOW), **job)
+        emits = list(settled(replace(changed, job=ended)))
+        assert emits == list(settled(replace(changed, job=ended)))
+        for emit in emits:
+            assert codec.decode("alert-deliveries", codec.encode(emit.topic, emit.record)) == emit.record
+            assert emit.key == "f1"
+        return [emit.record.event_id for emit in emits]
 
-@pytest.mark.parametrize(
-    ("alert", "before", "deliver", "reason"),
-    [
-        (an_alert(), None, True, None),
-        (an_alert(minutes=59), last(), False, "repeats a0"),
-        (an_alert(minutes=60), last(), True, None),
-        (an_alert(minutes=-5), last(), False, "repeats a0"),
-        (an_alert(minutes=5, severity="critical"), last(), True, None),
-        (an_alert(minutes=5, severity="info"), last(), False, "repeats a0"),
-        (an_alert(minutes=5), last(status="resolved"), True, None),
-        (an_alert(minutes=5, status="resolved"), last(), True, None),
-        (an_alert(minutes=5, status="resolved"), last(status="resolved"), False, "resolved already"),
-        (an_alert(minutes=5, status="resolved"), None, False, "never delivered"),
-        (an_alert("a0", minutes=0), last("a0"), True, None),
-        (an_alert(minutes=-24 * 60), None, False, "stale"),
-    ],
-)
-def test_decisions(alert: Alert, before: Remembered | None, deliver: bool, reason: str | None) -> None:
-    decision = decide(alert, before, Policy(), later(60))
-    assert decision.deliver is deliver
-    assert decision.reason is None if reason is None else reason in (decision.reason or "")
-
-
-@pytest.mark.parametrize(
-    ("match", "covered"),
-    [
-        ({"kind": "drift"}, True),
-        ({"kind": "dri*", "team": "support", "route": "default"}, True),
-        ({"kind": "cost"}, False),
-        ({"kind": "drift", "route": "other"}, False),
-        ({"no_such_label": "*"}, False),
-        ({}, False),
-    ],
-)
-def test_silences(match: dict[str, str], covered: bool) -> None:
-    silence = Silence(match, until=later(10), reason="load test")
-    policy = Policy(silences=(silence,))
-    assert decide(an_alert(), None, policy, later(9)).deliver is not covered
-    assert decide(an_alert(), None, policy, later(10)).deliver, "a silence ends"
-
-
-@given(st.lists(st.tuples(st.integers(0, 300), st.sampled_from(["info", "warning", "critical"])), max_size=30))
-def test_a_fingerprint_is_not_delivered_twice_in_a_window_unless_it_got_worse(events: list[tuple[int, str]]) -> None:
-    rank = ["info", "warning", "critical"].index
-    before: Remembered | None = None
-    for number, (minute, severity) in enumerate(sorted(events)):
-        alert = an_alert(f"a{number}", minute, severity=severity)
-        if decide(alert, before, Policy(), alert.occurred_at).deliver:
-            if before is not None and rank(severity) <= rank(before.severity):
-                assert alert.occurred_at - before.occurred_at >= timedelta(hours=1)
-            before = remembered(alert)
-        else:
-            assert before is not None
-
-
-def test_the_key_of_one_alert_is_its_event_id_and_a_groups_depends_on_every_member() -> None:
-    one, two, three = an_alert("a1"), an_alert("a2"), an_alert("a3")
-    assert idempotency_key([one]) == "a1"
-    assert idempotency_key([one, two]) == idempotency_key([two, one])
-    assert idempotency_key([one, two]) not in {"a1", "a2", idempotency_key([one, two, three])}
-
-
-def test_groups_are_of_one_team_kind_and_status() -> None:
-    alerts = [
-        an_alert(),
-        an_alert(name="other"),
-        an_alert(tenant_id="t2"),
-        an_alert(kind="cost"),
-        an_alert(status="resolved"),
+    held = (Held(entry("a2"), "withheld", "silenced", NOW),)
+    every = [
+        *ids(group, 1, held=held),
+        *ids(group, 2),
+        *ids(replace(group, receiver="boss"), 1),
+        *ids(replace(group, purpose="repeat"), 1),
+        held_at_once(an_alert(), "", "no route takes it", NOW).record.event_id,
+        held_at_once(an_alert(), "oncall", "repeats a0", NOW).record.event_id,
     ]
-    assert [group_of(alert) == group_of(alerts[0]) for alert in alerts] == [True, True, False, False, False]
+    assert len(every) == len(set(every)) == 7
 
 
-def test_the_payload_is_json_with_every_field_and_a_runbook() -> None:
-    body = json.loads(payload([an_alert(), an_alert("a2")], "https://runbooks.example/tree/main/"))
-    assert body["version"] == 1
-    assert body["group"] == {"team": "support", "kind": "drift", "status": "firing"}
-    assert [alert["event_id"] for alert in body["alerts"]] == ["a1", "a2"]
-    assert set(body["alerts"][0]) == {field.name for field in msgspec.structs.fields(Alert)}
-    assert body["alerts"][0]["runbook"] == "https://runbooks.example/tree/main/services/alerting/runbooks/drift.md"
+def test_a_message_names_its_alerts_oldest_first_and_its_identity_depends_on_each() -> None:
+    plain = a_group().__class__("g1", "default", "oncall", "firing", {}, 10, 60, 60)
+    some = [entry("a2", 2), entry("a1", 1), entry("a3", 3)]
+    first = composed(plain, some, 100, NOW)
+    assert [alert.event_id for alert in notification_of(first).alerts] == ["a1", "a2", "a3"]
+    again = composed(plain, some[::-1], 100, NOW)
+    assert notification_of(again).notification_id == notification_of(first).notification_id
+    fewer = composed(plain, some[:2], 100, NOW)
+    assert notification_of(fewer).notification_id != notification_of(first).notification_id
+    other = composed(replace(plain, receiver="boss"), some, 100, NOW)
+    assert notification_of(other).notification_id != notification_of(first).notification_id
+
+
+def test_tries_end_after_the_receivers_time() -> None:
+    job = Job("n1", (entry("a1"),), NOW)
+    failed = Attempt(outcome="retry", status_code=503, reason="HTTP 503")
+    assert ending_of(job, failed, 100, 600, NOW + timedelta(seconds=499)).outcome == "failed"
+    given_up = ending_of(job, failed, 100, 600, NOW + timedelta(seconds=501))
+    assert (given_up.outcome, given_up.status_code, given_up.next_try_at) == ("dead", 503, None)
+    assert ending_of(job, Attempt(outcome="dead"), 100, 600, NOW).outcome == "dead"
+    assert ending_of(job, Attempt(outcome="delivered"), 100, 600, NOW).outcome == "delivered"
+
+
+def test_that_a_condition_ended_is_the_same_alert_however_often_it_is_said() -> None:
+    first, again = (resolution(an_alert(), "cause", "It ended.", NOW) for _ in range(2))
+    assert first == again
+    assert (first.topic, first.key, first.record.status) == ("alerts", "f1", "resolved")
+    assert first.record.event_id != resolution(an_alert(), "other", "It ended.", NOW).record.event_id
+
+
+def test_alerts_about_a_receiver_name_it_and_end_under_the_same_fingerprint(codec: Codec) -> None:
+    group = a_group(entry("a1"))
+    begun, ended = misconfigured(group, "the variable X is not set", NOW), usable_again(group, NOW)
+    assert begun is not None
+    assert ended is not None
+    assert begun.key == ended.key
+    assert codec.decode("alerts", codec.encode("alerts", begun.record)) == begun.record
+    assert begun.record.labels == {"team": "support", "receiver": "oncall", "entry": "default"}
+    assert "the variable X is not set" in begun.record.description
+    about = a_group(Entry("e", begun.record, 0, NOW))
+    assert misconfigured(about, "also this one", NOW) is None
+
+
+def test_the_first_route_that_matches_counts_and_what_is_published_goes_before_what_is_built_in() -> None:
+    receivers = tuple(Receiver(name=name, type="console") for name in ("cost", "rest", "boss"))
+    routes = (
+        AlertRoute(match={"kind": "cost"}, receivers=("cost",)),
+        AlertRoute(match={"severity": "c*", "route": "def*"}, receivers=("boss",)),
+        AlertRoute(receivers=("rest",)),
+    )
+    alerting = Alerting(name="default", receivers=receivers, routes=routes)
+    for alert, wanted in [
+        (an_alert(kind="cost", severity="critical"), "cost"),
+        (an_alert(severity="critical"), "boss"),
+        (an_alert(severity="critical", labels={}), "rest"),
+        (an_alert(), "rest"),
+    ]:
+        plan = plan_of(alert, alerting, MAX_AGE)
+        assert plan is not None
+        assert plan.receivers == (wanted,)
+    assert plan_of(an_alert(), Alerting(name="x", receivers=receivers, routes=routes[:1]), MAX_AGE) is None
+    plane = ConfigPlane.of([])
+    directory = Directory(plane, an_entry("builtin"), MAX_AGE)
+    plan = directory.plan(an_alert())
+    assert plan is not None
+    assert plan.receivers == ("builtin",)
+    plane.put("support", an_entry("own"))
+    plan = directory.plan(an_alert())
+    assert plan is not None
+    assert plan.receivers == ("own",)
+
+
+def test_an_alert_about_a_receiver_does_not_go_to_it() -> None:
+    broken = an_alert(kind="health", name="receiver_misconfigured", labels={"receiver": "one"})
+    both, alone = an_entry("one", "two"), an_entry("one")
+    plan = plan_of(broken, both, MAX_AGE)
+    assert plan is not None
+    assert plan.receivers == ("two",)
+    elsewhere = Alerting(name="x", receivers=both.receivers, routes=(AlertRoute(receivers=("one",)),))
+    plan = plan_of(broken, elsewhere, MAX_AGE)
+    assert plan is not None
+    assert plan.receivers == ("two",)
+    plan = plan_of(broken, alone, MAX_AGE)
+    assert plan is not None
+    assert plan.receivers == ()
+
+
+def test_groups_differ_by_what_the_route_says_receiver_and_purpose() -> None:
+    plan = plan_of(an_alert(), an_entry("oncall", group_by=["team", "route"]), MAX_AGE)
+    assert plan is not None
+    fields = group_fields(an_alert(), plan.route)
+    assert fields == {"team": "support", "route": "default"}
+    assert group_fields(an_alert(labels={}), plan.route)["route"] == ""
+    same = group_id(plan, "oncall", "firing", group_fields(an_alert("a9", kind="cost"), plan.route))
+    assert same == group_id(plan, "oncall", "firing", fields)
+    others = {
+        group_id(plan, "boss", "firing", fields),
+        group_id(plan, "oncall", "resolved", fields),
+        group_id(plan, "oncall", "firing", fields | {"team": "other"}),
+    }
+    assert len({same} | others) == 4
 
 
 @pytest.mark.parametrize("kind", ["cost", "toxicity", "quality", "drift", "guardrail", "health"])
 def test_every_kind_has_its_runbook(kind: str) -> None:
-    path = runbook_of(an_alert(kind=kind), "")
-    page = RUNBOOKS.parents[2] / path
-    assert page.read_text().startswith(f"# {kind.capitalize()}\n")
-
-
-def test_the_signature_is_what_the_readme_says() -> None:
-    header = signature(b"secret", 1767603600, b'{"version":1}')
-    fields = dict(part.split("=", 1) for part in header.split(","))
-    expected = hmac.new(b"secret", b'1767603600.{"version":1}', hashlib.sha256).hexdigest()
-    assert fields == {"t": "1767603600", "v1": expected}
-
-
-@pytest.mark.parametrize(
-    ("status", "meaning"),
-    [(status, "delivered") for status in (200, 202, 204)]
-    + [(status, "dead") for status in (301, 304, 400, 401, 404, 410)]
-    + [(status, "retry") for status in (408, 425, 429, 500, 503)],
-)
-def test_what_answers_mean(status: int, meaning: str) -> None:
-    assert meaning_of(status) == meaning
-
-
-@given(st.integers(1, 1000), st.floats(0, 1), st.one_of(st.none(), st.floats(0, 1e9)))
-def test_pauses_grow_are_never_zero_and_are_bounded(attempt: int, chance: float, asked: float | None) -> None:
-    pause = backoff(attempt, chance, asked)
-    assert 0.25 <= pause <= 30
-    assert pause >= min(asked or 0, 30)
-    assert backoff(attempt + 1, chance) >= backoff(attempt, chance)
-
-
-def test_what_is_recorded_is_the_same_after_a_replay(codec: Codec) -> None:
-    receipt = Receipt("delivered", "webhook", "https://hooks.example", 2, 200, at=later(1))
-    first, again = recorded(an_alert(), receipt), recorded(an_alert(), receipt)
-    assert first == again
-    assert first.key == "f1"
-    assert codec.decode("alert-deliveries", codec.encode(first.topic, first.record)) == first.record
-
-
-def test_rendering_is_short_and_cannot_steer_the_terminal() -> None:
-    text = render(an_alert(title="shift\x1b[2J\r\nof topic", labels={}), "", colour=False)
-    assert "\x1b" not in text
-    assert "\r" not in text
-    lines = text.splitlines()
-    assert lines[0].startswith("WARNING drift/topic_shift: shift")
-    assert len(lines) <= 8
-    assert max(map(len, lines)) <= 110
-    assert any("services/alerting/runbooks/drift.md" in line for line in lines)
+    assert (RUNBOOKS / f"{kind}.md").read_text().startswith(f"# {kind.capitalize()}\n")
 
 
 @pytest.mark.parametrize(
@@ -207,6 +175,7 @@ def test_rendering_is_short_and_cannot_steer_the_terminal() -> None:
         ("ALERT_SILENCES", '[{"match": {"kind": "drift"}, "until": "2026-01-01T00:00:00"}]', "time zone"),
         ("ALERT_SILENCES", '[{"match": {}, "until": "2026-01-01T00:00:00Z"}]', "empty match"),
         ("ALERT_SILENCES", '[{"matches": {}}]', "matches"),
+        ("ALERT_ALLOWED_DESTINATIONS", '["https://x/y"]', "host name"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(
@@ -218,11 +187,26 @@ def test_wrong_settings_are_refused_by_name(
     assert told in str(refused.value)
 
 
-def test_settings_make_a_policy_and_hide_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_make_the_built_in_way_and_hide_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    (receiver,) = load_settings(Settings).otherwise().receivers
+    assert receiver.type == "console"
     monkeypatch.setenv("ALERT_WEBHOOK_URL", "https://hooks.example/services/T0/secret-part")
+    monkeypatch.setenv("ALERT_WEBHOOK_SECRET", "whsec_x")
+    monkeypatch.setenv("ALERT_WEBHOOK_RETRY_S", "300")
     monkeypatch.setenv(
         "ALERT_SILENCES", '[{"match": {"kind": "drift"}, "until": "2026-01-05T10:00:00Z", "reason": "x"}]'
     )
     settings = load_settings(Settings)
-    assert not decide(an_alert(), None, settings.policy(), NOW).deliver
+    built_in = settings.otherwise()
+    assert built_in.name == BUILT_IN
+    (receiver,) = built_in.receivers
+    assert (receiver.type, receiver.url_env, receiver.secret_env) == (
+        "webhook", "ALERT_WEBHOOK_URL", "ALERT_WEBHOOK_SECRET",
+    )  # fmt: skip
+    assert receiver.retry_for_s == 300
+    assert built_in.routes[0].group_wait_s == 2
+    (silence,) = settings.silences()
+    assert silence.covers({"kind": "drift"}, NOW)
+    assert not silence.covers({"kind": "drift"}, NOW + timedelta(hours=1))
+    assert not silence.covers({"kind": "cost"}, NOW)
     assert "secret-part" not in str(settings.redacted())

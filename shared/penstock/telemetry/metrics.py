@@ -8,9 +8,10 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 __all__ = [
-    "BATCH_SECONDS", "BROKEN_CALLS", "CACHE_LOOKUPS", "CACHE_SECONDS", "CONSUMED", "DEAD_LETTERS", "END_TO_END_SECONDS",
-    "ESTIMATED_USAGE", "FINDINGS", "GROUNDED", "INDEXED_CHUNKS", "IN_FLIGHT", "MODEL_SECONDS", "PRODUCED", "REFUSED",
-    "RETRIES", "REVIEWS", "SCANNER_FAILURES", "SCREENED", "SCREEN_SECONDS", "TOKENS", "UP",
+    "ALERT_DELIVERIES", "ALERT_OLDEST_SECONDS", "ALERT_QUEUE", "BATCH_SECONDS", "BROKEN_CALLS", "CACHE_LOOKUPS",
+    "CACHE_SECONDS", "CONSUMED", "DEAD_LETTERS", "END_TO_END_SECONDS", "ESTIMATED_USAGE", "FINDINGS", "GROUNDED",
+    "INDEXED_CHUNKS", "IN_FLIGHT", "MODEL_SECONDS", "PRODUCED", "REFUSED", "RETRIES", "REVIEWS", "SCANNER_FAILURES",
+    "SCREENED", "SCREEN_SECONDS", "TOKENS", "UP",
 ]  # fmt: skip
 
 _FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -50,3 +51,8 @@ BROKEN_CALLS = Counter(
     "penstock_broken_calls", "Model calls that gave no answer and may be charged for.", ["backend", "model"]
 )
 TOKENS = Counter("penstock_tokens", "Tokens, by direction.", ["model", "direction"])
+ALERT_QUEUE = Gauge("penstock_alert_messages_waiting", "Messages that gather or are tried.", ["receiver"])
+ALERT_OLDEST_SECONDS = Gauge("penstock_alert_oldest_seconds", "Time that the oldest of them has waited.", ["receiver"])
+ALERT_DELIVERIES = Counter(
+    "penstock_alert_tries", "Tries to deliver alerts, by how they ended.", ["receiver", "outcome"]
+)

@@ -1,0 +1,415 @@
+"""What is sent, when, to whom, and what is recorded: the desk, the outbox and the dispatcher on a store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+from penstock.contracts.catalogue import Catalogue
+from penstock.contracts.records import Alert, DeadLetter
+
+from services.alerting.channels.protocol import Attempt
+from services.alerting.core import pause_s
+from services.alerting.store import Keys
+from tests.unit.alerting_fakes import FakeChannel, Platform, an_action, an_alert, an_entry
+
+FAILED = Attempt(outcome="retry", status_code=500, reason="HTTP 500")
+REFUSED = Attempt(outcome="dead", status_code=400, reason="refused with 400")
+
+
+def several(count: int, **changes: object) -> list[Alert]:
+    return [an_alert(f"a{number}", fingerprint=f"f{number}", **changes) for number in range(count)]
+
+
+async def test_an_alert_is_told_once_and_recorded(catalogue: Catalogue) -> None:
+    platform = Platform(catalogue, an_entry("oncall"))
+    await platform.publish(an_alert())
+    await platform.work(10)
+    assert platform.channels["oncall"].told() == [("firing", ["a1"])]
+    (record,) = platform.deliveries()
+    assert (record.outcome, record.attempts, record.status_code, record.receiver) == ("delivered", 1, 200, "oncall")
+    assert record.notification_id == platform.channels["oncall"].got[0][0].notification_id
+    assert not platform.store.sorted[Keys.due("default/oncall")]
+
+
+async def test_a_receiver_that_fails_for_hours_gets_it_in_the_end_and_only_once(catalogue: Catalogue) -> None:
+    platform = Platform(catalogue, an_entry("oncall"))
+    channel = platform.channels["oncall"] = FakeChannel(always=FAILED)
+    await platform.publish(an_alert())
+    await platform.work(5 * 3600, step=30)
+    assert {outcome for _, outcome in channel.got} == {"retry"}
+    failed = platform.deliveries()
+    assert len(failed) == len(channel.got) > 30
+    assert [record.attempts for record in failed] == list(range(1, len(failed) + 1))
+    pauses = [(r.next_try_at - r.occurred_at).total_seconds() for r in failed if r.next_try_at]
+    assert pauses[0] <= 1
+    assert max(pauses) <= 600
+    assert min(pauses[12:]) >= 300
+    channel.always = None
+    await platform.work(600, step=30)
+    assert channel.told() == [("firing", ["a1"])]
+    assert len({notification.notification_id for notification, _ in channel.got}) == 1, "the idempotency key"
+    assert platform.deliveries()[-1].outcome == "delivered"
+    assert not platform.bus.messages("dlq-alerting")
+
+
+async def test_what_is_given_up_is_a_dead_letter_that_a_replay_delivers(catalogue: Catalogue) -> None:
+    platform = Platform(catalogue, an_entry("oncall", "other", repeat_interval_s=86_400))
+    channel = platform.channels["oncall"] = FakeChannel(always=FAILED)
+    await platform.publish(an_alert())
+    await platform.work(7 * 3600, step=60)
+    (dead,) = [record for record in platform.deliveries("oncall") if record.outcome == "dead"]
+    assert "given up after" in (dead.reason or "")
+    tries = len(channel.got)
+    (message,) = platform.bus.messages("dlq-alerting")
+    letter = platform.bus.codec.decode(message.topic, message.value)
+    assert isinstance(letter, DeadLetter)
+    (origin,) = platform.bus.messages("alerts")
+    assert (letter.origin_topic, letter.origin_offset, letter.origin_value) == ("alerts", origin.offset, origin.value)
+    assert "default/oncall" in letter.reason
+
+    await platform.deliver(origin)
+    await platform.work(60)
+    assert len(channel.got) == tries, "the same message read again is no replay"
+    channel.always = None
+    await platform.bus.append("alerts", letter.origin_key, letter.origin_value, partition=letter.origin_partition)
+    await platform.take()
+    await platform.work(60)
+    assert channel.told() == [("firing", ["a1"])]
+    assert platform.channels["other"].told() == [("firing", ["a1"])], "who had it is not told again"
+    await platform.bus.append("alerts", letter.origin_key, letter.origin_value, partition=letter.origin_partition)
+    await platform.take()
+    await platform.work(60)
+    assert len(channel.told()) == 1
+
+
+async def test_a_refusal_is_dead_at_once_and_the_next_alert_is_tried_anew(catalogue: Catalogue) -> None:
+    platform = Platform(catalogue, an_entry("oncall"))
+    platform.channels["oncall"].answers = [REFUSED]
+    await platform.publish(an_alert())
+    await platform.work(60)
+    assert platform.outcomes() == [("a1", "oncall", "dead")]
+    await platform.publish(an_alert("a2"))
+    await platform.work(60)
+    assert platform.channels["oncall"].told() == [("firing", ["a2"])]
+
+
+async def test_a_receiver_that_hangs_holds_up_nobody_else(catalogue: Catalogue) -> None:
+    platform = Platform(catalogue, an_entry("slow", "quick", group_by=["fingerprint"]))
+    slow = platform.channels["slow"] = FakeChannel(answers=["hangs"] * 100)
+    await platform.publish(*several(20))
+    for _ in range(200):
+        await platform.dispatcher.sweep()
+        await asyncio.sleep(0)
+    assert len(slow.got) == 4, "no more at once than the receiver's share"
+    assert Counter(each for _, ids in platform.channels["quick"].told() for each in ids) == Counter(
+        alert.event_id for alert in several(20)
+    )
+
+
+async def test_two_replicas_send_nothing_twice(catalogue: Catalogue) -> None:
+    platform = Platform(catalogue, an_entry("oncall", group_by=["fingerprint"]))
+    _, second, _ = platform.replica("two")
+    await platform.publish(*several(30))
+    for _ in range(60):
+        await asyncio.gather(platform.dispatcher.sweep(), second.sweep())
+        await asyncio.gather(platform.dispatcher.idle(), second.idle())
+    told = Counter(each for _, ids in platform.channels["oncall"].told() for each in ids)
+    assert told == Counter(alert.event_id for alert in several(30))
+    assert len(platform.deliveries()) == 30
+
+
+async def test_another_replica_takes_over_what_a_killed_one_was_sending(catalogue: Catalogue) -> None:
+    platform = Platform(catalogue, an_entry("oncall"))
+    channel = platform.channels["oncall"] = FakeChannel(answers=["hangs"])
+    await platform.publish(an_alert())
+    await platform.dispatcher.sweep()
+    await channel.begun.wait()
+    _, platform.dispatcher, _ = platform.replica("two")
+    await platform.work(10)
+    assert channel.told() == [], "the first may still be sending"
+    await platform.work(10)
+    assert channel.told() == [("firing", ["a1"])]
+    assert len({notification.notification_id for notification, _ in channel.got}) == 1
+
+
+async def test_what_was_acknowledged_but_not_recorded_is_recorded_and_not_sent_again(catalogue: Catalogue) -> None:
+    platform = Platform(catalogue, an_entry("oncall"))
+    await platform.publish(an_alert())
+    platform.bus.fail_sends = 1
+    with pytest.raises(ConnectionError):
+        await platform.work()
+    _, platform.dispatcher, _ = platform.replica("two")
+    await platform.work(120)
+    assert platform.channels["oncall"].told() == [("firing", ["a1"])]
+    assert platform.outcomes() == [("a1", "oncall", "delivered")]
+
+
+async def test_a_hundred_alerts_of_a_group_are_one_message_and_the_next_waits_for_the_interval(
+    catalogue: Catalogue,
+) -> None:
+    platform = Platform(catalogue, an_entry("oncall", group_wait_s=10, group_interval_s=60))
+    alerts = several(100)
+    await platform.publish(*alerts[:60])
+    await platform.work(5)
+    assert not platform.channels["oncall"].got
+    await platform.publish(*alerts[60:])
+    await platform.work(6)
+    ((_, told),) = platform.channels["oncall"].told()
+    assert sorted(told) == sorted(alert.event_id for alert in alerts)
+    notification = platform.channels["oncall"].got[0][0]
+    assert notification.group == {"team": "support", "kind": "drift"}
+    await platform.publish(an_alert("late", fingerprint="late"))
+    await platform.work(50)
+    assert len(platform.channels["oncall"].got) == 1
+    await platform.work(15)
+    assert platform.channels["oncall"].told()[1] == ("firing", ["late"])
+
+
+async def test_groups_are_of_the_fields_that_the_route_names(catalogue: Catalogue) -> None:
+    platform = Platform(catalogue, an_entry("oncall", group_by=["team"], group_wait_s=5))
+    await platform.publish(
+        an_alert("a1"),
+        an_alert("a2", fingerprint="f2", kind="cost"),
+        an_alert("b1", fingerprint="f3", tenant_id="other"),
+    )
+    await platform.work(10)
+    assert sorted(platform.channels["oncall"].told()) == [("firing", ["a1", "a2"]), ("firing", ["b1"])]
+
+
+async def test_what_is_over_the_rate_is_told_in_one_summary(catalogue: Catalogue) -> None:
+    entry = an_entry("oncall", group_by=["fingerprint"], most_per_hour=3, repeat_interval_s=86_400)
+    platform = Platform(catalogue, entry)
+    platform.group_most = 5
+    _, platform.dispatcher, _ = platform.replica("one")
+    alerts = [*several(10), an_alert("worst", fingerprint="w", severity="critical")]
+    await platform.publish(*alerts)
+    await platform.work(1800, step=60)
+    assert len(platform.channels["oncall"].got) == 3
+    await platform.work(1900, step=60)
+    assert len(platform.channels["oncall"].got) == 4
+    summary = platform.channels["oncall"].got[-1][0]
+    told = [each for _, ids in platform.channels["oncall"].told() for each in ids]
+    assert summary.left_out == 11 - len(told) == 3
+    assert "worst" in told
+    assert Counter(told + [r.causation_id for r in platform.deliveries() if r.outcome == "suppressed"]) == Counter(
+        alert.event_id for alert in alerts
+    ), "every alert is told or recorded as left out"
+    await platform.work(3 * 3600, step=60)
+    assert len(platform.channels["oncall"].got) == 4
+
+
+async def test_a_silence_holds_back_and_what_still_fires_is_told_when_it_ends(catalogue: Catalogue) -> None:
+    platform = Platform(catalogue, an_entry("oncall"))
+    now = platform.clock.now()
+    await platform.act(
+        an_action(
+            "silence",
+            now,
+            fingerprint=None,
+            silence_id="s1",
+            match={"route": "def*"},
+            ends_at=now + timedelta(hours=1),
+        )
+    )
+    await platform.publish(an_alert("a1"), an_alert("b1", fingerprint="f2"), an_alert("c1", labels={}, fingerprint="c"))
+    await platform.work(1800, step=60)
+    assert platform.channels["oncall"].told() == [("firing", ["c1"])]
+    await platform.publish(an_alert("b2", at=platform.clock.now(), fingerprint="f2", status="resolved"))
+    await platform.work(1900, step=60)
+    assert platform.channels["oncall"].told() == [("firing", ["c1"]), ("firing", ["a1"])]
+    assert [outcome for event, _, outcome in platform.outcomes() if event == "a1"] == ["suppressed", "delivered"]
+    assert not platform.store.maps[Keys.SILENCES]
+
+
+async def test_a_silence_that_is_ended_early_lets_through_at_once(catalogue: Catalogue) -> None:
+    platform = Platform(catalogue, an_entry("oncall"))
+    now = platform.clock.now()
+    silence = an_action(
+        "silence", now, fingerprint=None, silence_id="s1", match={"kind": "*"}, ends_at=now + timedelta(hours=1)
+    )
+    await platform.act(silence)
+    await platform.publish(an_alert())
+    await platform.work(60, step=10)
+    await platform.act(an_action("unsilence", platform.clock.now(), fingerprint=None, silence_id="s1"))
+    await platform.work(5)
+    assert platform.channels["oncall"].told() == [("firing", ["a1"])]
+
+
+async def test_nobody_answers_and_the_next_is_called_in_steps(catalogue: Catalogue) -> None:
+    steps = [{"after_s": 300, "receivers": ["boss"]}, {"after_s": 900, "receivers": ["boss2"], "severity": "critical"}]
+    platform = Platform(catalogue, an_entry("oncall", "boss", "boss2", escalate=steps))
+    await platform.publish(an_alert(), an_alert("b1", fingerprint="f2", severity="critical"))
+    await platform.work(290, step=10)
+    assert not platform.channels["boss"].got
+    await platform.work(30, step=10)
+    assert {each for p, ids in platform.channels["boss"].told() for each in ids if p == "escalation"} == {"a1", "b1"}
+    await platform.work(900, step=10)
+    assert platform.channels["boss2"].told() == [("escalation", ["b1"])]
+    await platform.publish(an_alert("b2", at=platform.clock.now(), fingerprint="f2", status="resolved"))
+    await platform.work(60)
+    for name in ("oncall", "boss", "boss2"):
+        assert ("resolved", ["b2"]) in platform.channels[name].told()
+
+
+async def test_an_acknowledgement_ends_retries_escalation_and_repeats(catalogue: Catalogue) -> None:
+    steps = [{"after_s": 300, "receivers": ["boss"]}]
+    platform = Platform(catalogue, an_entry("oncall", "down", "boss", escalate=steps, repeat_interval_s=600))
+    down = platform.channels["down"] = FakeChannel(always=FAILED)
+    await platform.publish(an_alert())
+    await platform.work(120, step=5)
+    tries = len(down.got)
+    assert tries > 3
+    until = platform.clock.now() + timedelta(hours=1)
+    await platform.act(an_action("acknowledge", platform.clock.now(), ends_at=until))
+    await platform.work(3000, step=30)
+    assert len(down.got) == tries
+    assert not platform.channels["boss"].got
+    assert platform.channels["oncall"].told() == [("firing", ["a1"])]
+    (held,) = [r for r in platform.deliveries("down") if r.outcome == "suppressed"]
+    assert "acknowledged by ada" in (held.reason or "")
+    await platform.work(700, step=10)
+    assert platform.channels["oncall"].told()[1:] == [("repeat", ["a1"])], "it ended, and the condition goes on"
+    assert len(down.got) > tries
+    await platform.work(310, step=10)
+    assert platform.channels["boss"].told() == [("escalation", ["a1"])]
+
+
+async def test_what_gets_worse_is_told_though_acknowledged(catalogue: Catalogue) -> None:
+    platform = Platform(catalogue, an_entry("oncall"))
+    await platform.publish(an_alert())
+    await platform.work(5)
+    await platform.act(an_action("acknowledge", platform.clock.now()))
+    await platform.publish(an_alert("a2", at=platform.clock.now(), severity="critical"))
+    await platform.work(5)
+    assert platform.channels["oncall"].told() == [("firing", ["a1"]), ("firing", ["a2"])]
+
+
+async def test_someone_resolves_and_those_who_were_told_hear_it(catalogue: Catalogue) -> None:
+    platform = Platform(catalogue, an_entry("oncall"))
+    await platform.publish(an_alert())
+    await platform.work(5)
+    await platform.act(an_action("resolve", platform.clock.now()))
+    await platform.work(5)
+    purposes = [purpose for purpose, _ in platform.channels["oncall"].told()]
+    assert purposes == ["firing", "resolved"]
+    resolved = platform.channels["oncall"].got[-1][0].alerts[0]
+    assert resolved.status == "resolved"
+    assert resolved.description.startswith("Resolved by ada: looking.")
+
+
+async def test_a_condition_that_is_not_raised_again_is_resolved(catalogue: Catalogue) -> None:
+    platform = Platform(catalogue, an_entry("oncall", resolve_after_s=600))
+    await platform.publish(an_alert())
+    await platform.work(500, step=10)
+    await platform.publish(an_alert("a2", at=platform.clock.now()))
+    await platform.work(590, step=10)
+    assert [purpose for purpose, _ in platform.channels["oncall"].told()] == ["firing"]
+    await platform.work(120, step=10)
+    assert [purpose for purpose, _ in platform.channels["oncall"].told()] == ["firing", "resolved"]
+    assert len(platform.bus.messages("alerts")) == 3, "that it ended stands on the log"
+
+
+async def test_an_end_is_told_after_the_beginning_however_long_that_takes(catalogue: Catalogue) -> None:
+    platform = Platform(catalogue, an_entry("oncall"))
+    channel = platform.channels["oncall"] = FakeChannel(always=FAILED)
+    await platform.publish(an_alert())
+    await platform.work(100, step=5)
+    await platform.publish(an_alert("a2", at=platform.clock.now(), status="resolved"))
+    await platform.work(100, step=5)
+    channel.always = None
+    await platform.work(200, step=5)
+    assert channel.told() == [("firing", ["a1"]), ("resolved", ["a2"])]
+
+
+async def test_what_goes_on_is_repeated_until_it_is_too_old(catalogue: Catalogue) -> None:
+    platform = Platform(catalogue, an_entry("oncall", repeat_interval_s=4 * 3600))
+    await platform.publish(an_alert())
+    await platform.work(48 * 3600, step=900)
+    purposes = Counter(purpose for purpose, _ in platform.channels["oncall"].told())
+    assert purposes == {"firing": 1, "repeat": 6}
+    assert len({n.notification_id for n, _ in platform.channels["oncall"].got}) == 7
+
+
+async def test_a_receiver_that_cannot_be_opened_is_told_of_to_the_others(catalogue: Catalogue) -> None:
+    platform = Platform(catalogue, an_entry("broken", "oncall"))
+    platform.misconfigured = {"broken"}
+    await platform.publish(an_alert())
+    await platform.work(30)
+    (dead,) = [r for r in platform.deliveries("broken") if r.outcome == "dead"]
+    assert "BROKEN_URL is not set" in (dead.reason or "")
+    names = [alert.name for n, _ in platform.channels["oncall"].got for alert in n.alerts]
+    assert sorted(names) == ["receiver_misconfigured", "topic_shift"]
+    assert len(platform.bus.messages("dlq-alerting")) == 1
+    platform.misconfigured = set()
+    await platform.publish(an_alert("b1", at=platform.clock.now(), fingerprint="f2"))
+    await platform.work(30)
+    assert ("firing", ["b1"]) in platform.channels["broken"].told()
+    last = platform.channels["oncall"].got[-1][0]
+    assert (last.purpose, last.alerts[0].name) == ("resolved", "receiver_misconfigured")
+
+
+async def test_receivers_that_are_all_misconfigured_do_not_tell_of_each_other_for_ever(catalogue: Catalogue) -> None:
+    platform = Platform(catalogue, an_entry("one", "two"))
+    platform.misconfigured = {"one", "two"}
+    await platform.publish(an_alert())
+    await platform.work(600, step=5)
+    assert len(platform.bus.messages("alerts")) == 3
+
+
+async def test_every_alert_is_accounted_for_though_nobody_is_told(catalogue: Catalogue) -> None:
+    platform = Platform(catalogue, an_entry("oncall", match={"kind": "drift"}))
+    old = platform.clock.now() - timedelta(days=2)
+    await platform.publish(
+        an_alert("unrouted", kind="cost", fingerprint="x"),
+        an_alert("stale", at=old, fingerprint="y"),
+        an_alert("end", fingerprint="z", status="resolved"),
+        an_alert("a1"),
+        an_alert("a2"),
+    )
+    await platform.work(5)
+    reasons = {r.causation_id: (r.outcome, r.reason or "") for r in platform.deliveries()}
+    assert {event: outcome for event, (outcome, _) in reasons.items()} == {
+        "unrouted": "suppressed", "stale": "suppressed", "end": "suppressed", "a1": "delivered", "a2": "suppressed",
+    }  # fmt: skip
+    for event, word in (("unrouted", "no route"), ("stale", "stale"), ("end", "never raised"), ("a2", "a1")):
+        assert word in reasons[event][1]
+
+
+async def test_a_message_read_again_gives_the_same_records_and_changes_nothing(catalogue: Catalogue) -> None:
+    platform = Platform(catalogue, an_entry("oncall"))
+    await platform.publish(an_alert("a1"), an_alert("a2"))
+    await platform.work(5)
+    before = platform.deliveries()
+    for message in platform.bus.messages("alerts"):
+        await platform.deliver(message)
+    await platform.work(60)
+    assert platform.deliveries() == before
+    assert len(platform.channels["oncall"].got) == 1
+
+
+async def test_configuration_is_live(catalogue: Catalogue) -> None:
+    platform = Platform(catalogue, an_entry("first"))
+    channel = platform.channels["first"] = FakeChannel(always=FAILED)
+    await platform.publish(an_alert())
+    await platform.work(10)
+    platform.plane.put("default", an_entry("second"))
+    await platform.work(30)
+    assert {r.outcome for r in platform.deliveries("first")} == {"failed", "dead"}
+    assert "no longer" in (platform.deliveries("first")[-1].reason or "")
+    tries = len(channel.got)
+    await platform.publish(an_alert("b1", fingerprint="f2"))
+    await platform.work(5)
+    assert platform.channels["second"].told() == [("firing", ["a1"]), ("firing", ["b1"])]
+    assert len(channel.got) == tries
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 5, 10, 11, 50, 1000])
+def test_pauses_grow_to_ten_minutes(attempts: int) -> None:
+    low, high = pause_s(attempts, 0.0), pause_s(attempts, 1.0)
+    assert 0.5 <= low <= high <= 600
+    assert high == min(600, 2.0 ** (attempts - 1))
+    assert pause_s(attempts, 0.5, 90) >= 90
+    assert pause_s(attempts, 0.5, 1e9) == 600
