@@ -65,14 +65,14 @@ def one_line(text: str, most: int) -> str:
 def headline(notification: Notification, most: int = 200) -> str:
     """Return one line for subjects and summaries: severity, what, and why it is sent where it is no first telling."""
     alerts = notification.alerts
-    loudest = max(alerts, key=lambda alert: _RANK[severity_of(alert)])
-    word = word_of(loudest) if any(alert.status != "resolved" for alert in alerts) else "RESOLVED"
+    going_on = [alert for alert in alerts if alert.status != "resolved"]
+    loudest = max(going_on or alerts, key=lambda alert: _RANK[severity_of(alert)])
     why = {"escalation": "nobody has acknowledged: ", "repeat": "still: "}.get(notification.purpose, "")
     if len(alerts) == 1:
-        return one_line(f"[{word}] {why}{alerts[0].title}", most)
+        return one_line(f"[{word_of(loudest)}] {why}{alerts[0].title}", most)
     about = ", ".join(f"{name} {value}" for name, value in sorted(notification.group.items()) if value)
     of = f" ({about})" if about else ""
-    return one_line(f"[{word}] {why}{len(alerts)} alerts{of}: {loudest.title}", most)
+    return one_line(f"[{word_of(loudest)}] {why}{len(alerts)} alerts{of}: {loudest.title}", most)
 
 
 def figures(alert: Alert) -> list[tuple[str, str]]:

@@ -159,7 +159,7 @@ def labels(alert: Alert) -> dict[str, str]:
         if legal in ours:
             continue
         while legal in named:
-            legal, number = f"{label_name(name)}_{number}", number + 1
+            legal, number = label_name(f"{label_name(name)}_{number}"), number + 1
         named[legal] = one_line(alert.labels[name], 1000)
     return {name: value for name, value in (named | ours).items() if value}
 

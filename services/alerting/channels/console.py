@@ -23,11 +23,12 @@ class Console:
 
     async def send(self, notification: Notification) -> Attempt:
         """Print each alert as a few lines."""
-        text = "".join(render(alert, self._base, self._stream.isatty()) for alert in notification.alerts)
-        if rest := left_out(notification):
-            text += f"{rest}\n"
+        rest = left_out(notification)
         try:
-            self._stream.write(text)
+            colour = self._stream.isatty()
+            self._stream.write("".join(render(alert, self._base, colour) for alert in notification.alerts))
+            if rest:
+                self._stream.write(f"{rest}\n")
             self._stream.flush()
         except (OSError, ValueError) as error:
             return Attempt(outcome="retry", reason=f"{self.destination} cannot be written: {type(error).__name__}")

@@ -159,14 +159,13 @@ async def _beginning(response: httpx.Response, most: int) -> bytes:
     return body[:most]
 
 
-def open_http_client(connections: int = 64, tls: ssl.SSLContext | None = None) -> httpx.AsyncClient:
+def open_http_client(tls: ssl.SSLContext | None = None) -> httpx.AsyncClient:
     """Return the client of all channels that speak HTTP. Close it after them.
 
     It takes no proxy from the environment (a proxy would resolve the name again, past the check), follows no redirect,
-    and keeps no connection.
+    keeps no connection, and opens as many as it is asked for: receivers that hang must not use up those of the others.
 
     Args:
-        connections: most at once.
         tls: whom to trust; :func:`tls_context` where none is given.
     """
     return httpx.AsyncClient(
@@ -174,7 +173,7 @@ def open_http_client(connections: int = 64, tls: ssl.SSLContext | None = None) -
         trust_env=False,
         timeout=None,
         verify=tls or tls_context(),
-        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=0),
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
     )
 
 

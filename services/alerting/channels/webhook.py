@@ -4,7 +4,6 @@ so that receivers can verify it with a library."""
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 from collections.abc import Sequence
@@ -98,7 +97,7 @@ def _key(text: str) -> bytes:
     encoded = text.removeprefix(_PREFIX)
     try:
         key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error, or characters that are not ASCII
         key = b""
     if not key:
         raise ValueError(f"begins with {_PREFIX}, but what follows is no base64")
