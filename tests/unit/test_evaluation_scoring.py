@@ -37,10 +37,19 @@ def result(
     )  # fmt: skip
 
 
-def feedback(number: int, labels: dict[str, str], source: str = "moderator", repeat: int = 0) -> Feedback:
+def feedback(
+    number: int,
+    labels: dict[str, str],
+    source: str = "moderator",
+    repeat: int = 0,
+    *,
+    rating: float | None = None,
+    team: str = "t",
+    at: datetime = NOW,
+) -> Feedback:
     return Feedback(
-        event_id=event_id(f"feedback-{number}", "test", repeat), request_id=f"r{number}", tenant_id="t",
-        occurred_at=NOW, causation_id="", source=source, labels=labels,
+        event_id=event_id(f"feedback-{number}", "test", repeat), request_id=f"r{number}", tenant_id=team,
+        occurred_at=at, causation_id="", source=source, labels=labels, rating=rating,
     )  # fmt: skip
 
 
@@ -65,7 +74,9 @@ class Processor:
         for key, event in self.logic.route(record, message, self._read):
             state, emits = self.logic.step(self._read(key), event, now)
             out += emits
-            if key is not None:
+            if key is not None and state is None:
+                self.states.pop(key, None)
+            elif key is not None:
                 self.states[key] = msgspec.msgpack.encode(state)
         for emit in out:
             assert CODEC.decode(emit.topic, CODEC.encode(emit.topic, emit.record)) == emit.record
@@ -134,7 +145,6 @@ def test_feedback_teaches_prompt_and_answer_at_once_by_their_own_labels() -> Non
 @pytest.mark.parametrize(
     "given",
     [
-        feedback(9, {"prompt.toxicity": "toxic"}),  # an unknown request
         feedback(0, {}),
         feedback(0, {"prompt.toxicity": "perhaps"}),
         feedback(0, {"answer.toxicity": "toxic"}),  # there was no answer
@@ -146,6 +156,91 @@ def test_feedback_that_says_nothing_teaches_nothing(given: Feedback) -> None:
     states = dict(processor.states)
     assert processor.handle(given) == []
     assert processor.states == states
+
+
+def given_scores(emits: Sequence[Emit]) -> dict[str, tuple[float, str]]:
+    (evaluation,) = [emit.record for emit in emits if isinstance(emit.record, Evaluation)]
+    assert {score.subject for score in evaluation.scores} == {"feedback"}
+    return {score.name: (score.score, score.label) for score in evaluation.scores}
+
+
+PASSAGE = "The garbage collector of CPython breaks reference cycles; it runs 3 generations."
+
+
+def test_feedback_is_scored_against_what_the_evaluators_said() -> None:
+    processor = Processor()
+    processor.handle(result("How?", "The garbage collector breaks cycles in 3 generations.", citations=[PASSAGE]))
+    # The answer is grounded, the classifier called the prompt clean: the person thinks otherwise of both.
+    scores = given_scores(processor.handle(feedback(0, {"prompt.toxicity": "toxic"}, rating=0.0)))
+    assert scores["rating"] == (0.0, "bad")
+    assert scores["disagreement"] == (1.0, "contradicted")
+    assert scores["rating_gap"][0] > 0.6
+    scores = given_scores(processor.handle(feedback(0, {"prompt.toxicity": "clean"}, rating=1.0, repeat=1)))
+    assert scores["disagreement"] == (0.0, "borne out")
+    assert scores["rating_gap"][0] < 0.4
+
+
+def test_the_scores_of_feedback_carry_whose_and_what_they_are_of() -> None:
+    processor = Processor()
+    context = Context(
+        requested_at=NOW, route="fast", prompt_name="p", prompt_version="v7", policy_name="strict", policy_version="a1"
+    )
+    processor.handle(msgspec.structs.replace(result("hello there"), context=context))
+    given = feedback(0, {}, rating=0.75)
+    (emit,) = processor.handle(given)
+    evaluation = emit.record
+    assert isinstance(evaluation, Evaluation)
+    assert (emit.topic, emit.key, evaluation.tenant_id) == ("evaluations", "r0", "t")
+    assert (evaluation.context, evaluation.model, evaluation.status) == (context, "m", "completed")
+    assert (evaluation.causation_id, evaluation.occurred_at) == (given.event_id, given.occurred_at)
+    assert processor.handle(given)[0].record == evaluation
+
+
+def test_feedback_of_another_team_is_not_scored() -> None:
+    processor = Processor()
+    processor.handle(result("hello there"))
+    assert processor.handle(feedback(0, {}, rating=0.0, team="u")) == []
+
+
+@pytest.mark.parametrize("rating", [-0.5, 1.5, float("nan")])
+def test_a_rating_outside_its_scale_is_no_score(rating: float) -> None:
+    processor = Processor()
+    processor.handle(result("hello there"))
+    assert processor.handle(feedback(0, {}, rating=rating)) == []
+
+
+def test_feedback_before_its_result_is_held_and_counts_as_if_it_came_after() -> None:
+    early, late = Processor(), Processor()
+    given = feedback(0, {"prompt.toxicity": "toxic"}, rating=1.0)
+    assert early.handle(given) == []
+    out = early.handle(result("hello there"))
+    late.handle(result("hello there"))
+    expected = late.handle(given)
+    assert [emit for emit in out if emit.record.causation_id == given.event_id] == expected != []
+    assert early.states == late.states
+    # Once only.
+    assert [emit for emit in early.handle(result("hello there")) if emit.record.causation_id == given.event_id] == []
+
+
+def test_feedback_that_was_held_for_too_long_or_is_another_requests_is_not_joined() -> None:
+    processor = Processor(ScoringRules(remembered=16))
+    processor.handle(feedback(0, {"prompt.toxicity": "toxic"}, rating=1.0, at=NOW - timedelta(hours=2)))
+    assert len(processor.handle(result("hello there"))) == 1
+    assert "model" not in processor.states
+    for number in range(50):
+        processor.handle(feedback(number, {}, rating=1.0))
+    assert sum(key.startswith("early/") for key in processor.states) == 1
+    assert len(processor.handle(result("hello there", number=3))) == 1
+
+
+def test_a_result_remembered_by_the_version_before_still_teaches() -> None:
+    processor = Processor()
+    processor.handle(result("zorgle blimfax"))
+    (key,) = [key for key in processor.states if key.startswith("recent/")]
+    tag, *fields = msgspec.msgpack.decode(processor.states[key])
+    processor.states[key] = msgspec.msgpack.encode([tag, *fields[:3]])
+    assert processor.handle(feedback(0, {"prompt.toxicity": "toxic"}, rating=1.0)) == []
+    assert "model" in processor.states
 
 
 def test_memory_of_requests_is_bounded() -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import msgspec
 from penstock.alerts import log_range
 from penstock.bus import Emit, Message
 from penstock.config.kinds import Team
@@ -17,6 +16,7 @@ from penstock.contracts.records import Evaluation, Feedback, LlmResult, LogRange
 from penstock.stateful import Logic, Lookup
 from penstock.text import groundedness
 
+from services.evaluation.core.feedback import EARLY, Early, Remembered, early, evaluated, remembered
 from services.evaluation.core.learning import Learned, Lesson, learn
 from services.evaluation.core.toxicity import Scored, ToxicityModel
 from services.evaluation.core.watch import Observation, Watch, WatchRules, observe
@@ -33,7 +33,8 @@ class ScoringRules:
 
     Attributes:
         grounded_from: support by the passages from which an answer counts as grounded.
-        remembered: results a partition keeps the features of, for feedback that comes later. One costs about 0.7 kB.
+        remembered: results a partition keeps the features of, for feedback that comes later. One costs about 0.9 kB. For
+            feedback that is read before its result a sixteenth of so many places is kept.
         watch: rules of the alerts.
     """
 
@@ -49,31 +50,40 @@ class Evaluated:
     evaluation: Evaluation
 
 
-class Remembered(msgspec.Struct, frozen=True, array_like=True, tag=0):
-    """The features of one result, by subject, for feedback that joins it: buckets of the scored piece, 3 bytes each."""
-
-    request_id: str
-    prompt: bytes = b""
-    answer: bytes = b""
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Feedback that was held is no longer needed: its result is there."""
 
 
-State = Remembered | Learned | Watch
-Event = Remembered | Lesson | Observation | Evaluated
+State = Remembered | Learned | Watch | Early
+Event = Remembered | Lesson | Observation | Evaluated | Early | Joined
 
 
 def scoring(model: ToxicityModel, rules: ScoringRules, team_of: Callable[[str], Team | None]) -> Logic[State, Event]:
     """Return the processor of ``llm-results`` and ``feedback``.
 
     Keys, all within the partition of the request: ``model`` is what was learned, ``recent/<slot>`` the features of the last
-    result that fell into the slot (so memory is bounded), ``watch/<team>`` the team's recent scores.
+    result that fell into the slot (so memory is bounded), ``early/<slot>`` the last feedback whose result was not known,
+    ``watch/<team>`` the team's recent scores.
     """
+    places = max(1, rules.remembered // 16)
 
     def route(record: Any, message: Message, lookup: Lookup) -> Iterable[tuple[str | None, Event]]:
         if isinstance(record, Feedback):
-            return _lessons(record, lookup(_slot(record.request_id, rules.remembered)))
-        return _results(record, message, lookup("model") or _NEVER_LEARNED)
+            return _feedback(record, lookup(_slot(record.request_id, rules.remembered)))
+        waiting = lookup(_slot(record.request_id, places, "early"))
+        return _results(record, message, lookup("model") or _NEVER_LEARNED, waiting)
 
-    def _results(result: LlmResult, message: Message, learned: Learned) -> Iterable[tuple[str | None, Event]]:
+    def _feedback(feedback: Feedback, result: Remembered | None) -> Iterable[tuple[str | None, Event]]:
+        if result is not None and result.request_id == feedback.request_id:
+            yield from _joined(feedback, result)
+        elif (held := early(feedback)) is not None:
+            # Both topics are read side by side: after an outage feedback may be ahead of its result.
+            yield _slot(feedback.request_id, places, "early"), held
+
+    def _results(
+        result: LlmResult, message: Message, learned: Learned, waiting: Early | None
+    ) -> Iterable[tuple[str | None, Event]]:
         scored = {
             subject: model.score(text, learned.deltas, learned.bias)
             for subject, text in zip(_SUBJECTS, (result.prompt, result.content), strict=True)
@@ -84,8 +94,13 @@ def scoring(model: ToxicityModel, rules: ScoringRules, team_of: Callable[[str], 
             yield None, Evaluated(evaluation)
         if scored:
             kept = {subject: pack_buckets(s.buckets) for subject, s in scored.items()}
-            yield _slot(result.request_id, rules.remembered), Remembered(result.request_id, **kept)
+            kept_result = remembered(result, evaluation, kept)
+            yield _slot(result.request_id, rules.remembered), kept_result
             yield f"watch/{result.tenant_id}", _observation(result, scored, log_range(message))
+            if waiting is not None and waiting.request_id == result.request_id:
+                if abs(result.occurred_at - waiting.occurred_at) <= EARLY:
+                    yield from _joined(waiting.feedback, kept_result)
+                yield _slot(result.request_id, places, "early"), Joined()
 
     def _evaluation(result: LlmResult, scored: dict[str, Scored], learned: Learned) -> Evaluation:
         scores = [
@@ -134,8 +149,10 @@ def scoring(model: ToxicityModel, rules: ScoringRules, team_of: Callable[[str], 
     def step(state: State | None, event: Event, now: datetime) -> tuple[State | None, Sequence[Emit]]:
         if isinstance(event, Evaluated):
             return state, [Emit("evaluations", event.evaluation.request_id, event.evaluation)]
-        if isinstance(event, Remembered):
+        if isinstance(event, Remembered | Early):
             return event, []
+        if isinstance(event, Joined):
+            return None, []
         if isinstance(event, Lesson):
             return learn(state if isinstance(state, Learned) else _NEVER_LEARNED, event, model, now), []
         return observe(state if isinstance(state, Watch) else Watch(), event, rules.watch, now)
@@ -143,20 +160,22 @@ def scoring(model: ToxicityModel, rules: ScoringRules, team_of: Callable[[str], 
     return Logic(step=step, route=route, state_type=State)
 
 
-def _lessons(feedback: Feedback, remembered: Remembered | None) -> Iterable[tuple[str, Lesson]]:
-    """Return what the feedback teaches; nothing where it says nothing of toxicity or its request is forgotten."""
-    if remembered is None or remembered.request_id != feedback.request_id:
-        return []
+def _joined(feedback: Feedback, result: Remembered) -> Iterable[tuple[str | None, Event]]:
+    """Return the scores of feedback on its result, and what it teaches of toxicity."""
+    evaluation = evaluated(feedback, result)
+    if evaluation is not None:
+        yield None, Evaluated(evaluation)
     labelled = []
-    for subject, packed in zip(_SUBJECTS, (remembered.prompt, remembered.answer), strict=True):
+    for subject, packed in zip(_SUBJECTS, (result.prompt, result.answer), strict=True):
         label = feedback.labels.get(f"{subject}.toxicity")
         if packed and label in ("toxic", "clean"):
             labelled.append((unpack_buckets(packed), label == "toxic"))
-    return [("model", Lesson(feedback.source, tuple(labelled)))] if labelled else []
+    if labelled:
+        yield "model", Lesson(feedback.source, tuple(labelled))
 
 
-def _slot(request_id: str, slots: int) -> str:
-    return f"recent/{zlib.crc32(request_id.encode()) % slots}"
+def _slot(request_id: str, slots: int, kind: str = "recent") -> str:
+    return f"{kind}/{zlib.crc32(request_id.encode()) % slots}"
 
 
 def pack_buckets(buckets: Sequence[int]) -> bytes:
