@@ -47,11 +47,15 @@ class KafkaLeadership:
     GROUP: ClassVar[str] = "alerting-monitors"
     TOPIC: ClassVar[str] = "dlq-alerting"
 
-    def __init__(self, settings: KafkaSettings, *, session_timeout_ms: int) -> None:
+    def __init__(
+        self, settings: KafkaSettings, *, session_timeout_ms: int, group: str = GROUP, topic: str = TOPIC
+    ) -> None:
         self._options: dict[str, Any] = client_options(settings)
+        self._group = group
+        self._topic = topic
         self._session_timeout_ms = session_timeout_ms
         self._consumer: AIOKafkaConsumer | None = None
-        self._lease = TopicPartition(self.TOPIC, 0)
+        self._lease = TopicPartition(topic, 0)
 
     async def held(self) -> bool:
         """Tell whether this replica leads.
@@ -63,12 +67,12 @@ class KafkaLeadership:
             consumer = AIOKafkaConsumer(
                 **self._options,
                 client_id="penstock-alerting-monitors",
-                group_id=self.GROUP,
+                group_id=self._group,
                 enable_auto_commit=False,
                 session_timeout_ms=self._session_timeout_ms,
                 heartbeat_interval_ms=self._session_timeout_ms // 4,
             )
-            consumer.subscribe([self.TOPIC])
+            consumer.subscribe([self._topic])
             try:
                 await consumer.start()
             except BaseException:

@@ -105,7 +105,7 @@ async def _test(team: str, severity: str, labels: dict[str, str], receiver: str 
             await reader.close()
             await _send(connection, _taken_back(alert))
     if not any(each.outcome == "delivered" for each in records):
-        raise click.ClickException(_hint(records, timeout_s))
+        raise click.ClickException(_hint(records, receiver, timeout_s))
 
 
 def _expected(plane: ConfigPlane, alert: Alert, receiver: str | None) -> list[str] | None:
@@ -185,11 +185,13 @@ def _taken_back(alert: Alert) -> Alert:
     )
 
 
-def _hint(records: Sequence[AlertDelivery], timeout_s: float) -> str:
+def _hint(records: Sequence[AlertDelivery], receiver: str | None, timeout_s: float) -> str:
     if not records:
+        at = f" at {receiver}" if receiver else ""
+        also = " Is there a receiver of that name? `penstock config show alerting`" if receiver else ""
         return (
-            f"nothing became of it within {timeout_s:g} s: does alerting run (`penstock run alerting`, its /readyz)? Is its "
-            "route's group_wait_s longer than --timeout?"
+            f"nothing became of it{at} within {timeout_s:g} s: does alerting run (`penstock run alerting`, its /readyz)? Is "
+            f"its route's group_wait_s longer than --timeout?{also}"
         )
     if all(each.outcome == "suppressed" for each in records):
         return "it was held back: `penstock alerts silences` lists silences; the reason stands above"

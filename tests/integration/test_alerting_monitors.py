@@ -1,0 +1,153 @@
+"""What the monitors read from a real Kafka, and which replica leads."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+from penstock.bus import KafkaBus, Partition
+from penstock.bus.types import RawConsumer
+from penstock.clock import SystemClock
+from penstock.settings import KafkaSettings
+from redis.asyncio import Redis
+
+from services.alerting.monitors_cluster import KafkaCluster, Unseen, asked_redis, asked_registry
+from services.alerting.monitors_lag import LagRules, LagState, observe, to_be_dated
+from services.alerting.monitors_leader import KafkaLeadership
+
+OwnTopics = Callable[..., Awaitable[tuple[Any, Any]]]
+
+
+@pytest.fixture
+async def topic(own_topics: OwnTopics) -> str:
+    _, names = await own_topics("feedback", partitions=2)
+    return str(names["feedback"])
+
+
+@pytest.fixture
+def service() -> str:
+    return f"svc{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+async def cluster(kafka_settings: KafkaSettings, topic: str, service: str) -> AsyncIterator[KafkaCluster]:
+    opened = KafkaCluster(kafka_settings, SystemClock(), [topic, "no-such-topic"], [service], ["*-ignored"])
+    yield opened
+    await opened.close()
+
+
+async def joined(bus: KafkaBus, group: str, topic: str) -> RawConsumer:
+    """Return a member of the group that has its partitions."""
+    assigned = asyncio.Event()
+
+    async def revoked() -> None: ...
+
+    consumer = await bus.subscribe(group, [topic], revoked, assigned.set)
+    async with asyncio.timeout(60):
+        while not assigned.is_set():
+            await consumer.poll(0.1, 1)
+    return consumer
+
+
+async def until(condition: Callable[[], Awaitable[Any]]) -> Any:
+    async with asyncio.timeout(60):
+        while not (found := await condition()):
+            await asyncio.sleep(0.1)
+    return found
+
+
+async def test_a_look_shows_topics_members_and_what_is_unread_since_when(
+    bus: KafkaBus, cluster: KafkaCluster, topic: str, service: str
+) -> None:
+    producer, group = bus.producer(), f"{service}-reads"
+    consumer = await joined(bus, group, topic)
+    ignored = await joined(bus, f"{service}-ignored", topic)
+    before = datetime.now(UTC)
+    for number in range(5):
+        await (await producer.send(topic, None, b"%d" % number, partition=1))
+    await consumer.commit({Partition(topic, 1): 2})
+    state, _ = observe(LagState(), await cluster.look(lambda look: to_be_dated(LagState(), look)), {}, LagRules())
+    look = await cluster.look(lambda look: to_be_dated(state, look))
+    assert sorted(look.topics) == [topic]
+    assert [(p.replicas, p.in_sync, p.leader is not None) for p in look.topics[topic].values()] == [(1, 1, True)] * 2
+    (seen,) = look.groups
+    assert (seen.name, seen.service, seen.state) == (group, service, "stable")
+    assert [member.client_id for member in seen.members] == ["penstock-tests"]
+    assert seen.reads() == {Partition(topic, 0), Partition(topic, 1)}
+    (unread,) = look.unread(seen)
+    assert (unread.place, unread.next_offset, unread.count, unread.expired) == (Partition(topic, 1), 2, 3, 0)
+    assert 0 < unread.age_s <= (datetime.now(UTC) - before).total_seconds() + 0.01
+    place, offset, written_ms = look.newest[topic]
+    assert (place, offset) == (Partition(topic, 1), 4)
+    assert abs(written_ms / 1000 - before.timestamp()) < 60
+    # Another message moves the oldest one on, and its age with it.
+    await consumer.commit({Partition(topic, 1): 4})
+    (unread,) = (look := await cluster.look(lambda look: to_be_dated(state, look))).unread(look.groups[0])
+    assert (unread.next_offset, unread.count) == (4, 1)
+    assert look.written_at[Partition(topic, 1), 4] == written_ms
+    await consumer.close()
+    await ignored.close()
+
+    async def empty() -> bool:
+        return (await cluster.look(lambda look: ())).groups[0].state == "empty"
+
+    await until(empty)
+
+
+async def test_a_cluster_that_is_away_is_unseen_in_time(topic: str, service: str) -> None:
+    with socket.socket() as taken:  # bound and not listening: refused at once
+        taken.bind(("127.0.0.1", 0))
+        nowhere = KafkaSettings(kafka_bootstrap=f"127.0.0.1:{taken.getsockname()[1]}")
+        cluster = KafkaCluster(nowhere, SystemClock(), [topic], [service], [], timeout_s=1.0)
+        with pytest.raises(Unseen, match=r"127\.0\.0\.1"):
+            async with asyncio.timeout(20):
+                await cluster.look(lambda look: ())
+        await cluster.close()
+
+
+async def test_one_replica_leads_and_the_next_knows_when_it_looked_last(
+    kafka_settings: KafkaSettings, own_topics: OwnTopics
+) -> None:
+    _, names = await own_topics("dlq-alerting")
+    lease, group = str(names["dlq-alerting"]), f"leaders-{uuid.uuid4().hex[:8]}"
+    replicas = [KafkaLeadership(kafka_settings, session_timeout_ms=6000, group=group, topic=lease) for _ in range(2)]
+
+    async def leaders() -> list[KafkaLeadership]:
+        held = [each for each in replicas if await each.held()]
+        # While the second joined, the first may have lost it.
+        return [each for each in held if each.still_held()]
+
+    (leader,) = await until(leaders)
+    assert await leader.looked_at() is None
+    looked_at = datetime(2026, 1, 5, 9, 30, 15, tzinfo=UTC)
+    await leader.looked(looked_at)
+    (other,) = [each for each in replicas if each is not leader]
+    for _ in range(20):
+        assert [each for each in replicas if await each.held()] == [leader]
+    await leader.close()
+    assert not leader.still_held()
+    replicas = [other]
+    await until(leaders)
+    assert await other.looked_at() == looked_at
+    # Who has lost the lease notes nothing, and is not hurt by trying.
+    await leader.looked(datetime(2030, 1, 1, tzinfo=UTC))
+    assert await other.looked_at() == looked_at
+    await other.close()
+
+
+async def test_what_answers_is_not_away(deployed: dict[str, str]) -> None:
+    redis = Redis.from_url(deployed["REDIS_URL"])
+    async with httpx.AsyncClient() as client:
+        assert await asked_redis(redis) is None
+        assert await asked_registry(client, deployed["SCHEMA_REGISTRY_URL"]) is None
+        nowhere = Redis.from_url("redis://127.0.0.1:1/0")
+        assert "127.0.0.1:1" in (await asked_redis(nowhere) or "")
+        assert await asked_registry(client, "http://127.0.0.1:1") is not None
+        await nowhere.aclose()
+    await redis.aclose()
