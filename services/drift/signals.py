@@ -24,8 +24,8 @@ from penstock.contracts.records import (
 )
 
 __all__ = [
-    "EMBEDDING_SIGNAL", "SIGNALS", "SOURCES", "Definition", "Kind", "Level", "Scale", "definition", "embedding_of",
-    "figures", "segment_of", "segment_parts",
+    "EMBEDDING_SIGNAL", "SIGNALS", "SOURCES", "Definition", "Kind", "Level", "Scale", "definition", "segment_of",
+    "segment_parts",
 ]  # fmt: skip
 
 Kind = Literal["data", "model", "concept", "retrieval", "quality", "guardrail", "cost", "latency"]
@@ -292,19 +292,6 @@ _BY_NAME = {each.name: each for each in SIGNALS}
 def definition(name: str) -> Definition:
     """Return the definition behind a signal's name; a name that is not declared is a score."""
     return _BY_NAME.get(name) or (_PROMPT_SCORES if name.startswith("prompt.") else _SCORES)
-
-
-def figures(topic: str, record: Record) -> dict[str, float]:
-    """Return the numbers of one event, by name, of all levels."""
-    found = {each.name: each.read(record) for each in SOURCES[topic] if each.read is not None}
-    if isinstance(record, Evaluation):
-        found |= {f"{score.subject}.{score.name}": score.score for score in record.scores}
-    return {name: value for name, value in found.items() if isinstance(value, float | int) and math.isfinite(value)}
-
-
-def embedding_of(record: Record) -> bytes | None:
-    """Return the prompt's embedding, float32 little-endian, from the one event that carries it to the detectors."""
-    return record.embedding if isinstance(record, Completion) else None
 
 
 def segment_of(record: Record, context: Context | None, level: Level = "model") -> str:

@@ -195,6 +195,11 @@ async def test_results_become_evaluations_and_feedback_moves_the_next(agents: Ag
     await publish(agents, "llm-results", result(2, text))
     await agents.everything()
     evaluations: list[Evaluation] = agents.out("evaluations")
+    of_feedback = [e for e in evaluations if e.causation_id.startswith("f")]
+    evaluations = [e for e in evaluations if e not in of_feedback]
+    assert [(s.subject, s.name, s.score) for e in of_feedback for s in e.scores] == [
+        ("feedback", "disagreement", 1.0)
+    ] * 10
     labels = {e.request_id: next(s.label for s in e.scores if s.subject == "prompt") for e in evaluations}
     assert labels == {"r0": "toxic", "r1": "toxic", "r2": "clean"}
     (alert,) = [a for a in agents.out("alerts") if isinstance(a, Alert) and "r0" in a.sample_requests]
