@@ -220,7 +220,7 @@ def _commanded(command: DriftCommand, lookup: Lookup) -> Iterable[tuple[str, Com
     names = sorted(name for name in (family.children if family else ()) if matches(command.segment, name))
     if not names and command.action == "pin":
         raise InvalidCommand(
-            f"no segment {command.segment} has been seen, so there is nothing to pin: see `penstock drift segments`, and "
+            f"no segment {command.segment} has been seen, so there is nothing to pin: see `penstock drift list`, and "
             "write the command under the key team|route"
         )
     for name in names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -14,7 +15,9 @@ from penstock.contracts.codec import Codec
 from penstock.contracts.records import Signal
 
 from services.drift.core import Observed, Rules, SegmentState, logic, observe, route
+from services.drift.shift import Shift
 from services.drift.signals import SIGNALS
+from services.drift.verdicts import RUNBOOK, described
 from tests.unit.drift_partition import BEGIN, SEGMENT, Partition, a_signal
 
 CHANGE = 200
@@ -246,3 +249,15 @@ def test_a_segment_stays_under_its_bound() -> None:
 def test_signals_beyond_the_bound_of_a_segment_are_not_watched() -> None:
     run = Partition().take(a_signal(n, {f"answer.score{n}": 0.5}) for n in range(150))
     assert len(run.segment().detectors) == 96
+
+
+def test_every_alert_has_a_section_in_the_runbook(project: Path) -> None:
+    page = (project / RUNBOOK).read_text()
+    shift = Shift(
+        what="level", pattern="abrupt", detector="d", statistic=9.0, threshold=8.0, alpha=3e-4, before={"mean": 1.0},
+        after={"mean": 2.0}, before_count=9, after_count=9, reference_first_offset=0, test_first_offset=5, size=1.0,
+    )  # fmt: skip
+    names = {described(each.name, shift).name for each in SIGNALS}
+    sections = {line.removeprefix("### ") for line in page.splitlines() if line.startswith("### ")}
+    assert names <= sections
+    assert {name for name in sections if " " not in name} == names, "no section of what is not watched"
