@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from penstock.cli.alerts.runbook import first_steps, sections
+from penstock.cli.config import config
 from penstock.contracts.records import Alert
 
 from services.alerting import monitors
@@ -86,6 +89,7 @@ RAISED = sorted(
     ),
     key=lambda raised: raised.where,
 )
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", (PROJECT / "infra" / "ALERTING.md").read_text("utf-8"), re.DOTALL)
 PAGES = {path.stem: sections(path.read_text("utf-8")) for path in sorted(RUNBOOKS.glob("*.md"))}
 
 
@@ -168,3 +172,14 @@ def test_the_command_finds_the_section_wherever_the_alert_points() -> None:
 )
 def test_a_runbooks_path_leads_nowhere_else(path: str) -> None:
     assert first_steps(alert("unheard_of", "nothing", path)) == [path]
+
+
+@pytest.mark.parametrize("block", EXAMPLES)
+def test_the_operators_examples_are_valid_configuration(block: str, tmp_path: Path, project: Path) -> None:
+    for kind in (project / "infra" / "config").iterdir():
+        if kind.is_dir() and kind.name != "alerting":
+            shutil.copytree(kind, tmp_path / kind.name)
+    (tmp_path / "alerting").mkdir()
+    (tmp_path / "alerting" / "example.yaml").write_text(block, "utf-8")
+    run = CliRunner().invoke(config, ["validate", str(tmp_path)])
+    assert run.exit_code == 0, run.output

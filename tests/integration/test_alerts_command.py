@@ -88,6 +88,9 @@ async def test_an_alert_is_listed_shown_acknowledged_silenced_and_free_again(
     assert penstock_cli(["alerts", "unsilence", silence_id[:10]], deployed).returncode == 0
     (found,) = listed(penstock_cli, deployed, "--team", team)
     assert found["silence"] is None
+    assert penstock_cli(["alerts", "resolve", prefix], deployed).returncode == 0
+    assert listed(penstock_cli, deployed, "--team", team) == []
+    assert penstock_cli(["alerts", "ack", prefix], deployed).returncode == 1
 
 
 def test_what_is_not_there_is_one_line_and_exit_status_1(deployed: Mapping[str, str], penstock_cli: Cli) -> None:

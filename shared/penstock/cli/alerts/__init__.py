@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from penstock.cli.alerts.acting import ack, silence, unack, unsilence
+from penstock.cli.alerts.acting import ack, resolve, silence, unack, unsilence
 from penstock.cli.alerts.showing import list_, show, silences
 from penstock.cli.alerts.trial import test
 
@@ -16,5 +16,5 @@ def alerts() -> None:
     """See what fires and who was told; acknowledge, silence, and test the way to on-call."""
 
 
-for command in (list_, show, ack, unack, silence, silences, unsilence, test):
+for command in (list_, show, ack, unack, resolve, silence, silences, unsilence, test):
     alerts.add_command(command)

@@ -1,4 +1,4 @@
-"""``penstock alerts ack``, ``unack``, ``silence`` and ``unsilence``: what people do, as events."""
+"""``penstock alerts ack``, ``unack``, ``resolve``, ``silence`` and ``unsilence``: what people do, as events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from penstock.cli.printable import printable
 from penstock.contracts.envelope import event_id, new_id
 from penstock.contracts.records import Alert, AlertAction, DriftCommand
 
-__all__ = ["ack", "matches", "rebase_of", "silence", "unack", "unsilence"]
+__all__ = ["ack", "matches", "rebase_of", "resolve", "silence", "unack", "unsilence"]
 
 _FIELDS = ("kind", "name", "severity", "team", "fingerprint")
 
@@ -57,6 +57,19 @@ def ack(alert: str, span: timedelta | None, comment: str, keep_reference: bool, 
 def unack(alert: str, comment: str, author: str, since: datetime) -> None:
     """Withdraw the acknowledgement of ALERT: it is repeated and escalated again."""
     run_command(_unack(alert, comment, author, since))
+
+
+@click.command()
+@click.argument("alert")
+@click.option("--comment", default="", help="Why.")
+@_AUTHOR
+@_SINCE
+def resolve(alert: str, comment: str, author: str, since: datetime) -> None:
+    """End ALERT by hand: for alerts that say of themselves that nothing is sent when they are over.
+
+    If its condition still holds, it is raised and delivered again.
+    """
+    run_command(_resolve(alert, comment, author, since))
 
 
 @click.command()
@@ -163,6 +176,18 @@ async def _unack(prefix: str, comment: str, author: str, since: datetime) -> Non
         )
         await _send(connection, action)
     click.echo(f"no longer acknowledged: {_named(incident.alert)}")
+
+
+async def _resolve(prefix: str, comment: str, author: str, since: datetime) -> None:
+    async with connect() as connection:
+        incident = chosen(await read_board(connection, since), prefix, since)
+        if not incident.firing:
+            raise click.ClickException(f"{_named(incident.alert)} is over already")
+        action = _action(
+            "resolve", datetime.now(UTC), author, comment, alert=incident.alert, fingerprint=incident.fingerprint
+        )
+        await _send(connection, action)
+    click.echo(f"resolved: {_named(incident.alert)}")
 
 
 async def _silence(match: dict[str, str], span: timedelta, begin: datetime | None, comment: str, author: str) -> None:
