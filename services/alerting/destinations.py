@@ -19,7 +19,7 @@ from typing import Self
 import httpx
 import msgspec
 
-__all__ = ["Address", "Destinations", "Refused", "Resolver", "is_public", "system_resolver"]
+__all__ = ["Address", "Destinations", "Refused", "Resolver", "SystemResolver", "is_public"]
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -139,7 +139,7 @@ class Destinations:
             Refused: an entry is none of these.
         """
         self._rules = tuple(_rule(entry.strip()) for entry in entries if entry.strip())
-        self._resolve = resolve or system_resolver
+        self._resolve = resolve or SystemResolver()
         self._anywhere = False
 
     def anywhere(self) -> Destinations:
@@ -199,11 +199,31 @@ class Destinations:
         raise Refused(f"{leads}{address}, which is not listed; {_remedy(host, port, address)}")
 
 
-async def system_resolver(host: str, port: int) -> Sequence[str]:
-    """Ask the machine's resolver, off the event loop."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    # A scoped address (fe80::1%eth0) is link-local: judged without its zone.
-    return [str(place[0]).partition("%")[0] for *_, place in found]
+class SystemResolver:
+    """Asks the machine's resolver, off the event loop. Who asks for a name that is being asked for waits for that
+    answer: a name server that hangs ties up one thread, however often its name is tried."""
+
+    def __init__(self) -> None:
+        self._asked: dict[tuple[str, int], asyncio.Future[list[str]]] = {}
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        key = (host, port)
+        if key not in self._asked:
+            asked = asyncio.ensure_future(self._ask(host, port))
+            self._asked[key] = asked
+            asked.add_done_callback(lambda ended: self._ended(key, ended))
+        # Who gives up waiting does not end the question for the others.
+        return await asyncio.shield(self._asked[key])
+
+    async def _ask(self, host: str, port: int) -> list[str]:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        # A scoped address (fe80::1%eth0) is link-local: judged without its zone.
+        return [str(place[0]).partition("%")[0] for *_, place in found]
+
+    def _ended(self, key: tuple[str, int], ended: asyncio.Future[list[str]]) -> None:
+        self._asked.pop(key, None)
+        if not ended.cancelled():
+            ended.exception()  # looked at, so that it is not reported where nobody waits any more
 
 
 def is_public(address: IPAddress) -> bool:

@@ -5,117 +5,36 @@ from __future__ import annotations
 
 import asyncio
 import os
-import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-import trustme
 from aiohttp import web
-from penstock.clock import SystemClock
-from penstock.config.alerting import Receiver
 
-from services.alerting.channels.opening import open_channel
 from services.alerting.channels.posting import open_http_client
 from services.alerting.channels.protocol import Attempt, Channel
 from services.alerting.destinations import Destinations
+from tests.integration.raw_receivers import (
+    TIMEOUT_S,
+    Serve,
+    a_channel,
+    answering,
+    dripping,
+    endless,
+    resetting,
+    serving,
+    silent,
+)
 from tests.unit.alerting_notifications import a_notification, an_alert
-
-TIMEOUT_S = 0.6
-SECRETS = {
-    "ADDRESS": "http://127.0.0.1:{port}/services/T0/B0/hunter2hunter2",
-    "KEY": "key-of-hunter2",
-}
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     async with open_http_client() as opened:
         yield opened
-
-
-@asynccontextmanager
-async def serving(serve: Serve, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """A raw TCP server on loopback; its port."""
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await serve(reader, writer)
-        except ConnectionError:
-            pass
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-
-
-async def whole_request(reader: asyncio.StreamReader) -> bytes:
-    head = await reader.readuntil(b"\r\n\r\n")
-    lengths = [line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
-    length = int(lengths[0].split(b":")[1]) if lengths else 0
-    return head + await reader.readexactly(length)
-
-
-def answering(raw: bytes, then: str = "close") -> Serve:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await whole_request(reader)
-        writer.write(raw)
-        await writer.drain()
-        if then == "hang":
-            await reader.read()
-
-    return serve
-
-
-async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await reader.read()
-
-
-async def dripping(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" * 100:
-        writer.write(bytes([byte]))
-        await writer.drain()
-        await asyncio.sleep(0.02)
-
-
-async def resetting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await reader.readuntil(b"\r\n\r\n")
-    writer.transport.abort()
-
-
-async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await whole_request(reader)
-    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-    while True:
-        writer.write(b"10000\r\n" + b"x" * 65536 + b"\r\n")
-        await writer.drain()
-
-
-def a_channel(
-    client: httpx.AsyncClient, kind: str, port: int, *, destinations: Destinations | None = None, **fields: Any
-) -> Channel:
-    """A channel of a kind, with secrets wherever it takes any."""
-    environ = {name: value.format(port=port) for name, value in SECRETS.items()}
-    mine: dict[str, Any] = {"name": "oncall", "type": kind, "timeout_s": TIMEOUT_S}
-    if kind == "email":
-        environ["ADDRESS"] = f"smtp://127.0.0.1:{port}"
-        mine |= {"sender": "a@example.com", "to": ["b@example.com"]}
-    else:
-        mine |= {"secret_env": "KEY"}
-    receiver = Receiver.model_validate(mine | {"url_env": "ADDRESS"} | fields)
-    return open_channel(
-        receiver, environ, destinations or Destinations(), SystemClock(), client, "https://books.example"
-    )
 
 
 def nothing_told(attempt: Attempt, channel: Channel) -> None:
@@ -247,102 +166,6 @@ async def test_events_that_pagerduty_has_are_not_sent_again_by_the_next_try(clie
         assert got[-1] == f1
     finally:
         await runner.cleanup()
-
-
-async def test_a_name_is_asked_for_once_a_try_and_the_checked_address_is_the_one_connected_to() -> None:
-    authority = trustme.CA()
-    server_tls, client_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    authority.issue_cert("hooks.example.com").configure_cert(server_tls)
-    authority.configure_trust(client_tls)
-    heads: list[bytes] = []
-    names: list[str] = []
-    server_tls.sni_callback = lambda _, name, __: names.append(name)
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        heads.append(await whole_request(reader))
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        await writer.drain()
-
-    rounds = iter([["127.0.0.1"], ["169.254.169.254"], ["127.0.0.1", "10.1.2.3"], ["::ffff:169.254.169.254"]])
-
-    async def rebinding(host: str, port: int) -> Sequence[str]:
-        return next(rounds)
-
-    async with serving(serve, server_tls) as port, open_http_client(tls=client_tls) as client:
-        channel = a_channel(client, "webhook", 0, url_env=None, url=f"https://hooks.example.com:{port}/in?token=x",
-                            destinations=Destinations([f"hooks.example.com:{port}=127.0.0.1"], rebinding))  # fmt: skip
-        attempts = [await channel.send(a_notification()) for _ in range(4)]
-    assert [attempt.outcome for attempt in attempts] == ["delivered", "retry", "retry", "retry"]
-    assert "hooks.example.com leads to 169.254.169.254, which is not listed" in (attempts[1].reason or "")
-    assert "10.1.2.3" in (attempts[2].reason or "")
-    assert names == ["hooks.example.com"]
-    assert len(heads) == 1
-    assert heads[0].startswith(b"POST /in?token=x HTTP/1.1\r\n")
-    assert f"Host: hooks.example.com:{port}\r\n".encode() in heads[0]
-
-
-async def test_a_certificate_of_another_name_is_refused() -> None:
-    authority = trustme.CA()
-    server_tls, client_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    authority.issue_cert("elsewhere.example.com", "127.0.0.1").configure_cert(server_tls)
-    authority.configure_trust(client_tls)
-
-    async def here(host: str, port: int) -> Sequence[str]:
-        return ["127.0.0.1"]
-
-    async with serving(silent, server_tls) as port, open_http_client(tls=client_tls) as client:
-        channel = a_channel(client, "webhook", 0, url_env=None, url=f"https://hooks.example.com:{port}/",
-                            destinations=Destinations(["hooks.example.com=127.0.0.1"], here))  # fmt: skip
-        attempt = await channel.send(a_notification())
-    assert attempt.outcome == "retry"
-    assert "certificate is not trusted" in (attempt.reason or "")
-
-
-async def test_the_next_address_of_a_name_is_tried(client: httpx.AsyncClient) -> None:
-    async def two(host: str, port: int) -> Sequence[str]:
-        return ["127.0.0.2", "127.0.0.1"]
-
-    for kind, serve in (("webhook", answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")), ("email", mailing)):
-        async with serving(serve) as port:
-            scheme = "smtp" if kind == "email" else "http"
-            channel = a_channel(client, kind, port, url_env=None, url=f"{scheme}://both.example.com:{port}",
-                                destinations=Destinations(["both.example.com=127.0.0.0/8"], two), timeout_s=5.0)  # fmt: skip
-            assert (await channel.send(a_notification())).outcome == "delivered"
-
-
-async def mailing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A mail server that takes everything and then hangs up without a word."""
-    writer.write(b"220 here\r\n")
-    while line := await reader.readline():
-        if line.startswith(b"DATA"):
-            writer.write(b"354 go on\r\n")
-            await reader.readuntil(b"\r\n.\r\n")
-            writer.write(b"250 taken\r\n")
-        elif line.startswith(b"QUIT"):
-            return
-        else:
-            writer.write(b"250 OK\r\n")
-
-
-async def test_proxies_of_the_environment_and_cookies_of_other_receivers_are_ignored(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    heads: list[bytes] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        heads.append(await whole_request(reader))
-        writer.write(b"HTTP/1.1 200 OK\r\nSet-Cookie: who=first; Path=/\r\nContent-Length: 2\r\n\r\nok")
-        await writer.drain()
-
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.delenv("no_proxy", raising=False)
-    async with serving(serve) as port, open_http_client() as client:
-        for kind in ("webhook", "slack"):
-            assert (await a_channel(client, kind, port).send(a_notification())).outcome == "delivered"
-    assert len(heads) == 2
-    assert not any(b"cookie" in head.lower() for head in heads)
 
 
 SENDING = """

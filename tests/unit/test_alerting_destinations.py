@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.alerting.destinations import Address, Destinations, Refused, is_public
+from services.alerting.destinations import Address, Destinations, Refused, SystemResolver, is_public
 
 SCHEMES = ("https", "http")
 PUBLIC = "93.184.215.14"
@@ -204,6 +205,48 @@ async def test_a_name_is_resolved_once_and_by_the_machine_where_nothing_else_is_
     assert await Destinations(["a.example"], counting).addresses("a.example", 443) == [PUBLIC]
     assert asked == ["a.example"]
     assert "127.0.0.1" in await Destinations().anywhere().addresses("localhost", 80)
+
+
+class Asking:
+    """An event loop's resolver that answers when told to."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.answer = asyncio.Event()
+
+    async def getaddrinfo(self, host: str, port: int) -> list[str]:
+        self.asked += 1
+        await self.answer.wait()
+        if host == "none.example":
+            raise OSError("no such name")
+        return [PUBLIC]
+
+
+class SlowResolver(SystemResolver):
+    def __init__(self, asking: Asking) -> None:
+        super().__init__()
+        self._asking = asking
+
+    async def _ask(self, host: str, port: int) -> list[str]:
+        return await self._asking.getaddrinfo(host, port)
+
+
+async def test_a_name_that_is_being_asked_for_is_not_asked_for_again() -> None:
+    asking = Asking()
+    listed = Destinations(["*"], SlowResolver(asking))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await listed.addresses("slow.example", 443)
+    waiting = [asyncio.create_task(listed.joined("x.example").addresses("slow.example", 443)) for _ in range(3)]
+    lost = asyncio.create_task(listed.addresses("none.example", 443))
+    await asyncio.sleep(0)
+    asking.answer.set()
+    assert await asyncio.gather(*waiting) == [[PUBLIC]] * 3
+    with pytest.raises(OSError, match="no such name"):
+        await lost
+    assert asking.asked == 2
+    assert await listed.addresses("slow.example", 443) == [PUBLIC]
+    assert asking.asked == 3
 
 
 @pytest.mark.parametrize(
