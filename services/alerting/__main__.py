@@ -22,10 +22,10 @@ from services.alerting.destinations import Destinations
 from services.alerting.dispatch import Channels, Dispatcher
 from services.alerting.outbox import Outbox
 from services.alerting.recovery import Recovery
+from services.alerting.redis_store import RedisStore
 from services.alerting.register import Register
 from services.alerting.routing import Directory
 from services.alerting.settings import Settings
-from services.alerting.store import RedisStore
 
 
 async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:

@@ -13,6 +13,7 @@ from penstock.contracts.records import Alert, AlertDelivery, Severity
 
 from services.alerting.groups import Group
 from services.alerting.routing import MISCONFIGURED, fields_of
+from services.alerting.store import milliseconds
 
 __all__ = ["held_at_once", "misconfigured", "pause_s", "resolution", "settled", "usable_again"]
 
@@ -87,7 +88,8 @@ def _delivery(
     next_try_at: datetime | None = None,
 ) -> Emit:
     assert group.job is not None
-    stage = f"alerting/{group.key}/{group.purpose}/{number}"
+    # The time tells tries apart that have one number: those before and after a rebuilding count from one.
+    stage = f"alerting/{group.key}/{group.purpose}/{number}/{milliseconds(at)}"
     record = AlertDelivery(
         **derive(alert, stage, attempts, at),
         fingerprint=alert.fingerprint,

@@ -12,7 +12,8 @@ from penstock.contracts.envelope import event_id
 from penstock.contracts.records import Alert
 
 from services.alerting.channels.protocol import Attempt, Notification, Purpose
-from services.alerting.incidents import Incident, Silence, Tell, covering, rank
+from services.alerting.decisions import covering
+from services.alerting.incidents import Incident, Silence, Tell, rank
 from services.alerting.routing import Plan, fields_of, group_fields, group_id, receiver_key
 
 __all__ = [

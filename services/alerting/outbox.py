@@ -136,6 +136,9 @@ class Outbox:
         over = len(made) >= group.most_per_hour
         most = _ALL if over or group.summary else self._most
         entries = await transaction.listed(Entry, Keys.entries(identity), most)
+        taken = len(entries)
+        # The same by its identity: told once.
+        entries = list({entry.entry_id: entry for entry in entries}.values())
         if not entries:
             self._forget(transaction, identity, key)
             transaction.put(Keys.group(identity), replace(group, busy=False, lease=None), _KEPT_S)
@@ -145,9 +148,9 @@ class Outbox:
             if group.summary:
                 transaction.schedule(Keys.due(key), identity, room_at)
                 return None
-            await self._overflow(transaction, group, entries, room_at)
+            await self._overflow(transaction, group, entries, taken, room_at)
             return None
-        transaction.skip(Keys.entries(identity), len(entries))
+        transaction.skip(Keys.entries(identity), taken)
         group = composed(group, entries, self._most, now)
         assert group.job is not None
         transaction.forget_before(Keys.rate(key), now - _HOUR)
@@ -155,12 +158,12 @@ class Outbox:
         return group
 
     async def _overflow(
-        self, transaction: Transaction, group: Group, entries: Sequence[Entry], room_at: datetime
+        self, transaction: Transaction, group: Group, entries: Sequence[Entry], taken: int, room_at: datetime
     ) -> None:
         fresh = summary_of(group)
         digest = fresh.group_id
         summary = await transaction.load(Group, Keys.group(digest)) or fresh
-        transaction.skip(Keys.entries(group.group_id), len(entries))
+        transaction.skip(Keys.entries(group.group_id), taken)
         transaction.push(Keys.entries(digest), entries)
         if not summary.busy:
             transaction.put(Keys.group(digest), replace(summary, busy=True), _KEPT_S)

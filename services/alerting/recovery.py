@@ -5,34 +5,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
-from operator import itemgetter
+from datetime import timedelta
 from typing import TypeVar
 
-import msgspec
-from msgspec.structs import replace
 from penstock.bus import Message, Transient, Transport
 from penstock.bus.types import RawReader
 from penstock.clock import Clock
 from penstock.contracts.codec import Codec, Undecodable
-from penstock.contracts.records import Alert, AlertAction, AlertDelivery, Record
+from penstock.contracts.records import Record
 from penstock.telemetry import get_logger
 
-from services.alerting.channels.protocol import Purpose
-from services.alerting.desk import forgiven, invalid
-from services.alerting.incidents import Incident, Settled, Silence, Tell, act, decide, observe, settle
+from services.alerting.incidents import Incident, Silence, Tell
 from services.alerting.outbox import Outbox
+from services.alerting.past import Past
 from services.alerting.register import Kept, Register
-from services.alerting.routing import Directory, Plan
-from services.alerting.store import Keys, Store, Transaction, milliseconds, moment
+from services.alerting.routing import Plan
+from services.alerting.store import Keys, Store, Transaction, milliseconds
 
-__all__ = ["Past", "Recovery"]
+__all__ = ["Recovery"]
 
 log = get_logger(__name__)
 
 T = TypeVar("T")
 
-_ORDER = {Alert: 0, AlertAction: 1, AlertDelivery: 2}
 _KEPT_S = 9 * 86_400
 _CHUNK = 500
 _POLL_S = 0.5
@@ -41,119 +36,8 @@ _LOOK_S = 2.0
 _GRACE_S = 2.0
 
 
-class Past:
-    """Folds the log into what alerting knows. Pure: the times are those of the log."""
-
-    def __init__(self, directory: Directory, always: Sequence[Silence]) -> None:
-        self.incidents: dict[str, Incident] = {}
-        self.silences: dict[str, Silence] = {}
-        self.kept: dict[str, Kept] = {}
-        self.outstanding: dict[tuple[str, str], tuple[Plan, Tell]] = {}
-        """What was to be told, by fingerprint and receiver, and of which the log does not say how it ended."""
-        self._directory = directory
-        self._always = tuple(always)
-
-    def fold(self, events: Iterable[tuple[Message, Record]]) -> None:
-        """Take all events over, in the order of their time: topics have none among each other."""
-        alerts: dict[str, datetime] = {}
-        timed: list[tuple[datetime, int, Message, Record]] = []
-        for message, record in events:
-            at = moment(message.timestamp_ms)
-            if isinstance(record, Alert):
-                alerts.setdefault(record.event_id, at)
-            timed.append((at, _ORDER.get(type(record), 3), message, record))
-        # A delivery came after its alert, whatever the clocks of those who wrote them say.
-        ordered = sorted(
-            (
-                (max(at, alerts.get(record.causation_id, at)), order, message, record)
-                for at, order, message, record in timed
-            ),
-            key=itemgetter(0, 1),
-        )
-        for at, _, message, record in ordered:
-            if isinstance(record, Alert):
-                self._alert(message, record, at)
-            elif isinstance(record, AlertAction):
-                self._action(record, at)
-            elif isinstance(record, AlertDelivery):
-                self._delivery(record)
-
-    def _alert(self, message: Message, alert: Alert, at: datetime) -> None:
-        known = self.kept.get(alert.event_id)
-        if known is not None and known.stands_at(message):
-            return
-        incident: Incident | None = self.incidents.get(alert.fingerprint)
-        reason = None
-        place = ""
-        if known is None:
-            incident, reason = observe(incident, alert)
-        else:
-            place = f"/{message.partition}/{message.offset}"
-            incident = forgiven(incident, alert.event_id)
-            if incident is None:
-                return
-        reasons = self._decide(incident, at)
-        held = [("", reason, at)] if reason is not None else [(name, why, at) for name, why in reasons.items()]
-        self.kept[alert.event_id] = Kept.of(message, held, place)
-
-    def _action(self, action: AlertAction, at: datetime) -> None:
-        if invalid(action) is not None:
-            return
-        if action.action == "silence" and action.ends_at is not None and action.silence_id is not None:
-            self.silences[action.silence_id] = Silence(
-                action.silence_id, action.match, action.starts_at, action.ends_at, action.author, action.comment
-            )
-        elif action.action == "unsilence":
-            self.silences.pop(action.silence_id or "", None)
-        elif action.action != "resolve" and action.fingerprint is not None:
-            # A resolution stands among the alerts.
-            self._decide(act(self.incidents.get(action.fingerprint), action.fingerprint, action), at)
-
-    def _delivery(self, record: AlertDelivery) -> None:
-        if record.outcome == "failed" or record.fingerprint not in self.incidents:
-            return
-        receivers = [record.receiver]
-        if not record.receiver:
-            receivers = [name for fingerprint, name in self.outstanding if fingerprint == record.fingerprint]
-        for name in receivers:
-            self._ended(record, name)
-
-    def _ended(self, record: AlertDelivery, receiver: str) -> None:
-        place = (record.fingerprint, receiver)
-        event_id, at = record.causation_id, record.occurred_at
-        waiting = self.outstanding.get(place)
-        ours = waiting is not None and waiting[1].alert.event_id == event_id
-        alike = waiting is not None and record.receiver != "" and waiting[1].purpose == record.purpose
-        purpose = waiting[1].purpose if waiting is not None and ours else msgspec.convert(record.purpose, Purpose)
-        if record.outcome == "suppressed":
-            if not ours:
-                return
-            del self.outstanding[place]
-            incident = settle(self.incidents[record.fingerprint], receiver, event_id, purpose, "withheld", at)
-            self._decide(incident, at)
-            again = self.outstanding.get(place)
-            if again is not None and again[1].alert.event_id == event_id:
-                # It was not told though it could be: it was only counted in a summary.
-                del self.outstanding[place]
-                incident = settle(self.incidents[record.fingerprint], receiver, event_id, purpose, "left_out", at)
-                self._decide(incident, at)
-            return
-        if waiting is not None and (ours or alike):
-            del self.outstanding[place]
-            event_id = waiting[1].alert.event_id
-        outcome: Settled = "dead" if record.outcome == "dead" else "delivered"
-        incident = settle(self.incidents[record.fingerprint], receiver, event_id, purpose, outcome, at)
-        if incident.alerted_at is None and incident.status == "firing":
-            incident = replace(incident, alerted_at=at)
-        self._decide(incident, at)
-
-    def _decide(self, incident: Incident, at: datetime) -> dict[str, str]:
-        plan = None if incident.alert is None else self._directory.plan(incident.alert)
-        incident, tells, reasons = decide(incident, plan, [*self._always, *self.silences.values()], at)
-        self.incidents[incident.fingerprint] = incident
-        if plan is not None:
-            self.outstanding |= {(incident.fingerprint, tell.receiver): (plan, tell) for tell in tells}
-        return reasons
+class _Overtaken(Exception):
+    """The right to rebuild has run out."""
 
 
 class Recovery:
@@ -218,9 +102,11 @@ class Recovery:
                 if await self._store.lock(self._holder, _LOCK_S):
                     try:
                         await self._rebuild()
+                    except _Overtaken:
+                        log.warning("another replica rebuilds: this one was too slow")
                     finally:
                         await self._store.unlock(self._holder)
-                    return
+                    continue
                 await self._clock.sleep(_POLL_S)
 
     async def _rebuild(self) -> None:
@@ -236,7 +122,9 @@ class Recovery:
                 past = self._folded(events)
                 if past.outstanding:
                     # What another replica is sending now ends within this, and is recorded: it need not be sent again.
-                    await self._clock.sleep(self._register.directory.longest_timeout_s() + _GRACE_S)
+                    grace_s = self._register.directory.longest_timeout_s() + _GRACE_S
+                    await self._hold(grace_s + _LOCK_S)
+                    await self._clock.sleep(grace_s)
                     events += await self._read(recent)
                     past = self._folded(events)
             finally:
@@ -266,10 +154,15 @@ class Recovery:
                     found.append((message, self._codec.decode(message.topic, message.value)))
                 except Undecodable:
                     continue  # a dead letter of the hop
-            await self._store.lock(self._holder, _LOCK_S)
+            await self._hold(_LOCK_S)
         return found
 
+    async def _hold(self, ttl_s: float) -> None:
+        if not await self._store.lock(self._holder, ttl_s):
+            raise _Overtaken
+
     async def _write(self, past: Past) -> None:
+        await self._hold(_LOCK_S)
         await self._store.clear()
         now = self._clock.now()
 

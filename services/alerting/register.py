@@ -8,7 +8,8 @@ from datetime import datetime
 import msgspec
 from penstock.bus import Message
 
-from services.alerting.incidents import Incident, Silence, Tell, covering, decide, expired, wake_at
+from services.alerting.decisions import covering, decide, expired, wake_at
+from services.alerting.incidents import Incident, Silence, Tell
 from services.alerting.routing import Directory, Plan
 from services.alerting.store import Keys, Store, Transaction
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -214,6 +214,8 @@ class FakeChannel:
     """Answers each try as told, then with success; ``hangs`` never answers."""
 
     answers: list[Attempt | str] = field(default_factory=list)
+    meanwhile: Callable[[], object] | None = None
+    """Called once while a message is on its way."""
     always: Attempt | None = None
     got: list[tuple[Notification, str]] = field(default_factory=list)
     name: str = "webhook"
@@ -223,6 +225,9 @@ class FakeChannel:
     async def send(self, notification: Notification) -> Attempt:
         answer = self.answers.pop(0) if self.answers else self.always or Attempt(outcome="delivered", status_code=200)
         self.begun.set()
+        if self.meanwhile is not None:
+            hook, self.meanwhile = self.meanwhile, None
+            hook()
         if isinstance(answer, str):
             self.got.append((notification, answer))
             await asyncio.Event().wait()
@@ -328,7 +333,7 @@ class Platform:
             for message in self.bus.messages("alert-actions")[self.acted :]:
                 self.acted += 1
                 event = Event(message, self.bus.codec.decode(message.topic, message.value))
-                outcome = await self.desk.action(event)
+                outcome = await self.whole(lambda event=event: self.desk.action(event))  # type: ignore[misc]
                 assert not hasattr(outcome, "code"), outcome
                 for emit in outcome:  # type: ignore[union-attr]
                     await self.bus.publish(emit.topic, emit.key, emit.record)
@@ -337,15 +342,32 @@ class Platform:
         """Take one message of ``alerts`` in, once more where it was."""
         record = self.bus.codec.decode(message.topic, message.value)
         assert isinstance(record, Alert)
-        for emit in await self.desk.alert(Event(message, record)):
+        for emit in await self.whole(lambda: self.desk.alert(Event(message, record))):
             await self.bus.publish(emit.topic, emit.key, emit.record)
+
+    async def whole(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Do something, after what the store lost was rebuilt where it was."""
+        while True:
+            try:
+                return await step()
+            except Emptied:
+                await self.restore()
+
+    async def restore(self) -> None:
+        """Rebuild from the log; the time that this waits for passes."""
+        task = asyncio.create_task(self.recovery.restore())
+        while not task.done():
+            self.clock.advance(0.5)
+            for _ in range(50):
+                await asyncio.sleep(0)
+        await task
 
     async def work(self, seconds: float = 0.0, step: float = 1.0) -> None:
         """Let time pass, and all that becomes due be done."""
         passed = 0.0
         while True:
             for _ in range(20):
-                await self.dispatcher.sweep()
+                await self.whole(self.dispatcher.sweep)
                 await self.dispatcher.idle()
                 await self.take()
                 if not self._pending():

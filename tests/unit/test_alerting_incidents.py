@@ -13,19 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from penstock.contracts.records import Alert
 
-from services.alerting.incidents import (
-    Incident,
-    Settled,
-    Silence,
-    Tell,
-    act,
-    decide,
-    expired,
-    observe,
-    rank,
-    settle,
-    wake_at,
-)
+from services.alerting.decisions import decide, expired, wake_at
+from services.alerting.incidents import Incident, Settled, Silence, Tell, act, observe, rank, settle
 from services.alerting.routing import Plan, plan_of
 from tests.unit.alerting_fakes import an_action, an_alert, an_entry
 
