@@ -7,7 +7,7 @@ from datetime import datetime
 
 import msgspec
 
-from services.drift import categories, scalar, seasonal, topic
+from services.drift import categories, scalar, seasonal, topic, verdicts
 from services.drift.coding import Scale
 from services.drift.features import fourier_features
 from services.drift.replay_baselines import BASELINES, baseline
@@ -87,7 +87,13 @@ class Penstock:
             self._topics, shift = topic.observe(
                 self._topics, fourier_features(value[None])[0], offset, self._parameters.topic, self._allowance
             )
-        return None if shift is None else _finding(shift)
+        if shift is None:
+            return None
+        if self._defined is None:
+            return _finding(shift, shift.before, shift.after)
+        # In the signal's own units: an amount is watched by its logarithm.
+        described = verdicts.described(self._defined.name, shift)
+        return _finding(shift, described.before, described.after)
 
     def _deseasoned(self, value: float, at: datetime) -> float:
         """Take the hour's usual deviation off a number. One that was only ever 0 or 1 is a rate, and stays one."""
@@ -98,7 +104,7 @@ class Penstock:
         return seen
 
 
-def _finding(shift: Shift) -> Finding:
+def _finding(shift: Shift, before: dict[str, float], after: dict[str, float]) -> Finding:
     return Finding(
         kind=shift.pattern,
         what=shift.what,
@@ -109,8 +115,8 @@ def _finding(shift: Shift) -> Finding:
         size=shift.size,
         statistic=shift.statistic,
         threshold=shift.threshold,
-        before=shift.before,
-        after=shift.after,
+        before=before,
+        after=after,
         returned=shift.returned,
     )
 
