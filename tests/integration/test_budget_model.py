@@ -1,8 +1,12 @@
-"""The scripts of admission against a plain model of integers: any sequence of requests, costs, ends and lapses."""
+"""The scripts of admission against a plain model of integers: any sequence of requests, costs, ends and lapses.
+
+``BUDGET_RUNS`` is the number of sequences; `make soak` sets more.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,6 +38,7 @@ from services.intake.bounds import EMBEDDING, Call, holds_of
 from services.intake.core import Decision, Judgement
 from services.intake.settlement import Charge, Release
 
+RUNS = int(os.environ.get("BUDGET_RUNS", "30"))
 TTL_S = 8 * 24 * 3600
 GRACE_S = 120
 START = datetime(2026, 1, 30, 22, 0, 0, 7, tzinfo=UTC)
@@ -338,14 +343,14 @@ def test_amounts_are_added_subtracted_and_compared_exactly(deployed: Mapping[str
         check()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(60 + 4 * RUNS)
 @pytest.mark.parametrize("honest", [True, False], ids=["bounded calls", "any calls"])
 def test_the_scripts_count_as_the_model_does(machine: type[Admission], honest: bool) -> None:
     machine.honest = honest
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=100 if honest else 40, stateful_step_count=40, deadline=None, derandomize=True,
+            max_examples=RUNS if honest else RUNS // 2, stateful_step_count=40, deadline=None, derandomize=True,
             suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip
