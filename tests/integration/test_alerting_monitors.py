@@ -7,19 +7,24 @@ import socket
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from penstock.bus import KafkaBus, Partition
-from penstock.bus.types import RawConsumer
+from penstock.bus.types import RawConsumer, RawReader
 from penstock.clock import SystemClock
+from penstock.contracts.catalogue import Catalogue
+from penstock.contracts.codec import Codec
+from penstock.contracts.records import Alert
 from penstock.settings import KafkaSettings
 from redis.asyncio import Redis
 
 from services.alerting.monitors_cluster import KafkaCluster, Unseen, asked_redis, asked_registry
 from services.alerting.monitors_lag import LagRules, LagState, observe, to_be_dated
 from services.alerting.monitors_leader import KafkaLeadership
+from tests.integration.alerting_replicas import Replicas
 
 OwnTopics = Callable[..., Awaitable[tuple[Any, Any]]]
 
@@ -151,3 +156,59 @@ async def test_what_answers_is_not_away(deployed: dict[str, str]) -> None:
         assert await asked_registry(client, "http://127.0.0.1:1") is not None
         await nowhere.aclose()
     await redis.aclose()
+
+
+class Alerts:
+    """The monitors' alerts about one subject, in the order of the log."""
+
+    def __init__(self, reader: RawReader, codec: Codec, label: str, value: str) -> None:
+        self._reader = reader
+        self._codec = codec
+        self._label = label
+        self._value = value
+        self.found: list[Alert] = []
+
+    async def until(self, count: int) -> list[Alert]:
+        """Wait for so many in all."""
+        async with asyncio.timeout(90):
+            while len(self.found) < count:
+                for message in await self._reader.poll(0.5):
+                    record = self._codec.decode(message.topic, message.value)
+                    if isinstance(record, Alert) and record.labels.get(self._label) == self._value:
+                        self.found.append(record)
+        return self.found
+
+
+async def test_two_replicas_tell_a_condition_once_and_a_crash_of_the_leader_neither_repeats_nor_forgets_it(
+    bus: KafkaBus, deployed: dict[str, str], project: Path, tmp_path: Path, kafka_settings: KafkaSettings
+) -> None:
+    codec = await Codec.resolve(Catalogue.load(), kafka_settings.schema_registry_url)
+    group = f"retrieval-{uuid.uuid4().hex[:8]}"
+    await (
+        await bus.producer().send("requests-screened", b"k", b"not for the services: planted by a test", partition=0)
+    )
+    await bus.commit(group, {Partition("requests-screened", 0): 0})
+    told = Alerts(await bus.read(["alerts"], from_end=True), codec, "group", group)
+    replicas = Replicas(project, deployed, tmp_path)
+    quick = {"MONITOR_ENABLED": "true", "MONITOR_INTERVAL_S": "1", "MONITOR_ABSENT_S": "3"}
+    try:
+        replicas.start(**quick)
+        replicas.start(**quick)
+        (first,) = await told.until(1)
+        assert (first.kind, first.name, first.status) == ("health", "group_without_members", "firing")
+        assert first.figures["unread"] >= 1
+        leader = replicas.leader()
+        assert leader is not None
+        replicas.kill(leader)
+
+        async def other_leads() -> bool:
+            return replicas.leader() not in (None, leader)
+
+        await until(other_leads)
+        consumer = await joined(bus, group, "requests-screened")
+        (_, over) = await told.until(2)
+        assert (over.status, over.causation_id, over.fingerprint) == ("resolved", first.event_id, first.fingerprint)
+        assert over.starts_at == first.starts_at
+        await consumer.close()
+    finally:
+        replicas.stop()

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -20,6 +17,8 @@ from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.codec import Codec
 from penstock.contracts.records import Alert, Record
 from penstock.settings import KafkaSettings
+
+from tests.integration.alerting_replicas import Replicas
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -102,39 +101,17 @@ def test_what_is_not_there_is_one_line_and_exit_status_1(deployed: Mapping[str, 
 
 
 @pytest.fixture
-def alerting(project: Path, deployed: Mapping[str, str], tmp_path: Path) -> Iterator[Callable[..., None]]:
-    """``alerting(VARIABLE="value")`` runs alerting until the test ends, and returns once it is ready."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(**variables: str) -> None:
-        log = tmp_path / f"alerting-{len(started)}.log"
-        environment = {
-            **os.environ, **deployed, "PYTHONPATH": f"{project / 'shared'}:{project}", "SESSION_TIMEOUT_MS": "6000",
-            "MONITOR_ENABLED": "false", **variables,
-        }  # fmt: skip
-        with log.open("wb") as output:
-            started.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "services.alerting"],
-                    env=environment,
-                    cwd=project,
-                    stdout=output,
-                    stderr=output,
-                )
-            )
-
-    yield start
-    for process in started:
-        process.terminate()
-    give_up = time.monotonic() + 40
-    for process in started:
-        process.wait(max(1.0, give_up - time.monotonic()))
+def alerting(project: Path, deployed: Mapping[str, str], tmp_path: Path) -> Iterator[Replicas]:
+    """Alerting, until the test ends."""
+    replicas = Replicas(project, deployed, tmp_path)
+    yield replicas
+    replicas.stop()
 
 
 def test_the_test_alert_takes_the_way_of_all_alerts(
-    deployed: Mapping[str, str], penstock_cli: Cli, alerting: Callable[..., None]
+    deployed: Mapping[str, str], penstock_cli: Cli, alerting: Replicas
 ) -> None:
-    alerting()
+    alerting.start()
     arrived = penstock_cli(
         ["alerts", "test", "--team", "support", "--severity", "warning", "--timeout", "90"], deployed
     )
