@@ -24,6 +24,7 @@ __all__ = [
     "dripping",
     "endless",
     "mailing",
+    "mailing_forever",
     "resetting",
     "serving",
     "silent",
@@ -39,7 +40,7 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def serving(serve: Serve, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+async def serving(serve: Serve, tls: ssl.SSLContext | None = None, port: int = 0) -> AsyncIterator[int]:
     """A raw TCP server on loopback; its port."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -50,7 +51,7 @@ async def serving(serve: Serve, tls: ssl.SSLContext | None = None) -> AsyncItera
         finally:
             writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
+    server = await asyncio.start_server(handle, "127.0.0.1", port, ssl=tls)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -114,6 +115,12 @@ def a_channel(
     return open_channel(
         receiver, environ, destinations or Destinations(), SystemClock(), client, "https://books.example"
     )
+
+
+async def mailing_forever(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A mail server that takes everything and then says nothing more, without hanging up."""
+    await mailing(reader, writer)
+    await reader.read()
 
 
 async def mailing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

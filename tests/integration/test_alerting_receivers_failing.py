@@ -24,6 +24,8 @@ from tests.integration.raw_receivers import (
     answering,
     dripping,
     endless,
+    mailing,
+    mailing_forever,
     resetting,
     serving,
     silent,
@@ -132,6 +134,33 @@ async def test_only_the_receivers_own_acknowledgement_counts(
         assert "Event object is invalid; x" in (attempt.reason or "")
     if status in {403, 404}:
         assert said.decode() in (attempt.reason or "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [
+        ("pagerduty", b"HTTP/1.1 202 Accepted\r\nContent-Length: 9\r\n\r\n"),
+        ("alertmanager", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"),
+        ("webhook", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    ],
+)
+async def test_an_acknowledgement_counts_though_its_body_never_comes(
+    client: httpx.AsyncClient, kind: str, head: bytes
+) -> None:
+    async with serving(answering(head, "hang")) as port:
+        attempt = await a_channel(client, kind, port).send(a_notification())
+    assert attempt.outcome == "delivered"
+
+
+async def test_mail_that_was_taken_is_delivered_though_the_server_does_not_say_goodbye(
+    client: httpx.AsyncClient,
+) -> None:
+    for serve in (mailing, mailing_forever):
+        async with serving(serve) as port:
+            began = time.monotonic()
+            attempt = await a_channel(client, "email", port, timeout_s=3.0).send(a_notification())
+            assert time.monotonic() - began < 3.0
+        assert (attempt.outcome, attempt.status_code) == ("delivered", 250)
 
 
 async def test_events_that_pagerduty_has_are_not_sent_again_by_the_next_try(client: httpx.AsyncClient) -> None:

@@ -4,8 +4,10 @@ else."""
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import httpx
 import pytest
@@ -110,3 +112,37 @@ async def test_proxies_of_the_environment_and_cookies_of_other_receivers_are_ign
             assert (await a_channel(client, kind, port).send(a_notification())).outcome == "delivered"
     assert len(heads) == 2
     assert not any(b"cookie" in head.lower() for head in heads)
+
+
+@contextmanager
+def swallowing() -> Iterator[int]:
+    """A port of 127.0.0.2 that neither takes connections nor refuses them, as behind a firewall that drops packets."""
+    with ExitStack() as open_sockets:
+        listener = open_sockets.enter_context(socket.socket())
+        listener.bind(("127.0.0.2", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        while True:
+            filler = open_sockets.enter_context(socket.socket())
+            filler.settimeout(0.2)
+            try:
+                filler.connect(("127.0.0.2", port))
+            except TimeoutError:
+                break
+        yield port
+
+
+@pytest.mark.parametrize("kind", ["webhook", "email"])
+async def test_an_address_that_does_not_even_refuse_leaves_time_for_the_next(
+    client: httpx.AsyncClient, kind: str
+) -> None:
+    async def two(host: str, port: int) -> Sequence[str]:
+        return ["127.0.0.2", "127.0.0.1"]
+
+    serve = mailing if kind == "email" else answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    with swallowing() as port:
+        async with serving(serve, port=port):
+            scheme = "smtp" if kind == "email" else "http"
+            channel = a_channel(client, kind, port, url_env=None, url=f"{scheme}://both.example.com:{port}",
+                                destinations=Destinations(["both.example.com=127.0.0.0/8"], two), timeout_s=2.0)  # fmt: skip
+            assert (await channel.send(a_notification())).outcome == "delivered"

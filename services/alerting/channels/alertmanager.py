@@ -67,32 +67,29 @@ class AlertmanagerV2:
 
     async def send(self, notification: Notification) -> Attempt:
         """Post once. Of several alerts Alertmanager keeps the valid ones even where it answers 400 for another."""
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                former = await self._former(notification.alerts)
-                now = self._clock.now()
-                alerts = [posted(alert, now, self._hold, self._base) for alert in notification.alerts]
-                ended = [each | {"endsAt": max(each["startsAt"], now)} for each in former]
-                answer = await self._poster.post(msgspec.json.encode([*alerts, *ended]), read=True)
-        except TimeoutError:
-            return Attempt(outcome="retry", reason=f"no answer within {self._timeout_s:g} s")
+        began = asyncio.get_running_loop().time()
+        former = await self._former(notification.alerts, began + self._timeout_s / 3)
+        now = self._clock.now()
+        alerts = [posted(alert, now, self._hold, self._base) for alert in notification.alerts]
+        ended = [each | {"endsAt": max(each["startsAt"], now)} for each in former]
+        body = msgspec.json.encode([*alerts, *ended])
+        answer = await self._poster.post(body, read=True, deadline=began + self._timeout_s)
         return attempt_of(answer, _said(answer))
 
     async def aclose(self) -> None:
         """Nothing of its own is open."""
 
-    async def _former(self, alerts: Sequence[Alert]) -> list[dict[str, Any]]:
+    async def _former(self, alerts: Sequence[Alert], deadline: float) -> list[dict[str, Any]]:
         """What Alertmanager holds of the same conditions under other labels, such as a lower severity: to it that is
         another alert, which nobody would end. What it does not tell in time ends with its bound."""
         current = {alert.fingerprint: alert for alert in alerts if _PLAIN.fullmatch(alert.fingerprint)}
         if not current:
             return []
         query = {"filter": f'fingerprint=~"{"|".join(current)}"'}
+        answer = await self._poster.get(query, _MOST_HELD, deadline)
         try:
-            async with asyncio.timeout(self._timeout_s / 3):
-                answer = await self._poster.get(query, _MOST_HELD)
             held = msgspec.json.decode(answer.body, type=list[_Held])
-        except (TimeoutError, msgspec.MsgspecError):
+        except msgspec.MsgspecError:
             return []
         return [
             {"labels": each.labels, "annotations": each.annotations, "startsAt": each.startsAt}

@@ -88,29 +88,31 @@ class Email:
         identity = notification.notification_id
         done = self._progress.taken(identity)
         left = [each for each in self._account.to if each not in done and _refused(each) not in done]
-        replies: dict[str, tuple[int, str]] = {}
+        ends = asyncio.get_running_loop().time() + self._timeout_s
+        client: aiosmtplib.SMTP | None = None
         try:
-            async with asyncio.timeout(self._timeout_s):
-                client = await self._connected()
-                try:
-                    message = composed(notification, self._account.sender, self._account.to, self._base).as_bytes()
-                    replies = await _sent(client, self._account.sender, left, message)
-                finally:
-                    await _closed(client)
+            async with asyncio.timeout_at(ends):
+                client = await self._connected(ends)
+                message = composed(notification, self._account.sender, self._account.to, self._base).as_bytes()
+                replies = await _sent(client, self._account.sender, left, message)
+            await _leave(client, ends)
         except TimeoutError:
             return Attempt(outcome="retry", reason=f"no answer within {self._timeout_s:g} s")
         except aiosmtplib.SMTPResponseException as error:
             return self._answered(error.code, error.message)
         except (aiosmtplib.SMTPException, OSError, Refused, ValueError) as error:
             return Attempt(outcome="retry", reason=_problem(error))
+        finally:
+            if client is not None:
+                client.close()
         return self._concluded(identity, left, replies)
 
     async def aclose(self) -> None:
         """Nothing is kept open between messages."""
 
-    async def _connected(self) -> aiosmtplib.SMTP:
+    async def _connected(self, ends: float) -> aiosmtplib.SMTP:
         address = self._address
-        taken = await _socket(await self._destinations.addresses(address.host, address.port), address.port)
+        taken = await _socket(await self._destinations.addresses(address.host, address.port), address.port, ends)
         client = aiosmtplib.SMTP(
             hostname=address.host,  # whom the certificate must name; the connection is the checked one
             port=None,
@@ -198,23 +200,25 @@ async def _sent(client: aiosmtplib.SMTP, sender: str, to: Sequence[str], message
     return {each: (reply.code, reply.message) for each, reply in replies.items()}
 
 
-async def _closed(client: aiosmtplib.SMTP) -> None:
+async def _leave(client: aiosmtplib.SMTP, ends: float) -> None:
     """Take leave; whatever comes of that changes nothing about what was taken."""
-    with suppress(aiosmtplib.SMTPException, OSError, TimeoutError):
-        async with asyncio.timeout(_QUIT_S):
+    with suppress(aiosmtplib.SMTPException, OSError):
+        async with asyncio.timeout_at(min(ends, asyncio.get_running_loop().time() + _QUIT_S)):
             await client.quit()
-    client.close()
 
 
-async def _socket(addresses: Sequence[str], port: int) -> socket.socket:
+async def _socket(addresses: Sequence[str], port: int, ends: float) -> socket.socket:
     """Connect to the first address that can be reached."""
+    loop = asyncio.get_running_loop()
     problem: OSError | None = None
-    for each in addresses:
+    for left, each in zip(range(len(addresses), 0, -1), addresses, strict=True):
         family = socket.AF_INET6 if ip_address(each).version == 6 else socket.AF_INET
         opened = socket.socket(family, socket.SOCK_STREAM)
         opened.setblocking(False)
         try:
-            await asyncio.get_running_loop().sock_connect(opened, (each, port))
+            # An address that does not even refuse must leave time for the others.
+            async with asyncio.timeout((ends - loop.time()) / left):
+                await loop.sock_connect(opened, (each, port))
         except OSError as error:
             opened.close()
             problem = error

@@ -53,19 +53,16 @@ class PagerDuty:
         taken = self._progress.taken(identity)
         refused: list[Attempt] = []
         attempt = Attempt(outcome="delivered", status_code=202)
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                for index, alert in enumerate(notification.alerts):
-                    if str(index) in taken:
-                        continue
-                    attempt = await self._event(notification, alert)
-                    if attempt.outcome == "retry":
-                        break
-                    self._progress.note(identity, str(index))
-                    if attempt.outcome == "dead":
-                        refused.append(attempt)
-        except TimeoutError:
-            attempt = Attempt(outcome="retry", reason=f"not all events were answered within {self._timeout_s:g} s")
+        deadline = asyncio.get_running_loop().time() + self._timeout_s
+        for index, alert in enumerate(notification.alerts):
+            if str(index) in taken:
+                continue
+            attempt = await self._event(notification, alert, deadline)
+            if attempt.outcome == "retry":
+                break
+            self._progress.note(identity, str(index))
+            if attempt.outcome == "dead":
+                refused.append(attempt)
         if attempt.outcome == "retry":
             return attempt
         self._progress.forget(identity)
@@ -74,9 +71,9 @@ class PagerDuty:
             return msgspec.structs.replace(refused[0], reason=count + (refused[0].reason or "refused"))
         return attempt
 
-    async def _event(self, notification: Notification, alert: Alert) -> Attempt:
+    async def _event(self, notification: Notification, alert: Alert, deadline: float) -> Attempt:
         body = msgspec.json.encode(event(notification, alert, self._key, self._base))
-        answer = await self._poster.post(body, read=True)
+        answer = await self._poster.post(body, read=True, deadline=deadline)
         if answer.status_code is not None and 200 <= answer.status_code < 300 and not _accepted(answer):
             return Attempt(
                 outcome="retry",

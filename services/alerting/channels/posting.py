@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 import ssl
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
@@ -30,7 +32,7 @@ __all__ = [
 ]
 
 _MOST_ADDRESSES = 4
-"""A name with more is tried again later with those first."""
+"""Of a name, in one try."""
 _MOST_BODY = 4096
 """Bytes of an answer that are looked at; the rest is not read."""
 _LONGEST_PAUSE_S = 86_400.0
@@ -85,40 +87,78 @@ class Poster:
         self._headers = dict(headers or {})
         self._secrets = sorted({each.encode() for each in secrets if each}, key=len, reverse=True)
 
-    async def post(self, body: bytes, headers: Mapping[str, str] | None = None, *, read: bool = False) -> Answer:
-        """Post JSON once; ``read`` looks at the beginning of the answer's body as well. Raises nothing."""
-        return await self._ask("POST", self._address.url, body, headers or {}, _MOST_BODY if read else 0)
+    async def post(
+        self,
+        body: bytes,
+        headers: Mapping[str, str] | None = None,
+        *,
+        read: bool = False,
+        deadline: float | None = None,
+    ) -> Answer:
+        """Post JSON once. Raises nothing.
 
-    async def get(self, parameters: Mapping[str, str], most: int) -> Answer:
+        Args:
+            body: the JSON.
+            headers: of this one.
+            read: look at the beginning of the answer's body as well.
+            deadline: end of the try on the event loop's clock, where that is before ``timeout_s`` from now.
+        """
+        return await self._ask("POST", self._address.url, body, headers or {}, _MOST_BODY if read else 0, deadline)
+
+    async def get(self, parameters: Mapping[str, str], most: int, deadline: float | None = None) -> Answer:
         """Get the same address once, with a query; at most ``most`` bytes of the answer's body. Raises nothing."""
-        return await self._ask("GET", self._address.url.copy_merge_params(parameters), b"", {}, most)
+        return await self._ask("GET", self._address.url.copy_merge_params(parameters), b"", {}, most, deadline)
 
-    async def _ask(self, method: str, url: httpx.URL, body: bytes, headers: Mapping[str, str], most: int) -> Answer:
+    async def _ask(
+        self, method: str, url: httpx.URL, body: bytes, headers: Mapping[str, str], most: int, deadline: float | None
+    ) -> Answer:
+        now = asyncio.get_running_loop().time()
+        ends = now + self._timeout_s if deadline is None else min(deadline, now + self._timeout_s)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                addresses = await self._destinations.addresses(self._address.host, self._address.port)
-                for last, each in _with_last(addresses[:_MOST_ADDRESSES]):
-                    try:
-                        return await self._to(method, url.copy_with(host=each), body, headers, most)
-                    except httpx.ConnectError:
-                        if last:
-                            raise
-                return Answer(problem=f"{self._address.host} has no address")
+            async with asyncio.timeout_at(ends):
+                response = await self._response(method, url, body, headers, ends)
         except TimeoutError:
-            return Answer(problem=f"no answer within {self._timeout_s:g} s")
+            return Answer(problem=f"no answer within {max(ends - now, 0.0):.3g} s")
         except (httpx.HTTPError, httpx.InvalidURL, OSError, Refused) as error:
             return Answer(problem=problem_of(error))
+        # What was answered counts, whether or not the body comes in time.
+        try:
+            return Answer(
+                status_code=response.status_code,
+                problem=f"HTTP {response.status_code}",
+                retry_after_s=retry_after(response.headers.get("Retry-After"), self._clock.now()),
+                body=self._blotted(await _beginning(response, most, ends)) if most else b"",
+            )
+        finally:
+            await response.aclose()
 
-    async def _to(self, method: str, url: httpx.URL, body: bytes, headers: Mapping[str, str], most: int) -> Answer:
+    async def _response(
+        self, method: str, url: httpx.URL, body: bytes, headers: Mapping[str, str], ends: float
+    ) -> httpx.Response:
+        """The head of the answer, from the first address that can be reached."""
+        addresses = (await self._destinations.addresses(self._address.host, self._address.port))[:_MOST_ADDRESSES]
+        for left, each in zip(range(len(addresses), 0, -1), addresses, strict=True):
+            # An address that does not even refuse must leave time for the others.
+            connect_s = (ends - asyncio.get_running_loop().time()) / left
+            request = self._request(method, url.copy_with(host=each), body, headers, connect_s)
+            try:
+                return await self._client.send(request, stream=True, follow_redirects=False)
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                if left == 1:
+                    raise
+        raise OSError(errno.EADDRNOTAVAIL, "the name has no address")
+
+    def _request(
+        self, method: str, url: httpx.URL, body: bytes, headers: Mapping[str, str], connect_s: float
+    ) -> httpx.Request:
         # The address that was checked is the one that is connected to; the name stays in Host and in TLS. A request of
         # its own, not the client's: no cookies of other answers. Closed after use: a connection that was verified for
         # one name must not serve another that shares the address.
-        host = self._address.url.netloc
-        request = httpx.Request(
+        return httpx.Request(
             method,
             url,
             headers={
-                "Host": host.decode("ascii"),
+                "Host": self._address.url.netloc.decode("ascii"),
                 "Content-Type": "application/json",
                 "Accept-Encoding": "identity",
                 "User-Agent": "penstock-alerting",
@@ -127,18 +167,8 @@ class Poster:
                 **headers,
             },
             content=body,
-            extensions={"sni_hostname": self._address.host},
+            extensions={"sni_hostname": self._address.host, "timeout": {"connect": connect_s}},
         )
-        response = await self._client.send(request, stream=True, follow_redirects=False)
-        try:
-            return Answer(
-                status_code=response.status_code,
-                problem=f"HTTP {response.status_code}",
-                retry_after_s=retry_after(response.headers.get("Retry-After"), self._clock.now()),
-                body=self._blotted(await _beginning(response, most)) if most else b"",
-            )
-        finally:
-            await response.aclose()
 
     def _blotted(self, body: bytes) -> bytes:
         for each in self._secrets:
@@ -146,16 +176,15 @@ class Poster:
         return body
 
 
-async def _beginning(response: httpx.Response, most: int) -> bytes:
-    """The first bytes of a body; what came before it broke off."""
+async def _beginning(response: httpx.Response, most: int, ends: float) -> bytes:
+    """The first bytes of a body; what came before it broke off or time was up."""
     body = b""
-    try:
-        async for chunk in response.aiter_raw():
-            body += chunk
-            if len(body) >= most:
-                break
-    except httpx.HTTPError:
-        pass
+    with suppress(httpx.HTTPError, TimeoutError):
+        async with asyncio.timeout_at(ends):
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) >= most:
+                    break
     return body[:most]
 
 
@@ -245,7 +274,3 @@ def problem_of(error: BaseException) -> str:
         if isinstance(each, OSError) and each.strerror and not isinstance(each, ssl.SSLError):
             return f"{type(error).__name__}: {each.strerror}"
     return type(error).__name__
-
-
-def _with_last(addresses: Sequence[str]) -> list[tuple[bool, str]]:
-    return [(index == len(addresses) - 1, each) for index, each in enumerate(addresses)]
