@@ -46,7 +46,7 @@ class VectorState(msgspec.Struct, frozen=True, array_like=True):
     topic: topic.TopicState
 
 
-class Detectors(msgspec.Struct, frozen=True):
+class Detectors(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is kept of all signals of a segment, by name."""
 
     numbers: dict[str, scalar.ScalarState] = {}
@@ -187,7 +187,10 @@ def handed_down(detectors: Detectors) -> Detectors:
             for name, state in detectors.numbers.items()
         },
         vectors={
-            name: VectorState(state.dimensions, msgspec.structs.replace(state.topic, wealth=0.0, trials=()))
+            name: VectorState(
+                state.dimensions,
+                msgspec.structs.replace(state.topic, wealth=0.0, trials=(), regimes=(), regime=-1),
+            )
             for name, state in detectors.vectors.items()
         },
         categories={

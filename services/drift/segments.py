@@ -90,7 +90,7 @@ class Condition(msgspec.Struct, frozen=True):
     """Of a pinned signal: values since it was confirmed last."""
 
 
-class SegmentState(msgspec.Struct, frozen=True, tag="segment"):
+class SegmentState(msgspec.Struct, frozen=True, omit_defaults=True, tag="segment"):
     """What is kept of one segment, however long it runs."""
 
     last_seen: datetime

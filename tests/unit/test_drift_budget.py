@@ -15,6 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.drift.budget import Budget, Clock, advanced, allowance
+from services.drift.core import Rules
+from services.drift.detectors import Detectors
+from tests.unit.drift_partition import Partition, a_signal
 
 BEGIN = datetime(2026, 1, 5, tzinfo=UTC)
 # Without the limit of a single value: the series alone must keep the day's sum.
@@ -141,3 +144,42 @@ def test_what_is_older_than_all_that_is_remembered_gets_next_to_nothing() -> Non
     for offset, at, _ in traffic([1] * 300, first=10_000):
         clock = advanced(clock, offset, at, OPEN)
     assert 0 < allowance(clock, 3_000, BEGIN, OPEN, 1) < 1e-6
+
+
+def wealth_of(detectors: Detectors) -> float:
+    """Return what the detectors of a segment have, with the alphas of the candidates under judgement."""
+    held = 0.0
+    for number in detectors.numbers.values():
+        held += (number.wealth or 0.0) + sum(each.alpha for each in (number.level, number.spread) if each is not None)
+    for vector in detectors.vectors.values():
+        held += vector.topic.wealth + sum(trial.alpha for trial in vector.topic.trials)
+    for category in detectors.categories.values():
+        held += category.wealth + (category.pending.alpha if category.pending is not None else 0.0)
+    return held
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_detector_has_what_was_not_handed_out(seed: int) -> None:
+    """Not to begin with, not after a change, and not what another segment has: two releases, a change, idle signals."""
+    rng = np.random.default_rng(seed)
+    run = Partition(Rules(budget=Budget(per_day=1.0)))
+    handed = 0.0
+    clock: Clock | None = None
+    for n in range(900):
+        values = {
+            "cost.usd": float(rng.lognormal(1.0 if n > 600 else 0.0, 0.4)),
+            "model.error": float(rng.random() < 0.1),
+        }
+        record = a_signal(
+            n,
+            values,
+            vectors={"prompt.topic": rng.standard_normal(32).astype("<f4").tobytes()},
+            categories={"prompt.language": "abc"[int(rng.integers(0, 3))]},
+            segment=f"support|m|v{n // 300}|default",
+        )
+        handed += 4 * allowance(clock, n, record.occurred_at, run.rules.budget, 4)
+        clock = advanced(clock, n, record.occurred_at, run.rules.budget)
+        run.take([record])
+        held = sum(wealth_of(run.segment(f"support|m|v{version}|default").detectors) for version in range(n // 300 + 1))
+        assert held <= handed * (1 + 1e-9), n
+    assert run.events, "what was spent on the change is gone"
