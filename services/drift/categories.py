@@ -11,8 +11,8 @@ no change it exceeds 1/alpha with probability alpha at most, whenever one looks 
 wealth that grows by the ``allowance`` of each event (alpha spending; Foster and Stine, 2008), so the expected number of
 false alarms is at most what was allowed.
 
-Events that come in bursts (a conversation stays in its language) scatter more than independent ones. How much is measured
-on blocks of 32 (the overdispersion of McCullagh and Nelder, 1989, chapter 4), and all evidence is divided by it.
+Events that come in bursts (a conversation stays in its language) scatter more than independent ones. How often an event
+merely repeats the one before is part of both predictions; what blocks of 32 scatter beyond that divides the evidence.
 
 Everything here is pure. A state has 2 to 10 KB however long the stream.
 """
@@ -20,38 +20,32 @@ Everything here is pure. A state has 2 to 10 KB however long the stream.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from functools import cache
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from services.drift.category_windows import (
-    Block,
-    Counts,
-    Suffixes,
-    Windows,
-    added,
-    cell_of,
-    counted,
-    deviances,
-    named,
-    suffixes,
+from services.drift.category_patterns import Regime, distance, ramps, recurring, regime_of, shares_by_name
+from services.drift.category_scan import (
+    PRIOR,
+    Scatter,
+    evidence_of_window,
+    repeated,
+    scattered,
+    stability_index,
+    statistics,
 )
+from services.drift.category_windows import Counts, Windows, added, cell_of, counted, named, suffixes
 from services.drift.shift import Pattern, Shift
 
 __all__ = ["CategoryParameters", "CategoryState", "inherited", "observe", "rebased", "shares_of", "stability_index"]
 
-_PRIOR = 0.5
-"""Of each cell, in counts: Jeffreys' for a multinomial."""
 _ALTERNATIVES = 3
 _WITNESS = 0.25
 """Weight of the candidate's window beside the reference under no change: calibrated on streams without one."""
-_KEPT = 12
-"""Categories of a past regime that are kept by name."""
-_BURSTS = 8.0
-"""Blocks' worth of belief that events are independent, before blocks say otherwise."""
+_STEEPEST = 1.5
+"""Nats that one event may add: a category that was never there must come more than a few times."""
+_FOLLOWS = 400
+"""Events within which a further change that goes on in the same direction is one gradual change."""
 
 
 class CategoryParameters(msgspec.Struct, frozen=True):
@@ -70,6 +64,8 @@ class CategoryParameters(msgspec.Struct, frozen=True):
     spend: float = 0.5
     """Share of the wealth that a candidate takes as its alpha."""
     most_alpha: float = 0.05
+    confirm_least: int = 8
+    """Events after a candidate before it can be confirmed: a shorter burst is none."""
     given_up: float = 3.0
     """Nats against it at which a candidate is given up."""
     undecided: int = 3
@@ -97,13 +93,6 @@ class Pending(msgspec.Struct, frozen=True, array_like=True):
     """Log likelihood ratio of each alternative."""
 
 
-class Regime(msgspec.Struct, frozen=True, array_like=True):
-    """Shares of a state of things that is past."""
-
-    shares: dict[str, float]
-    weight: int
-
-
 class CategoryState(msgspec.Struct, frozen=True):
     """What is kept of one signal of one segment."""
 
@@ -112,12 +101,12 @@ class CategoryState(msgspec.Struct, frozen=True):
     sample: tuple[str, ...] = ()
     """The events that choose the cells, until there are enough."""
     windows: Windows | None = None
-    deviance: float = 0.0
-    expected: float = 0.0
-    """Sums over blocks of the G-test's statistic and of what it is for independent events."""
+    scatter: Scatter = Scatter()
     pending: Pending | None = None
     regimes: tuple[Regime, ...] = ()
     """States that are past, the baseline first."""
+    changed: int = 0
+    """``seen`` at the last change; 0 where there was none."""
 
 
 def observe(
@@ -151,11 +140,12 @@ def observe(
         return msgspec.structs.replace(state, sample=(), windows=named(sample)), None
 
     windows, block = added(state.windows, category, offset)
+    scatter, again = repeated(state.scatter, category), category == state.scatter.last
     if block is not None and state.pending is None and windows.weight > parameters.reference:
-        state = _bursts(state, windows, block)
-    state = msgspec.structs.replace(state, windows=windows)
+        scatter = scattered(scatter, windows, block)
+    state = msgspec.structs.replace(state, windows=windows, scatter=scatter)
     if state.pending is not None:
-        state, shift = _judged(state, state.pending, cell_of(windows, category), parameters)
+        state, shift = _judged(state, state.pending, cell_of(windows, category), again, parameters)
         if shift is not None:
             return state, shift
     if state.seen % parameters.clock == 0 and windows.weight >= parameters.reference + 4:
@@ -167,7 +157,7 @@ def shares_of(state: CategoryState) -> dict[str, float]:
     """Return the shares of the reference by category, the largest first; ``other`` is what has no name."""
     if state.windows is None or not state.windows.weight:
         return {}
-    return _shares(state.windows.names, state.windows.totals)
+    return shares_by_name(state.windows.names, state.windows.totals)
 
 
 def rebased(state: CategoryState) -> CategoryState:
@@ -175,9 +165,7 @@ def rebased(state: CategoryState) -> CategoryState:
     if state.windows is None:
         return state
     windows = _restarted(state.windows, min(64, len(state.windows.recent)))
-    return CategoryState(
-        wealth=state.wealth, seen=state.seen, windows=windows, deviance=state.deviance, expected=state.expected
-    )
+    return CategoryState(wealth=state.wealth, seen=state.seen, windows=windows, scatter=state.scatter)
 
 
 def inherited(state: CategoryState) -> CategoryState:
@@ -186,17 +174,7 @@ def inherited(state: CategoryState) -> CategoryState:
         return CategoryState()
     old = state.windows
     windows = Windows(old.names, old.total, old.weight, old.first_offset)
-    return CategoryState(
-        seen=state.seen, windows=windows, deviance=state.deviance, expected=state.expected, regimes=state.regimes
-    )
-
-
-def stability_index(before: Counts, after: Counts) -> float:
-    """Return the population stability index of two sets of counts over the same cells, smoothed by half a count."""
-    p = (before + _PRIOR) / (before.sum() + _PRIOR * len(before))
-    # A small window's empty cells must not count as moved: it is smoothed towards the reference.
-    q = (after + p * _PRIOR * len(before)) / (after.sum() + _PRIOR * len(before))
-    return float(np.sum((q - p) * np.log(q / p)))
+    return CategoryState(seen=state.seen, windows=windows, scatter=state.scatter, regimes=state.regimes)
 
 
 # -- stage 1 -----------------------------------------------------------------------------------------------------------
@@ -210,9 +188,9 @@ def _looked(state: CategoryState, parameters: CategoryParameters) -> CategorySta
     if not len(newest.sizes):
         return state
     before = windows.totals - newest.counts
-    statistics, cells = _statistics(newest, before, _dispersion(state))
-    best = int(np.argmax(statistics))
-    statistic = float(statistics[best])
+    found, cells = statistics(newest, before, state.scatter.dispersion)
+    best = int(np.argmax(found))
+    statistic = float(found[best])
     pending = state.pending
     if statistic < parameters.candidate or state.wealth <= 0:
         return state
@@ -237,86 +215,23 @@ def _looked(state: CategoryState, parameters: CategoryParameters) -> CategorySta
     )
 
 
-def _statistics(newest: Suffixes, before: Counts, dispersion: float) -> tuple[Counts, NDArray[np.intp]]:
-    """Return a standard normal statistic of each window under no change, and the cell that moved most."""
-    weights = before.sum(1, keepdims=True)
-    cells = before.shape[1]
-    expected = newest.sizes[:, None] * (before + _PRIOR) / (weights + _PRIOR * cells)
-    found = deviances(newest.counts, expected) / ((1 + newest.sizes[:, None] / weights) * dispersion)
-    mean, variance = _moments(expected)
-    logs_of_cells = 2 * math.log(cells)
-    overall = _normal(found.sum(1), mean, variance)
-    strongest = found.argmax(1)
-    single = np.sqrt(np.maximum(found.max(1) - logs_of_cells, 0.0))
-    return np.maximum(overall, single), strongest
-
-
-def _normal(total: Counts, mean: Counts, variance: Counts) -> Counts:
-    """Return the normal score of a gamma variable: the cube root of Wilson and Hilferty (1931)."""
-    spread = variance / (9 * mean**2)
-    score: Counts = (np.cbrt(total / mean) - (1 - spread)) / np.sqrt(spread)
-    return score
-
-
-def _moments(expected: Counts) -> tuple[Counts, Counts]:
-    """Return mean and variance of the deviance summed over cells; one degree of freedom goes for the known total."""
-    grid, means, variances = _table()
-    logs = np.log(np.maximum(expected, 1e-6))
-    mean, variance = np.interp(logs, grid, means).sum(-1), np.interp(logs, grid, variances).sum(-1)
-    left = np.maximum(mean - 1, 0.3 * mean)
-    return left, variance * left / mean
-
-
-@cache
-def _table() -> tuple[Counts, Counts, Counts]:
-    """Return mean and variance of a Poisson count's deviance over the logarithm of its expectation."""
-    rates = np.exp(np.linspace(math.log(1e-6), math.log(200.0), 160))
-    counts = np.arange(420.0)
-    factorials = np.cumsum(np.log(np.maximum(counts, 1.0)))
-    chances = np.exp(counts * np.log(rates)[:, None] - rates[:, None] - factorials)
-    found = deviances(np.broadcast_to(counts, chances.shape), rates[:, None])
-    means = (chances * found).sum(1)
-    return np.log(rates), means, (chances * found**2).sum(1) - means**2
-
-
-def _bursts(state: CategoryState, windows: Windows, block: Block) -> CategoryState:
-    """Take what a block says about how much more than independent events scatter."""
-    counts = np.frombuffer(block.counts, "<u2").astype(np.float64)
-    before = windows.totals - counts
-    weight = before.sum()
-    expected = block.size * (before + _PRIOR) / (weight + _PRIOR * len(before))
-    mean = float(_moments(expected)[0])
-    found = float(deviances(counts, expected).sum()) / (1 + block.size / max(weight, 1.0))
-    # A block of changed events says nothing about bursts.
-    return msgspec.structs.replace(
-        state, deviance=state.deviance + min(found, 4 * mean), expected=state.expected + mean
-    )
-
-
-def _dispersion(state: CategoryState) -> float:
-    if state.expected <= 0 or state.windows is None:
-        return 1.0
-    belief = _BURSTS
-    return max(1.0, (state.deviance + belief) / (state.expected + belief))
-
-
 # -- stage 2 -----------------------------------------------------------------------------------------------------------
 
 
 def _judged(
-    state: CategoryState, pending: Pending, cell: int, parameters: CategoryParameters
+    state: CategoryState, pending: Pending, cell: int, again: bool, parameters: CategoryParameters
 ) -> tuple[CategoryState, Shift | None]:
     """Add an event to the evidence; confirm the candidate, give it up, or wait."""
     reference, window, fresh = (np.frombuffer(each) for each in (pending.reference, pending.window, pending.fresh))
     cells = len(reference)
     weight = float(reference.sum())
     so_far, count = float(fresh[cell]), pending.fresh_size
-    shares = (reference + _PRIOR) / (weight + _PRIOR * cells)
+    shares = (reference + PRIOR) / (weight + PRIOR * cells)
     size = float(pending.size)
     # Under no change the window is a witness like the rest; without it, the reference lacks by selection what the window
     # has. With all of it, a short reference would be half the new state of things.
-    null = (float(reference[cell] + _WITNESS * window[cell]) + _PRIOR + so_far) / (
-        weight + _WITNESS * size + _PRIOR * cells + count
+    null = (float(reference[cell] + _WITNESS * window[cell]) + PRIOR + so_far) / (
+        weight + _WITNESS * size + PRIOR * cells + count
     )
     moved = float(window[pending.cell] + shares[pending.cell]) / (size + 1)
     usual = float(shares[pending.cell])
@@ -327,9 +242,13 @@ def _judged(
         (float(window[cell]) + size * float(shares[cell]) + so_far) / (2 * size + count),
         (size * of_cell + so_far) / (size + count),
     )
-    dispersion = _dispersion(state)
+    # An event may repeat the one before it whatever the mixture is: that is evidence of nothing.
+    repetition = state.scatter.repetition(float(shares @ shares))
+    floor = repetition if again else 0.0
+    dispersion = state.scatter.remaining(repetition)
     logs = tuple(
-        log + math.log(max(chance, 1e-300) / null) / dispersion
+        log
+        + min(math.log((floor + (1 - repetition) * chance) / (floor + (1 - repetition) * null)), _STEEPEST) / dispersion
         for log, chance in zip(pending.logs, chances, strict=True)
     )
     fresh = fresh.copy()
@@ -338,22 +257,25 @@ def _judged(
     highest = max(logs)
     evidence = highest + math.log(sum(math.exp(log - highest) for log in logs) / _ALTERNATIVES)
     threshold = -math.log(pending.alpha)
-    if evidence >= threshold:
+    if evidence >= threshold and pending.fresh_size >= parameters.confirm_least:
         return _confirmed(state, pending, evidence, threshold, parameters)
     most = max(parameters.undecided * pending.size, parameters.undecided_least)
     if evidence < -parameters.given_up or pending.fresh_size >= most:
-        return _given_up(msgspec.structs.replace(state, pending=None), pending, parameters, dispersion)
+        return _given_up(msgspec.structs.replace(state, pending=None), pending, parameters)
     return msgspec.structs.replace(state, pending=pending), None
 
 
 def _given_up(
-    state: CategoryState, pending: Pending, parameters: CategoryParameters, dispersion: float
+    state: CategoryState, pending: Pending, parameters: CategoryParameters
 ) -> tuple[CategoryState, Shift | None]:
     """Tell a burst that is over, if its own events are far beyond chance."""
     reference, window, fresh = (np.frombuffer(each) for each in (pending.reference, pending.window, pending.fresh))
     windows = state.windows
     assert windows is not None
-    strength = _evidence_of_window(reference, window) / dispersion
+    shares = reference / reference.sum()
+    repetition = state.scatter.repetition(float(shares @ shares))
+    scatter = max(state.scatter.dispersion, (1 + repetition) / (1 - repetition))
+    strength = evidence_of_window(reference, window) / scatter
     size = pending.size + pending.fresh_size
     if strength < parameters.outlier or size >= windows.weight - parameters.reference:
         return state, None
@@ -363,23 +285,6 @@ def _given_up(
     return msgspec.structs.replace(state, windows=kept), shift
 
 
-def _evidence_of_window(reference: Counts, window: Counts) -> float:
-    """Return the log likelihood ratio of a window's counts: their own Dirichlet-multinomial against the reference's."""
-    cells = len(reference)
-    shares = (reference + _PRIOR) / (reference.sum() + _PRIOR * cells)
-    own, usual = cells * _PRIOR * shares, reference + _PRIOR
-    return _log_marginal(window, own) - _log_marginal(window, usual)
-
-
-def _log_marginal(counts: Counts, prior: Counts) -> float:
-    total = float(prior.sum())
-    found = math.lgamma(total) - math.lgamma(total + float(counts.sum()))
-    for count, alpha in zip(counts, prior, strict=True):
-        if count:
-            found += math.lgamma(alpha + count) - math.lgamma(alpha)
-    return found
-
-
 def _confirmed(
     state: CategoryState, pending: Pending, evidence: float, threshold: float, parameters: CategoryParameters
 ) -> tuple[CategoryState, Shift]:
@@ -387,22 +292,28 @@ def _confirmed(
     assert windows is not None
     reference = np.frombuffer(pending.reference)
     after = np.frombuffer(pending.window) + np.frombuffer(pending.fresh)
-    regime = _regime(windows.names, reference)
+    regime = regime_of(windows.names, reference)
     # The baseline is kept for as long as there is one, of the others the newest.
     regimes = (*state.regimes, regime)
     known = regimes[:1] + regimes[1:][-3:]
-    back = _recurring(windows, after, reference, regimes[:-1])
+    back = recurring(windows, after, reference, state.regimes)
+    goes_on = (
+        0 < state.seen - state.changed < _FOLLOWS
+        and bool(state.regimes)
+        and state.changed > 0
+        and distance(windows, after, state.regimes[-1]) > distance(windows, reference, state.regimes[-1])
+    )
     pattern: Pattern = "abrupt"
     if back is not None:
         pattern = "recurring"
-    elif _ramps(windows, reference, after):
+    elif goes_on or ramps(windows, reference, after):
         pattern = "gradual"
     returned = back is not None and back == 0
     shift = _shift(windows, reference, after, pending, evidence, threshold, pattern, parameters, returned)
     size = pending.size + pending.fresh_size
     names = tuple(name for each in known for name in each.shares if name != "other")
     restarted = _restarted(windows, min(size, len(windows.recent)), names)
-    return msgspec.structs.replace(state, windows=restarted, pending=None, regimes=known), shift
+    return msgspec.structs.replace(state, windows=restarted, pending=None, regimes=known, changed=state.seen), shift
 
 
 def _restarted(windows: Windows, size: int, known: tuple[str, ...] = ()) -> Windows:
@@ -440,8 +351,8 @@ def _shift(
         statistic=evidence,
         threshold=threshold,
         alpha=math.exp(-threshold) if pattern == "outlier" else pending.alpha,
-        before=_shares(windows.names, before, after),
-        after=_shares(windows.names, after, before),
+        before=shares_by_name(windows.names, before, after),
+        after=shares_by_name(windows.names, after, before),
         before_count=int(before.sum()),
         after_count=int(after.sum()),
         reference_first_offset=windows.first_offset,
@@ -449,87 +360,3 @@ def _shift(
         size=float(np.abs(p - q).sum() / 2),
         returned=returned,
     )
-
-
-def _shares(names: tuple[str, ...], counts: Counts, beside: Counts | None = None) -> dict[str, float]:
-    """Return the shares of the names that have one, here or ``beside``, the largest first."""
-    total = max(float(counts.sum()), 1.0)
-    found = {
-        name: float(counts[cell]) / total
-        for cell, name in enumerate(names)
-        if counts[cell] or (beside is not None and beside[cell])
-    }
-    found = dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
-    other = float(counts[len(names) :].sum()) / total
-    if other or (beside is not None and beside[len(names) :].any()):
-        found["other"] = other
-    return found
-
-
-def _regime(names: tuple[str, ...], counts: Counts) -> Regime:
-    shares = _shares(names, counts)
-    kept = {name: shares[name] for name in [name for name in shares if name != "other"][:_KEPT]}
-    return Regime(kept | {"other": max(0.0, 1 - sum(kept.values()))}, int(counts.sum()))
-
-
-def _recurring(windows: Windows, after: Counts, before: Counts, regimes: tuple[Regime, ...]) -> int | None:
-    """Return which past regime the new state of things is: near enough for chance, and far nearer than what was before."""
-    total = float(after.sum())
-    best, nearest = None, math.inf
-    for index, regime in enumerate(regimes):
-        known = _aligned(windows, regime.shares, after / total)
-        distance = _distance(known)
-        moved = _distance(_aligned(windows, regime.shares, before / before.sum()))
-        chance = math.sqrt(len(known) * (1 / total + 1 / max(regime.weight, 1)))
-        if distance < min(max(0.4 * moved, 0.0), 0.6 * chance + 0.03) and distance < nearest:
-            best, nearest = index, distance
-    return best
-
-
-def _aligned(windows: Windows, shares: Mapping[str, float], now: Counts) -> list[tuple[float, float]]:
-    """Return (share then, share now) of the names of a regime and of all others."""
-    pairs = [(shares[name], float(now[cell])) for cell, name in enumerate(windows.names) if name in shares]
-    then, since = sum(a for a, _ in pairs), sum(b for _, b in pairs)
-    return [*pairs, (max(0.0, 1 - then), max(0.0, 1 - since))]
-
-
-def _distance(pairs: list[tuple[float, float]]) -> float:
-    return sum(abs(a - b) for a, b in pairs) / 2
-
-
-def _ramps(windows: Windows, before: Counts, after: Counts) -> bool:
-    """Tell whether a ramp fits the way from before to after better than a step.
-
-    Each event scores the log of its cell's share after over that before, so that one number follows the change.
-    """
-    cells = len(before)
-    p = (before + _PRIOR) / (before.sum() + _PRIOR * cells)
-    q = (after + _PRIOR) / (after.sum() + _PRIOR * cells)
-    scores = np.clip(np.log(q / p), -3, 3)
-    groups = [(block.size, float(np.frombuffer(block.counts, "<u2") @ scores)) for block in windows.blocks]
-    recent = [float(scores[cell_of(windows, name)]) for name in windows.recent]
-    groups += [(len(part), sum(part)) for part in (recent[start : start + 8] for start in range(0, len(recent), 8))]
-    sizes = np.array([size for size, _ in groups], np.float64)
-    # The change and as much again before it.
-    reach = np.cumsum(sizes[::-1])[::-1] <= max(3.0 * float(after.sum()), 128.0)
-    sizes = sizes[reach]
-    if len(sizes) < 6:
-        return False
-    means = np.array([total for _, total in groups])[reach] / sizes
-    middles = np.cumsum(sizes) - sizes / 2
-    best_step = min(
-        _squares(means, sizes, (np.arange(len(sizes)) >= cut).astype(float)) for cut in range(1, len(sizes))
-    )
-    best_ramp = min(
-        _squares(means, sizes, np.maximum(middles - middles[start], 0.0)) for start in range(len(sizes) - 3)
-    )
-    noise = best_step / max(len(sizes) - 2, 1)
-    return best_ramp < best_step - 2 * noise
-
-
-def _squares(means: Counts, sizes: Counts, shape: Counts) -> float:
-    """Return the weighted squares that are left of ``means`` after a straight line in ``shape``."""
-    weight = sizes.sum()
-    x, y = shape - (shape @ sizes) / weight, means - (means @ sizes) / weight
-    slope = (x * sizes) @ y / max((x * sizes) @ x, 1e-12)
-    return float(((y - slope * x) ** 2) @ sizes)
