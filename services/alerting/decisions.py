@@ -125,8 +125,8 @@ def _purpose(incident: Incident, told: Told, name: str, plan: Plan, now: datetim
     if incident.status == "resolved":
         if not plan.known[name]:
             return None, "the receiver wants no word of ends"
-        if not told.fires or (last is not None and last.purpose == "resolved" and last.episode == incident.episode):
-            return None, "it was not told that it fires"
+        if last is not None and last.purpose == "resolved" and last.episode == incident.episode:
+            return None, f"its end was tried, and was {told.outcome}"
         return "resolved", ""
     if last is None or last.purpose == "resolved" or last.episode != incident.episode:
         return "firing", ""

@@ -21,6 +21,7 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 _TRIES = 200
+_AT_ONCE = 32
 
 
 class _Watched:
@@ -60,8 +61,14 @@ class RedisStore:
     def __init__(self, redis: Redis) -> None:
         # Its types say of most commands that they may answer anything.
         self._redis: Any = redis
+        # Each transaction holds a connection, and a pool that has no more to give refuses.
+        self._slots = asyncio.Semaphore(_AT_ONCE)
 
     async def run(self, body: Body[T], *, rebuilding: bool = False) -> T:
+        async with self._slots:
+            return await self._run(body, rebuilding)
+
+    async def _run(self, body: Body[T], rebuilding: bool) -> T:
         try:
             for attempt in range(_TRIES):
                 async with self._redis.pipeline(transaction=True) as pipe:

@@ -147,7 +147,8 @@ class MemoryStore:
         return self.data.setdefault(Keys.REBUILDING, holder.encode()) == holder.encode()
 
     async def unlock(self, holder: str) -> None:
-        self.data.pop(Keys.REBUILDING, None)
+        if self.data.get(Keys.REBUILDING) == holder.encode():
+            del self.data[Keys.REBUILDING]
 
     async def clear(self) -> None:
         held = self.data.get(Keys.REBUILDING)
