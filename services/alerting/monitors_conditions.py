@@ -17,6 +17,7 @@ PLATFORM = "platform"
 """Whose alerts these are (``tenant_id``): an alerting entry of this name routes them, else ``default`` does."""
 
 _KEPT = timedelta(days=1)
+_CLEAR_S = 30.0
 _RANK = {Severity.INFO: 0, Severity.WARNING: 1, Severity.CRITICAL: 2}
 
 
@@ -152,7 +153,7 @@ def restored(alerts: Iterable[Alert], names: frozenset[str], now: datetime) -> C
             name=alert.name,
             since=alert.starts_at or alert.occurred_at,
             seen_at=now if firing else alert.occurred_at,
-            clear_s=60.0,
+            clear_s=_CLEAR_S,
             told=alert,
             over=not firing,
         )

@@ -10,7 +10,7 @@ from penstock.contracts.catalogue import Topic
 from penstock.contracts.records import LogRange, Severity
 
 from services.alerting.monitors_conditions import Finding
-from services.alerting.monitors_look import GroupLook, Look
+from services.alerting.monitors_look import GroupLook, Look, messages
 
 __all__ = ["NAMES", "HealthRules", "HealthState", "observe"]
 
@@ -111,14 +111,14 @@ def _without_members(group: GroupLook, look: Look, rules: HealthRules) -> Findin
     unread = look.unread(group)
     waiting = sum(each.count for each in unread)
     topics = sorted({each.place.topic for each in unread if each.count})
-    waits = f"{waiting:,} messages of {', '.join(topics)} wait" if waiting else "nothing waits"
+    waits = f"{messages(waiting)} of {', '.join(topics)} unread" if waiting else "nothing unread"
     return Finding(
         kind="health",
         name="group_without_members",
         subject=(group.name,),
         severity=Severity.CRITICAL if waiting else Severity.WARNING,
-        title=f"Nobody reads as group {group.name}" + (f": {waiting:,} messages wait" if waiting else ""),
-        description=f"Group {group.name} of {group.service} has no member, and {waits}.",
+        title=f"Nobody reads as group {group.name}" + (f": {messages(waiting)} unread" if waiting else ""),
+        description=f"Group {group.name} of {group.service} has no member, with {waits}.",
         suggested_action=(
             f"Start {group.service}; if it runs, see why its group is empty: /readyz and the last lines of its log. A group "
             "that is no longer used: add it to MONITOR_IGNORED_GROUPS, or delete it with Kafka's own tools."
@@ -161,8 +161,8 @@ def _absent(look: Look, catalogue: Mapping[str, Topic], rules: HealthRules) -> I
             name="service_absent",
             subject=(service,),
             severity=Severity.CRITICAL,
-            title=f"{service} has never read anything: {total:,} messages wait",
-            description=f"No consumer group of {service} is known to the cluster, and messages wait for it: {listed}.",
+            title=f"{service} has never read anything: {messages(total)} unread",
+            description=f"No consumer group of {service} is known to the cluster, and there is what it should read: {listed}.",
             suggested_action=f"Start {service} (`penstock run {service}`), and see the last lines of its log.",
             labels={"service": service},
             figures={"unread": float(total)},

@@ -9,7 +9,7 @@ from penstock.bus import Partition
 from penstock.contracts.records import LogRange, Severity
 
 from services.alerting.monitors_conditions import Finding
-from services.alerting.monitors_look import GroupLook, Look, Unread
+from services.alerting.monitors_look import GroupLook, Look, Unread, messages
 
 __all__ = ["NAMES", "Backlog", "LagRules", "LagState", "Standing", "observe", "to_be_dated"]
 
@@ -151,7 +151,7 @@ def _lag(group: GroupLook, topic: str, unread: Sequence[Unread], retention_ms: i
     expiring = keeps_s is not None and oldest >= keeps_s / 2
     members = len(group.members)
     description = (
-        f"Group {group.name} has {count:,} unread messages of {topic} on {len(unread)} partition(s); the oldest is "
+        f"Group {group.name} has not read {messages(count)} of {topic} on {len(unread)} partition(s); the oldest is "
         f"{_span(oldest)} old and it does not catch up. It has {members} member(s)."
     )
     if keeps_s is not None:
@@ -189,8 +189,8 @@ def _stuck(group: GroupLook, topic: str, stuck: Sequence[Unread], longest: float
         severity=Severity.CRITICAL,
         title=f"{group.name} makes no progress on {topic}, partition {numbers}",
         description=(
-            f"Group {group.name} has committed nothing on partition {numbers} of {topic} for {_span(longest)}, and "
-            f"{sum(each.count for each in stuck):,} messages wait there. Read by {'; '.join(holders) or 'nobody'}."
+            f"Group {group.name} has committed nothing on partition {numbers} of {topic} for {_span(longest)}; "
+            f"{messages(sum(each.count for each in stuck))} there are unread. Read by {'; '.join(holders) or 'nobody'}."
         ),
         suggested_action=(
             f"See the last lines of the log of {group.service} there: a dependency that is away, or one message that takes "
@@ -218,9 +218,9 @@ def _expired(group: GroupLook, topic: str, unread: Sequence[Unread]) -> list[Fin
             name="messages_expired_unread",
             subject=(group.name, topic),
             severity=Severity.CRITICAL,
-            title=f"{count:,} messages of {topic} expired before {group.name} read them",
+            title=f"{messages(count)} of {topic} expired before {group.name} read them",
             description=(
-                f"Retention removed {count:,} messages of {topic} that group {group.name} had not read, on "
+                f"Retention removed {messages(count)} of {topic} that group {group.name} had not read, on "
                 f"{len(lost)} partition(s). They are gone from the log."
             ),
             suggested_action=(

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from penstock.bus import Partition
 
-__all__ = ["GroupLook", "Look", "Member", "PartitionLook", "Unread", "service_of"]
+__all__ = ["GroupLook", "Look", "Member", "PartitionLook", "Unread", "messages", "service_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,3 +119,8 @@ class Look:
 def service_of(group: str, services: Iterable[str]) -> str | None:
     """Return whose group this is: its name is the service's, or begins with it and a hyphen."""
     return next((name for name in services if group == name or group.startswith(f"{name}-")), None)
+
+
+def messages(count: int) -> str:
+    """Return a number of messages in words."""
+    return "1 message" if count == 1 else f"{count:,} messages"
