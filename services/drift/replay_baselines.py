@@ -46,7 +46,8 @@ class RiverDetector:
         if self._binary and number not in (0.0, 1.0):
             raise BadLine(f"the value {number:g} is neither 0 nor 1, and {self.name} watches errors (1) among them")
         self._trail.add(number, offset)
-        self._detector.update(bool(number) if self._binary else number)
+        # FHDDM alone counts what is right, and looks for its share to fall.
+        self._detector.update(number == (0.0 if self.name == "fhddm" else 1.0) if self._binary else number)
         if not self._detector.drift_detected:
             return None
         since, statistic, threshold = self._place()
