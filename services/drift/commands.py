@@ -101,7 +101,9 @@ def obeyed(state: SegmentState, command: DriftCommand) -> tuple[SegmentState, li
     inherited = tuple(name for name in state.inherited if name not in signals)
     # What was told against the old reference is told again if it holds against the new one.
     ended = [name for name, condition in state.conditions.items() if condition.signal in signals]
-    return msgspec.structs.replace(state, detectors=detectors, pinned=pinned, inherited=inherited), ended
+    baselines = {name: level for name, level in state.baselines.items() if name not in signals}
+    state = msgspec.structs.replace(state, detectors=detectors, pinned=pinned, inherited=inherited, baselines=baselines)
+    return state, ended
 
 
 def rebase(state: SegmentState, signals: Iterable[str]) -> tuple[SegmentState, list[str]]:
@@ -120,6 +122,7 @@ def rebase(state: SegmentState, signals: Iterable[str]) -> tuple[SegmentState, l
         detectors=detectors,
         pinned=pinned,
         inherited=tuple(name for name in state.inherited if name not in chosen),
+        baselines={name: level for name, level in state.baselines.items() if name not in chosen},
         returns={name: count for name, count in state.returns.items() if name not in chosen},
     )
     return state, ended

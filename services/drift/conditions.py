@@ -70,11 +70,12 @@ def confirmed(state: SegmentState, found: Found, event: Observed, now: datetime)
     told = Told(signal, defined.kind, shift.size, shift.test_first_offset, event.offset)
     state = msgspec.structs.replace(state, told=(*state.told, told)[-_TOLD:])
     emits = [Emit("drift-events", record.segment, record)]
-    if shift.returned:
+    is_back, matters, state = _against_baseline(state, signal, shift, description.matters, is_pinned)
+    if is_back:
         names = [name for name, condition in state.conditions.items() if condition.signal == signal]
         state, ends = resolved(state, names, event.record, record.segment, "the baseline is back", now)
         return state, [*emits, *ends]
-    state, severity = _severity(state, signal, shift, description.matters)
+    state, severity = _severity(state, signal, shift, matters)
     if severity is None:
         return state, emits
     condition = Condition(
@@ -148,6 +149,27 @@ def resolved(
 def in_order(found: Sequence[Found]) -> list[Found]:
     """Return the changes that one event confirmed, those of the inputs first: what follows from them then says so."""
     return sorted(found, key=lambda each: definition(each.signal).kind != "data")
+
+
+def _against_baseline(
+    state: SegmentState, signal: str, shift: Shift, matters: bool, is_pinned: bool
+) -> tuple[bool, bool, SegmentState]:
+    """Return whether the baseline is back, whether the change is large enough to alert, and the state that knows from where
+    the signal set out: many small steps are a large one."""
+    if is_pinned or shift.pattern == "outlier":
+        return False, matters, state
+    known = state.baselines.get(signal)
+    is_back = shift.returned
+    if shift.what == "level":
+        far = definition(signal).matters(shift.before["mean"] if known is None else known, shift.after["mean"])
+        # Not the very level of before, but so near to it that it would not have alerted.
+        is_back = is_back or (not far and any(each.signal == signal for each in state.conditions.values()))
+        matters = matters or far
+        known = shift.before["mean"] if known is None else known
+    baselines = {name: level for name, level in state.baselines.items() if name != signal}
+    if known is not None and not shift.returned:
+        baselines[signal] = known
+    return is_back, matters, msgspec.structs.replace(state, baselines=baselines)
 
 
 def _severity(state: SegmentState, signal: str, shift: Shift, matters: bool) -> tuple[SegmentState, str | None]:

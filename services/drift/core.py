@@ -157,6 +157,7 @@ def observe(
         told=state.told,
         group=state.group,
         conditions=state.conditions,
+        baselines=state.baselines,
         returns=state.returns,
     )
     emits: list[Emit] = []

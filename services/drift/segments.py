@@ -110,6 +110,8 @@ class SegmentState(msgspec.Struct, frozen=True, omit_defaults=True, tag="segment
     group: Group | None = None
     conditions: dict[str, Condition] = {}
     """By name of the alert."""
+    baselines: dict[str, float] = {}
+    """Of numbers that changed since: the level they had before, on the detector's scale."""
     returns: dict[str, int] = {}
     """How often a signal went back to a state that was there before and is not the baseline."""
 

@@ -101,6 +101,21 @@ def test_what_nobody_touches_becomes_the_baseline_after_a_week() -> None:
     assert run.segment().conditions == {}
 
 
+def test_many_small_steps_are_a_large_one() -> None:
+    """Each of the steps is a factor of 1.2, and 1.5 is what alerts."""
+    run = Partition().take(latencies(0, 1600, lambda n: 200 * 1.22 ** (n // 400)))
+    assert len(run.events) == 3
+    (alert,) = run.alerts
+    assert alert.causation_id == run.events[2].event_id, "1.2 * 1.2 is under it, three of them are not"
+
+
+def test_an_alert_is_resolved_when_the_level_is_near_the_baseline_again() -> None:
+    """Not the very state of before, so no detector says that it is back; nor would it have alerted."""
+    run = Partition().take(latencies(0, 900, lambda n: 200 if n < 300 else 600 if n < 600 else 280))
+    assert [event.returned for event in run.events] == [False, False]
+    assert statuses(run.alerts) == [(NAME, "firing"), (NAME, "resolved")]
+
+
 def a_burst() -> Iterator[Signal]:
     dice = np.random.default_rng(5)
     for n in range(900):
