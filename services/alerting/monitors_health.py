@@ -162,7 +162,7 @@ def _absent(look: Look, catalogue: Mapping[str, Topic], rules: HealthRules) -> I
             subject=(service,),
             severity=Severity.CRITICAL,
             title=f"{service} has never read anything: {messages(total)} unread",
-            description=f"No consumer group of {service} is known to the cluster, and there is what it should read: {listed}.",
+            description=f"No consumer group of {service} is known to the cluster, and it should read {listed}.",
             suggested_action=f"Start {service} (`penstock run {service}`), and see the last lines of its log.",
             labels={"service": service},
             figures={"unread": float(total)},
