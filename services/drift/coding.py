@@ -28,6 +28,10 @@ Scale = Literal["rate", "score", "amount"]
 CLIP = 4.0
 """Deviations beyond which a value says no more."""
 
+# Standardised values are kept within what float32 holds, and their squares within what can be summed.
+_FARTHEST = 1e9
+_SMALLEST = 1e-300
+
 # The standard normal distribution's 90 % quantile.
 _Q90 = 1.2815515655446004
 # Share of values that are the same from which a signal is a rate of the others.
@@ -47,7 +51,7 @@ class Coding(msgspec.Struct, frozen=True, array_like=True):
 
     def standard(self, value: float) -> float:
         """Return a value in units of the scale, from the location."""
-        return (value - self.location) / self.scale
+        return min(max((value - self.location) / self.scale, -_FARTHEST), _FARTHEST)
 
     def coded(self, standard: float) -> float:
         """Return the code of a standardised value, as ``code`` does."""
@@ -86,16 +90,15 @@ def coding_of(values: Sequence[float], scale: Scale) -> Coding:
         if abs(g) > max(2 * _G_ERROR / math.sqrt(len(values)), 0.2):
             g = max(-_G_MOST, min(_G_MOST, g))
             spread = (high - low) * g / (2 * math.sinh(_Q90 * g))
-            return Coding(middle, spread, g=g)
+            return Coding(middle, max(spread, _SMALLEST), g=g)
     mean = math.fsum(values) / len(values)
-    # Twice the deviation of the 5 % farthest values is cut off: one outlier in the first values does not blind.
-    deviation = math.sqrt(math.fsum((each - mean) ** 2 for each in values) / (len(values) - 1))
+    deviation = math.hypot(*(each - mean for each in values)) / math.sqrt(len(values) - 1)
     if high > low:
+        # One outlier in the first values does not blind.
         deviation = min(deviation, 1.5 * (high - low) / (2 * _Q90))
-        mean = math.fsum(max(middle - 3 * deviation, min(middle + 3 * deviation, each)) for each in values) / len(
-            values
-        )
-    return Coding(mean, deviation)
+        near = [max(middle - 3 * deviation, min(middle + 3 * deviation, each)) for each in values]
+        mean = math.fsum(near) / len(near)
+    return Coding(mean, max(deviation, _SMALLEST))
 
 
 def code(standard: Array, coding: Coding) -> Array:

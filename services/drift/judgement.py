@@ -12,7 +12,10 @@ from services.drift.scan import Candidate
 
 __all__ = ["JudgementParameters", "Pending", "Verdict", "evidence_of", "joined", "opened", "verdict_on"]
 
+# Parts of the change that a candidate's window shows: of the alternative's mixture, and still there as it has not ended.
 _PARTS = (1.0, 0.6, 0.36)
+_REMNANT = 0.4
+_SELECTED = 1.0
 
 Verdict = Literal["undecided", "confirmed", "outlier", "abandoned"]
 
@@ -59,11 +62,13 @@ class Pending(msgspec.Struct, frozen=True, array_like=True):
     ended_sum: float = 0.0
     gain: float = 0.0
     """Of the scan that raised it, nats."""
+    handicap: float = 0.0
+    """Evidence, nats, that is not counted: the reference was chosen by the same scan."""
 
     @property
     def threshold(self) -> float:
         """The evidence that is needed, nats."""
-        return -math.log(self.alpha)
+        return -math.log(self.alpha) if self.alpha > 0 else math.inf
 
     @property
     def count(self) -> int:
@@ -105,6 +110,7 @@ def opened(candidate: Candidate, seen: int, rate: bool, inflation: float, alpha:
         after_count=candidate.after_count,
         inflation=inflation,
         gain=candidate.gain,
+        handicap=_handicap(candidate, inflation),
     )
 
 
@@ -118,7 +124,19 @@ def evidence_of(pending: Pending) -> float:
         return 0.0
     parts = [_evidence(pending, part) for part in _PARTS]
     largest = max(parts)
-    return largest + math.log(math.fsum(math.exp(each - largest) for each in parts) / len(parts))
+    mixed = largest + math.log(math.fsum(math.exp(each - largest) for each in parts) / len(parts))
+    return mixed - pending.handicap
+
+
+def _handicap(candidate: Candidate, inflation: float) -> float:
+    """Return what the choice of the split adds to the evidence, nats.
+
+    Where the reference ends was chosen so that it differs most from what follows. Without a change all values up to the
+    candidate are one population, from whose mean the reference's lies away by as much as this is worth.
+    """
+    whole = candidate.before_count + candidate.after_count
+    difference = (candidate.after_mean - candidate.before_mean) * candidate.after_count / whole / candidate.deviation
+    return _SELECTED * 0.5 * difference * difference * candidate.before_count / inflation
 
 
 def _evidence(pending: Pending, part: float) -> float:
@@ -175,18 +193,23 @@ def verdict_on(pending: Pending, found: float, parameters: JudgementParameters) 
             return "undecided"
     if found >= pending.threshold and pending.fresh_count >= parameters.least:
         return "confirmed"
-    if found <= parameters.abandon:
+    counted = found + pending.handicap
+    if counted <= parameters.abandon:
         return "abandoned"
-    if found < 0 and pending.fresh_count >= max(24, parameters.hold * pending.after_count):
+    if counted < 0 and pending.fresh_count >= max(24, parameters.hold * pending.after_count):
         return "abandoned"
     return "abandoned" if pending.fresh_count >= max(200, parameters.patience * pending.after_count) else "undecided"
 
 
 def _against(pending: Pending, code: float) -> float:
-    """Return the log-likelihood ratio of one value, the reference over the change."""
+    """Return the log-likelihood ratio of one value, the reference over a part of the change.
+
+    A part, since a candidate's window shows more than there is: a change that is smaller than it seemed has not ended.
+    """
+    before = pending.before_mean
+    after = before + _REMNANT * (pending.after_mean - before)
     if pending.rate:
-        before = (pending.before_mean * pending.before_count + 0.5) / (pending.before_count + 1)
-        after = (pending.mean * pending.count + 0.5) / (pending.count + 1)
+        before = (before * pending.before_count + 0.5) / (pending.before_count + 1)
+        after = min(max(after, 0.5 / (pending.count + 1)), 1 - 0.5 / (pending.count + 1))
         return math.log(before / after) if code else math.log((1 - before) / (1 - after))
-    after = pending.after_mean
-    return ((code - after) ** 2 - (code - pending.before_mean) ** 2) / (2 * pending.deviation**2)
+    return ((code - after) ** 2 - (code - before) ** 2) / (2 * pending.deviation**2)

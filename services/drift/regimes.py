@@ -55,8 +55,9 @@ def matching(regimes: Sequence[Regime], before: Regime, after: Regime, spread: b
     return best
 
 
-def ramp_gain(total: float, count: int, values: Array, variance: float) -> float:
-    """Return by how many nats a ramp since some moment fits the newest values better than a step at some moment.
+def ramp_gain(total: float, count: int, values: Array, variance: float) -> tuple[float, int]:
+    """Return by how many nats a ramp since some moment fits the newest values better than a step at some moment, and
+    how many values the ramp takes.
 
     Both have a level before, one moment within the window and one size, fitted by least squares.
 
@@ -75,8 +76,9 @@ def ramp_gain(total: float, count: int, values: Array, variance: float) -> float
     weighted = np.cumsum(sums)
     regressor = sizes * (sizes + 1) / 2
     squares = regressor * (2 * sizes + 1) / 3 - regressor * regressor / whole
-    ramp = float((weighted * weighted / squares)[2:].max(initial=0.0))
-    return (ramp - step) / (2 * variance)
+    gains = weighted * weighted / np.maximum(squares, 1e-9)
+    longest = int(gains.argmax())
+    return (float(gains[longest]) - step) / (2 * variance), longest + 1
 
 
 def _error(one: Regime, other: Regime) -> float:

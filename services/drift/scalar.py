@@ -18,12 +18,12 @@ import struct
 import msgspec
 import numpy as np
 
-from services.drift import candidates
 from services.drift.coding import Array, Coding, Scale, code, coding_of
 from services.drift.evidence import spend
+from services.drift.history import Moments, inflation_of, slid
 from services.drift.judgement import JudgementParameters, Pending, joined, opened, verdict_on
 from services.drift.regimes import Regime, matching, ramp_gain, remembered
-from services.drift.scan import Candidate, Moments, inflation_of, scan_means, scan_rate, slid
+from services.drift.scan import Candidate, scan_means, scan_rate, sums_of
 from services.drift.shift import Pattern, Shift, What
 
 __all__ = ["ScalarParameters", "ScalarState", "level_of", "observe", "rebased"]
@@ -33,6 +33,8 @@ WINDOW = 256
 _STRIDE = 8
 _MARKS = WINDOW // _STRIDE + 1
 _BYTES = 4
+# Numbers of values at which the coding is chosen anew; all of them are in the window still.
+_RECODED = (WINDOW // 2, WINDOW)
 # Values between two estimates of the long-run variance, which leave the newest ones out.
 _RENEWED = 32
 # After a shift: the part of the first values that is dropped while the level still moves, and for how many values.
@@ -49,8 +51,6 @@ class ScalarParameters(msgspec.Struct, frozen=True):
     """Log-likelihood ratio, nats, from which the scan raises a candidate."""
     multiplicity: float = 1.0
     """Nats that are asked for more, for each e-fold by which fewer values came after the change."""
-    delta: float = 0.05
-    """ADWIN's confidence."""
     clock: int = 4
     """Values between two scans."""
     least: int = 3
@@ -68,13 +68,15 @@ class ScalarParameters(msgspec.Struct, frozen=True):
     """The wealth does not grow beyond."""
     judgement: JudgementParameters = JudgementParameters()
     """How a candidate is judged."""
-    gradual: float = 0.0
-    """Nats by which a ramp must fit better than a step."""
+    gradual: float = -0.6
+    """Nats by which a ramp must fit better than a step: a change is found when it looks most like a step."""
+    ramp: int = 60
+    """Values that a ramp takes at least; what is over sooner is a step."""
     follows: int = 200
     """Values after a change within which another in its direction goes on with it: both are a ramp."""
 
 
-class ScalarState(msgspec.Struct, frozen=True):
+class ScalarState(msgspec.Struct, frozen=True, array_like=True):
     """What is kept of one signal of one segment."""
 
     seen: int = 0
@@ -86,7 +88,6 @@ class ScalarState(msgspec.Struct, frozen=True):
     """The newest standardised values, float32, oldest first."""
     moments: Moments = Moments()
     """Of the reference's values before the window."""
-    adwin: bytes = b""
     inflation: tuple[float, float] = (1.0, 1.0)
     """Long-run variance over variance, of the level and of the spread."""
     level: Pending | None = None
@@ -131,8 +132,8 @@ def observe(
     if state.coding is None:
         return _warmed(state, value, offset, parameters, wealth, scale), None
     state = _entered(state, value, offset, parameters, wealth)
-    if state.seen == WINDOW and scale != "rate" and state.level is None and state.spread is None:
-        return _recoded(state, parameters, scale), None
+    if state.seen in _RECODED and scale != "rate" and state.level is None and state.spread is None:
+        return _recoded(state, scale), None
     return _judged(state, parameters, allowance / 2)
 
 
@@ -146,7 +147,13 @@ def level_of(state: ScalarState) -> tuple[float, float, int] | None:
     there is one."""
     if state.coding is None:
         return None
-    regime = _regime(state, np.empty(0), _window(state))
+    standard, moments = _window(state), state.moments
+    regime = _described(
+        state.coding,
+        state.seen,
+        moments.total + float(standard.sum()),
+        moments.squares + float(standard @ standard),
+    )
     return regime.mean, regime.deviation, regime.count
 
 
@@ -171,12 +178,13 @@ def _warmed(
         coding=coding,
         warm=(),
         window=standard.tobytes(),
-        adwin=candidates.primed(code(standard.astype(float), coding).tolist(), parameters.delta),
     )
 
 
 def _moves(warm: tuple[float, ...]) -> bool:
-    old, new = np.array(warm[:_DROPPED]), np.array(warm[_DROPPED:])
+    largest = max(map(abs, warm)) or 1.0
+    values = np.array(warm) / largest
+    old, new = values[:_DROPPED], values[_DROPPED:]
     error = math.sqrt(old.var() / len(old) + new.var() / len(new))
     return bool(abs(old.mean() - new.mean()) > _SETTLED * error)
 
@@ -190,7 +198,7 @@ def _entered(state: ScalarState, value: float, offset: int, parameters: ScalarPa
     if len(window) > WINDOW * _BYTES:
         oldest = struct.unpack_from("<f", window)[0]
         window = window[_BYTES:]
-        moments = slid(moments, oldest, coding.coded(oldest))
+        moments = slid(moments, oldest, coding.coded(oldest), state.marks[0])
     seen = state.seen + 1
     marks = state.marks
     if state.seen % _STRIDE == 0:
@@ -202,7 +210,6 @@ def _entered(state: ScalarState, value: float, offset: int, parameters: ScalarPa
         (),
         window,
         moments,
-        state.adwin,
         state.inflation,
         state.level,
         state.spread,
@@ -214,8 +221,8 @@ def _entered(state: ScalarState, value: float, offset: int, parameters: ScalarPa
     )
 
 
-def _recoded(state: ScalarState, parameters: ScalarParameters, scale: Scale) -> ScalarState:
-    """Choose the coding anew, once, when the window is full for the first time: by 256 values, not the first 40."""
+def _recoded(state: ScalarState, scale: Scale) -> ScalarState:
+    """Choose the coding anew, by more than the first 40 values."""
     old = state.coding
     assert old is not None
     standard = _window(state)
@@ -226,7 +233,6 @@ def _recoded(state: ScalarState, parameters: ScalarParameters, scale: Scale) -> 
         state,
         coding=coding,
         window=standard.tobytes(),
-        adwin=candidates.primed(code(standard.astype(float), coding).tolist(), parameters.delta),
     )
 
 
@@ -235,7 +241,6 @@ def _judged(state: ScalarState, parameters: ScalarParameters, allowance: float) 
     coding = state.coding
     assert coding is not None
     newest = coding.coded(struct.unpack_from("<f", state.window, len(state.window) - _BYTES)[0])
-    adwin, alarmed = candidates.advanced(state.adwin, newest, parameters.delta)
     level, spread, bars = state.level, state.spread, state.bars
     evidence = 0.0, 0.0
     if level is not None:
@@ -243,7 +248,7 @@ def _judged(state: ScalarState, parameters: ScalarParameters, allowance: float) 
         verdict = verdict_on(level, found, parameters.judgement)
         if verdict in ("confirmed", "outlier"):
             return _told(state, "level", level, verdict == "outlier", parameters)
-        evidence = found, 0.0
+        evidence = found + level.handicap, 0.0
         if verdict == "abandoned":
             bars, level = (level.gain + parameters.repeated, bars[1]), None
     if spread is not None:
@@ -252,11 +257,11 @@ def _judged(state: ScalarState, parameters: ScalarParameters, allowance: float) 
         # A level that moves is farther from the location as well: the spread waits for what becomes of the level.
         if verdict in ("confirmed", "outlier") and evidence[0] <= 0:
             return _told(state, "spread", spread, verdict == "outlier", parameters)
-        evidence = evidence[0], found
+        evidence = evidence[0], found + spread.handicap
         if verdict == "abandoned":
             bars, spread = (bars[0], spread.gain + parameters.repeated), None
     wealth, inflation = state.wealth or 0.0, state.inflation
-    if alarmed or state.seen % parameters.clock == 0:
+    if state.seen % parameters.clock == 0:
         codes = code(_window(state), coding)
         if state.seen % _RENEWED == 0:
             old = codes[: max(len(codes) - 2 * _RENEWED, _RENEWED)]
@@ -269,13 +274,11 @@ def _judged(state: ScalarState, parameters: ScalarParameters, allowance: float) 
         if level is None or evidence[0] < 0:
             bar = bars[0] * inflation[0]
             candidate = _candidate(state, codes, False, parameters)
-            if alarmed and (candidate is None or candidate.gain < bar):
-                candidate = _adwins(state, codes, adwin, parameters)
             if candidate is not None and candidate.gain >= bar and _rivals(level, candidate):
                 alpha, wealth = spend(wealth, parameters.share)
                 level = opened(candidate, state.seen, coding.rate, inflation[0], alpha)
         if not coding.rate and (spread is None or evidence[1] < 0):
-            candidate = _candidate(state, np.abs(codes), True, parameters)
+            candidate = _candidate(state, codes, True, parameters)
             if candidate is not None and candidate.gain >= bars[1] * inflation[1] and _rivals(spread, candidate):
                 alpha, wealth = spend(wealth, parameters.share)
                 spread = opened(candidate, state.seen, False, inflation[1], alpha)
@@ -286,7 +289,6 @@ def _judged(state: ScalarState, parameters: ScalarParameters, allowance: float) 
         (),
         state.window,
         state.moments,
-        adwin,
         inflation,
         level,
         spread,
@@ -306,35 +308,14 @@ def _rivals(pending: Pending | None, candidate: Candidate) -> bool:
     return rising != (pending.after_mean > pending.before_mean) or candidate.after_count <= pending.fresh_count
 
 
-def _candidate(state: ScalarState, values: Array, spread: bool, parameters: ScalarParameters) -> Candidate | None:
-    """Scan the window."""
-    moments = state.moments
+def _candidate(state: ScalarState, codes: Array, spread: bool, parameters: ScalarParameters) -> Candidate | None:
+    """Scan the newest values."""
     assert state.coding is not None
-    series = moments.spreads if spread else moments.levels
-    most = min(len(values), state.seen - parameters.least_before)
-    if most < parameters.least:
+    sums = sums_of(state.moments, codes, spread, parameters.least_before, parameters.multiplicity)
+    if not len(sums.sizes):
         return None
-    if state.coding.rate:
-        found = scan_rate(series.total, series.count, values, most, parameters.multiplicity)
-    else:
-        found = scan_means(series.total, series.squares, series.count, values, most, parameters.multiplicity)
+    found = scan_rate(sums) if state.coding.rate else scan_means(sums)
     return found if found.after_count >= parameters.least else None
-
-
-def _adwins(state: ScalarState, codes: Array, adwin: bytes, parameters: ScalarParameters) -> Candidate | None:
-    """Return ADWIN's window against all before it, where that is longer than the scan's."""
-    assert state.coding is not None
-    width, total = candidates.width_and_total(adwin, parameters.delta)
-    others = state.seen - width
-    if width <= WINDOW or others < parameters.least_before:
-        return None
-    moments = state.moments
-    whole = moments.levels.total + float(codes.sum())
-    squares = moments.levels.squares + float(codes @ codes)
-    before, after = (whole - total) / others, total / width
-    variance = max(squares / state.seen - (whole / state.seen) ** 2, 1e-6)
-    gain = (after - before) ** 2 * others * width / (2 * state.seen * variance)
-    return Candidate(gain, before, others, variance**0.5, after, width)
 
 
 def _told(
@@ -344,12 +325,21 @@ def _told(
     coding = state.coding
     assert coding is not None
     standard = _window(state)
-    count = pending.count - (pending.ended_count if outlier else 0)
     last = len(standard) - (pending.ended_count if outlier else 0)
+    count = pending.lasted if outlier else pending.count
     within = min(count, last)
     changed = standard[last - within : last]
-    before = _regime(state, standard[last - within :], standard)
-    after = _described(coding, len(changed), float(changed.sum()), float(changed @ changed))
+    older, total, squares, offset = state.moments.newest(count - within)
+    if older == 0:
+        offset = _offset_at(state, last - within)
+    count = within + older
+    after = _described(coding, count, total + float(changed.sum()), squares + float(changed @ changed))
+    before = _described(
+        coding,
+        state.seen - (len(standard) - last) - count,
+        state.moments.total - total + float(standard[: last - within].sum()),
+        state.moments.squares - squares + float(standard[: last - within] @ standard[: last - within]),
+    )
     pattern: Pattern = "abrupt"
     returned = False
     if outlier:
@@ -374,7 +364,7 @@ def _told(
         before_count=before.count,
         after_count=count,
         reference_first_offset=state.first_offset,
-        test_first_offset=_offset_at(state, last - within),
+        test_first_offset=offset,
         size=pending.size,
         returned=returned,
     )
@@ -387,8 +377,8 @@ def _told(
 def _gradual(state: ScalarState, what: What, values: Array, pending: Pending, parameters: ScalarParameters) -> bool:
     """Tell whether a ramp explains the change, or it goes on with one that was told a short while ago."""
     series = state.moments.levels if what == "level" else state.moments.spreads
-    gain = ramp_gain(series.total, series.count, values, pending.deviation**2) / pending.inflation
-    return gain > parameters.gradual or (
+    gain, length = ramp_gain(series.total, series.count, values, pending.deviation**2)
+    return (gain > parameters.gradual * pending.inflation and length >= parameters.ramp) or (
         what == "level" and state.heading * pending.size > 0 and pending.start < parameters.follows
     )
 
@@ -402,7 +392,6 @@ def _excised(state: ScalarState, first: int, last: int, parameters: ScalarParame
     begin = len(state.marks) - (len(state.window) // _BYTES - first) // _STRIDE
     marks = (*state.marks[:begin], *state.marks[begin + dropped :])
     seen = state.seen - (last - first)
-    codes = code(np.frombuffer(window, np.float32).astype(float), coding)
     return msgspec.structs.replace(
         state,
         seen=seen,
@@ -410,24 +399,11 @@ def _excised(state: ScalarState, first: int, last: int, parameters: ScalarParame
         marks=marks,
         level=None,
         spread=None,
-        adwin=candidates.primed(codes.tolist(), parameters.delta),
     )
 
 
 def _window(state: ScalarState) -> Array:
     return np.frombuffer(state.window, np.float32).astype(float)
-
-
-def _regime(state: ScalarState, after: Array, window: Array) -> Regime:
-    """Return the reference in the signal's units: all values but those after the change."""
-    assert state.coding is not None
-    moments = state.moments
-    return _described(
-        state.coding,
-        moments.levels.count + len(window) - len(after),
-        moments.total + float(window.sum()) - float(after.sum()),
-        moments.squares + float(window @ window) - float(after @ after),
-    )
 
 
 def _described(coding: Coding, count: int, total: float, squares: float) -> Regime:

@@ -9,60 +9,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
 from services.drift.coding import Array
+from services.drift.history import Moments
 
-__all__ = ["Candidate", "Moments", "Series", "inflation_of", "scan_means", "scan_rate", "slid"]
-
-_BATCH = 16
-# Batches before their scatter tells more than noise.
-_LEAST_BATCHES = 20
-
-
-class Series(msgspec.Struct, frozen=True, array_like=True):
-    """Sums over a series of codes."""
-
-    count: int = 0
-    total: float = 0.0
-    squares: float = 0.0
-    products: float = 0.0
-    """Sum of the products of each with the next."""
-    last: float = 0.0
-    batch: float = 0.0
-    """Sum of the batch that is not full yet."""
-    batches: int = 0
-    batch_squares: float = 0.0
-    """Sum of the squares of the sums of 16."""
-
-    def added(self, value: float) -> Series:
-        """Return the sums with one more."""
-        count, batch, batches, batch_squares = self.count + 1, self.batch + value, self.batches, self.batch_squares
-        if count % _BATCH == 0:
-            batches, batch_squares, batch = batches + 1, batch_squares + batch * batch, 0.0
-        return Series(
-            count,
-            self.total + value,
-            self.squares + value * value,
-            self.products + self.last * value,
-            value,
-            batch,
-            batches,
-            batch_squares,
-        )
-
-
-class Moments(msgspec.Struct, frozen=True, array_like=True):
-    """Sums over the reference's values that have left the window."""
-
-    total: float = 0.0
-    """Of the standardised values."""
-    squares: float = 0.0
-    levels: Series = Series()
-    """Of the codes."""
-    spreads: Series = Series()
-    """Of the codes' distances to the location."""
+__all__ = ["Candidate", "Sums", "scan_means", "scan_rate", "sums_of"]
 
 
 class Candidate(NamedTuple):
@@ -77,71 +29,55 @@ class Candidate(NamedTuple):
     after_count: int
 
 
-def slid(moments: Moments, standard: float, coded: float) -> Moments:
-    """Add a value that leaves the window."""
-    return Moments(
-        moments.total + standard,
-        moments.squares + standard * standard,
-        moments.levels.added(coded),
-        moments.spreads.added(abs(coded)),
-    )
+class Sums(NamedTuple):
+    """Sums over the newest values, for ever more of them."""
+
+    sizes: Array
+    """How many values: 1, 2, ... of the window, then block by block."""
+    sums: Array
+    whole: int
+    """How many values there are in all."""
+    total: float
+    squares: float
+    penalties: Array
+    """Nats that are asked for more of each size: the fewer values, the more places there are to look at."""
 
 
-def inflation_of(series: Series, codes: Array) -> float:
-    """Return the long-run variance of the codes over their variance, at least 1.
-
-    Args:
-        series: the reference before the window.
-        codes: the window's part of the reference.
-
-    The larger of two estimates, each less one standard error, so that independent values are taken for what they are:
-    ``(1 + r) / (1 - r)`` of the lag-1 autocorrelation, exact for a first-order autoregression; and the variance of the
-    means of batches of 16 (batch means), which knows of slower dependence.
-    """
-    count = series.count + len(codes)
-    if count < _BATCH:
-        return 1.0
-    mean = (series.total + float(codes.sum())) / count
-    variance = (series.squares + float(codes @ codes)) / count - mean * mean
-    if variance <= 1e-12:
-        return 1.0
-    products = series.products + float(codes[:-1] @ codes[1:]) + (series.last * float(codes[0]) if len(codes) else 0)
-    correlation = (products / (count - 1) - mean * mean) / variance - count**-0.5
-    correlation = min(max(correlation, 0.0), 0.95)
-    inflation = (1 + correlation) / (1 - correlation)
-    if series.batches >= _LEAST_BATCHES:
-        batch_mean = (series.total - series.batch) / series.batches
-        batched = (series.batch_squares / series.batches - batch_mean**2) / (_BATCH * variance)
-        inflation = max(inflation, batched / (1 + (2 / series.batches) ** 0.5))
-    return float(inflation)
-
-
-def scan_means(total: float, squares: float, count: int, values: Array, most: int, multiplicity: float) -> Candidate:
-    """Compare the newest 1, 2, ... values' mean with that of all others; normal, of common variance.
+def sums_of(moments: Moments, codes: Array, spread: bool, least: int, multiplicity: float) -> Sums:
+    """Return the sums of the codes, or of their distances to the location.
 
     Args:
-        total: sum of the values before the window.
-        squares: sum of their squares.
-        count: how many they are.
-        values: the window, oldest first.
-        most: newest values that may lie after a change, at least 1 and less than all.
+        moments: what lies before the window.
+        codes: the window, oldest first.
+        spread: whether the distances to the location are summed.
+        least: values that must lie before a change.
+        multiplicity: nats for each e-fold by which a size is smaller than the window.
     """
-    whole = count + len(values)
-    sizes = np.arange(1.0, most + 1)
+    series, values = (moments.spreads, np.abs(codes)) if spread else (moments.levels, codes)
+    whole = series.count + len(values)
     sums = np.cumsum(values[::-1])
-    total += float(sums[-1])
-    sums = sums[: len(sizes)]
-    others = whole - sizes
-    # S_k / k - (S - S_k) / (n - k), times sqrt(k (n - k) / n): the root of twice the gain times the variance.
+    total, squares = series.total + float(sums[-1]), series.squares + float(values @ values)
+    sizes = np.arange(1.0, len(values) + 1)
+    penalties = multiplicity * np.log(len(values) / sizes)
+    if series.count:
+        reach = moments.reach(len(values))
+        sizes = np.concatenate([sizes, reach])
+        sums = np.concatenate([sums, sums[-1] + np.cumsum(moments.rows[:, 1 if spread else 0])])
+        penalties = np.concatenate([penalties, np.zeros(len(reach))])
+    within = int(np.searchsorted(sizes, whole - least, side="right"))
+    return Sums(sizes[:within], sums[:within], whole, total, squares, penalties[:within])
+
+
+def scan_means(sums: Sums) -> Candidate:
+    """Compare the newest values' mean with that of all others, for each size; normal, of a common variance."""
+    sizes, newest, whole, total = sums.sizes, sums.sums, sums.whole, sums.total
     mean = total / whole
-    variance = max((squares + float(values @ values)) / whole - mean * mean, 1e-9)
-    contrasts = sums * whole - total * sizes
-    gains = contrasts * contrasts / (sizes * others * (2 * whole * variance)) + multiplicity * np.log(
-        sizes / len(values)
-    )
+    variance = max(sums.squares / whole - mean * mean, 1e-9)
+    # S_k / k - (S - S_k) / (n - k), times k (n - k).
+    contrasts = newest * whole - total * sizes
+    gains = contrasts * contrasts / (sizes * (whole - sizes) * (2 * whole * variance)) - sums.penalties
     best = int(gains.argmax())
-    size = best + 1
-    after = float(sums[best])
+    size, after = int(sizes[best]), float(newest[best])
     # What the change explains is none of the scatter.
     within = max(variance - float(contrasts[best]) ** 2 / (size * (whole - size) * whole * whole), 1e-6)
     return Candidate(
@@ -149,33 +85,23 @@ def scan_means(total: float, squares: float, count: int, values: Array, most: in
     )
 
 
-def scan_rate(ones: float, count: int, values: Array, most: int, multiplicity: float) -> Candidate:
-    """Compare the newest 1, 2, ... values' share of ones with that of all others; the arguments of ``scan_means``."""
-    whole = count + len(values)
-    sizes = np.arange(1.0, most + 1)
-    sums = np.cumsum(values[::-1])
-    total = ones + float(sums[-1])
-    sums = sums[: len(sizes)]
-    others = whole - sizes
-    rest = total - sums
-    gains = (
-        _entropy(sums, sizes) + _entropy(rest, others) - float(_entropy(np.array([total]), np.array([float(whole)]))[0])
-    ) + multiplicity * np.log(sizes / len(values))
+def scan_rate(sums: Sums) -> Candidate:
+    """Compare the newest values' share of ones with that of all others, for each size; Bernoulli."""
+    sizes, newest, whole, total = sums.sizes, sums.sums, sums.whole, sums.total
+    others, rest = whole - sizes, total - newest
+    same = float(_likelihood(np.array([total]), np.array([float(whole)]))[0])
+    gains = _likelihood(newest, sizes) + _likelihood(rest, others) - same - sums.penalties
     best = int(gains.argmax())
-    size = best + 1
-    rate = float(rest[best]) / (whole - size)
-    smoothed = (float(rest[best]) + 0.5) / (whole - size + 1)
+    size = int(sizes[best])
+    before = float(rest[best])
+    smoothed = (before + 0.5) / (whole - size + 1)
+    deviation = (smoothed * (1 - smoothed)) ** 0.5
     return Candidate(
-        float(gains[best]),
-        rate,
-        whole - size,
-        (smoothed * (1 - smoothed)) ** 0.5,
-        float(sums[best]) / size,
-        size,
+        float(gains[best]), before / (whole - size), whole - size, deviation, float(newest[best]) / size, size
     )
 
 
-def _entropy(ones: Array, counts: Array) -> Array:
+def _likelihood(ones: Array, counts: Array) -> Array:
     """Return the maximised log-likelihood of so many ones among so many."""
     zeros = counts - ones
     return ones * np.log(np.maximum(ones, 1e-300)) + zeros * np.log(np.maximum(zeros, 1e-300)) - counts * np.log(counts)
