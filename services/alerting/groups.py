@@ -18,7 +18,7 @@ from services.alerting.routing import Plan, fields_of, group_fields, group_id, r
 
 __all__ = [
     "Ending", "Entry", "Group", "Held", "Job", "Lease", "composed", "ending_of", "entry_of", "fresh_group",
-    "notification_of", "summary_of", "tried", "withheld",
+    "notification_of", "retried", "summary_of", "tried", "withheld",
 ]  # fmt: skip
 
 
@@ -72,7 +72,11 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class Group(msgspec.Struct, frozen=True):
-    """Alerts that are told together; ``busy`` while it gathers or has a job."""
+    """Alerts that are told together; ``busy`` while it gathers or has a job.
+
+    A job whose first try failed goes on as a group of its own (``retries``), by the message's identity: what gathers
+    after it does not wait for it.
+    """
 
     group_id: str
     config: str
@@ -83,6 +87,7 @@ class Group(msgspec.Struct, frozen=True):
     interval_s: float
     most_per_hour: int
     summary: bool = False
+    retries: bool = False
     busy: bool = False
     sent_at: datetime | None = None
     job: Job | None = None
@@ -128,6 +133,15 @@ def fresh_group(plan: Plan, tell: Tell) -> Group:
         route.group_interval_s,
         route.most_per_hour,
     )
+
+
+def retried(group: Group) -> Group:
+    """Return the group in which the job of a group waits for its next try."""
+    job = group.job
+    assert job is not None
+    identity = group.group_id if group.retries else job.notification_id
+    settled = msgspec.structs.replace(job, ending=None, held=())
+    return msgspec.structs.replace(group, group_id=identity, retries=True, lease=None, job=settled)
 
 
 def summary_of(group: Group) -> Group:

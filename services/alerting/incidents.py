@@ -194,8 +194,6 @@ def act(incident: Incident | None, fingerprint: str, action: AlertAction) -> Inc
         return known
     acknowledgement = None
     if action.action == "acknowledge":
-        if known.status == "resolved" and known.episode > 0:
-            return known
         acknowledgement = Acknowledgement(action.occurred_at, action.ends_at, known.severity, action.author)
     return replace(known, acknowledgement=acknowledgement, action_at=action.occurred_at)
 

@@ -23,6 +23,7 @@ from services.alerting.groups import (
     composed,
     entry_of,
     fresh_group,
+    retried,
     summary_of,
     tried,
     withheld,
@@ -225,21 +226,23 @@ class Outbox:
             found = await transaction.load(Group, Keys.group(group.group_id))
             if found is None or found.job is None or found.job.ending != ending:
                 return
-            retried = ending.outcome == "failed"
             settled: list[tuple[Alert, Settled]] = [(held.entry.alert, held.outcome) for held in job.held]
-            if not retried:
+            if ending.outcome == "failed":
+                again = retried(found)
+                transaction.put(Keys.group(again.group_id), again, _KEPT_S)
+                transaction.schedule(Keys.due(group.key), again.group_id, ending.next_try_at or now)
+                transaction.schedule(Keys.waiting(group.key), again.group_id, job.entries[0].queued_at)
+            else:
                 outcome: Settled = "dead" if ending.outcome == "dead" else "delivered"
                 settled += [(entry.alert, outcome) for entry in job.entries]
-            after = replace(
-                found,
-                job=replace(found.job, ending=None, held=()) if retried else None,
-                lease=None,
-                sent_at=found.sent_at if retried or not job.entries else now,
-            )
+            after = replace(found, job=None, lease=None, sent_at=now if job.entries else found.sent_at)
             added = await self._settle(transaction, after, settled, now)
-            due = ending.next_try_at if retried else None
-            if due is None:
-                due = await self._next(transaction, after, added, now)
+            if found.retries:
+                if ending.outcome != "failed":
+                    self._forget(transaction, group.group_id, group.key)
+                    transaction.delete(Keys.group(group.group_id))
+                return
+            due = await self._next(transaction, after, added, now)
             if due is None:
                 after = replace(after, busy=False)
                 self._forget(transaction, group.group_id, group.key)

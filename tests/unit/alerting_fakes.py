@@ -215,6 +215,8 @@ class FakeChannel:
     """Answers each try as told, then with success; ``hangs`` never answers."""
 
     answers: list[Attempt | str] = field(default_factory=list)
+    ticks: int = 0
+    """Turns of the loop that an answer takes."""
     meanwhile: Callable[[], object] | None = None
     """Called once while a message is on its way."""
     always: Attempt | None = None
@@ -226,6 +228,8 @@ class FakeChannel:
     async def send(self, notification: Notification) -> Attempt:
         answer = self.answers.pop(0) if self.answers else self.always or Attempt(outcome="delivered", status_code=200)
         self.begun.set()
+        for _ in range(self.ticks):
+            await asyncio.sleep(0)
         if self.meanwhile is not None:
             hook, self.meanwhile = self.meanwhile, None
             hook()

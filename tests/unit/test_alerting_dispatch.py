@@ -109,8 +109,23 @@ async def test_a_receiver_that_hangs_holds_up_nobody_else(catalogue: Catalogue) 
     )
 
 
+async def test_a_message_that_fails_holds_up_none_that_follow_on_it(catalogue: Catalogue) -> None:
+    platform = Platform(catalogue, an_entry("oncall", group_interval_s=60))
+    channel = platform.channels["oncall"] = FakeChannel(answers=[FAILED] * 9)
+    await platform.publish(an_alert())
+    await platform.work(100)
+    await platform.publish(an_alert("b1", fingerprint="f2"))
+    channel.answers = []
+    await platform.work(10)
+    assert channel.told() == [("firing", ["b1"])], "the first waits for its next try"
+    await platform.work(300, step=5)
+    assert channel.told() == [("firing", ["b1"]), ("firing", ["a1"])]
+    assert not platform.store.sorted[Keys.waiting("default/oncall")]
+
+
 async def test_two_replicas_send_nothing_twice(catalogue: Catalogue) -> None:
     platform = Platform(catalogue, an_entry("oncall", group_by=["fingerprint"]))
+    platform.channels["oncall"] = FakeChannel(ticks=50)
     _, second, _ = platform.replica("two")
     await platform.publish(*several(30))
     for _ in range(60):
