@@ -39,10 +39,11 @@ class LagRules(msgspec.Struct, frozen=True):
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """Where a group stands on a partition, and since when (Unix time, seconds)."""
+    """Where a group stands on a partition, since when, and when it last had members (Unix time, seconds)."""
 
     offset: int
     since: float
+    seen: float
 
 
 class Backlog(msgspec.Struct, frozen=True):
@@ -101,28 +102,35 @@ def observe(
     for group in look.groups:
         for topic, unread in _by_topic(look.unread(group)):
             findings += _expired(group, topic, unread)
+            here = {each.place: _stands(state, group, each, rules, now) for each in unread if each.count}
+            standing |= {(group.name, place): one for place, one in here.items()}
             if not group.members:
+                if (known := state.backlogs.get((group.name, topic))) is not None:
+                    backlogs[group.name, topic] = known
                 continue
-            stuck = []
-            for each in unread:
-                if not each.count:
-                    continue
-                before = state.standing.get((group.name, each.place))
-                same = before is not None and before.offset == each.next_offset and group.state == "stable"
-                here = before if same and before is not None else Standing(each.next_offset, now)
-                standing[group.name, each.place] = here
-                if now - here.since >= rules.stuck_s:
-                    stuck.append(each)
+            waiting = [each for each in unread if each.count]
+            stuck = [each for each in waiting if now - here[each.place].since >= rules.stuck_s]
+            if group.state != "stable":
+                stuck = []  # a rebalance that does not end is the health monitor's matter
             if stuck:
-                longest = now - min(standing[group.name, each.place].since for each in stuck)
+                longest = now - min(here[each.place].since for each in stuck)
                 findings.append(_stuck(group, topic, stuck, longest))
             key = (group.name, topic)
-            known = state.backlogs.get(key, Backlog())
-            moving = [each for each in unread if each.count and (known.late or each not in stuck)]
+            known = state.backlogs.get(key) or Backlog()
+            moving = [each for each in waiting if known.late or each not in stuck]
             backlogs[key] = backlog = _followed(known, max((u.age_s for u in moving), default=0.0), now, rules)
             if backlog.late:
                 findings.append(_lag(group, topic, moving, retention_ms.get(topic), rules))
     return LagState(dict(look.ends), standing, backlogs), findings
+
+
+def _stands(state: LagState, group: GroupLook, unread: Unread, rules: LagRules, now: float) -> Standing:
+    """A service that dies over one message and is started again stands still as well; one that was stopped does not."""
+    before = state.standing.get((group.name, unread.place))
+    seen = now if group.members or before is None else before.seen
+    if before is None or before.offset != unread.next_offset or now - before.seen > rules.trend_s:
+        return Standing(unread.next_offset, now, seen)
+    return Standing(before.offset, before.since, seen)
 
 
 def _by_topic(unread: Sequence[Unread]) -> Iterator[tuple[str, list[Unread]]]:
@@ -197,6 +205,7 @@ def _stuck(group: GroupLook, topic: str, stuck: Sequence[Unread], longest: float
             "forever. The first offset of the evidence is that message. Then restart that process."
         ),
         labels={"service": group.service, "group": group.name, "topic": topic},
+        for_s=45.0,
         figures={
             "still_s": round(longest, 1),
             "unread": float(sum(each.count for each in stuck)),

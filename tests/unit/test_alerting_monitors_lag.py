@@ -132,6 +132,35 @@ def test_progress_ends_a_standstill() -> None:
     assert found == []
 
 
+def test_a_service_that_dies_over_one_message_again_and_again_stands_still() -> None:
+    state, seen = LagState(), list[str]()
+    for step in range(40):
+        up = step % 5 < 4
+        each = look(EVERY * step, {P0: 10}, {P0: 40}, {P0: 1.0}, members=up, state="stable" if up else "empty")
+        state, found = observe(state, each, {}, RULES)
+        assert up or found == []
+        seen += names(found)
+    assert seen == ["consumer_stuck"] * 16
+
+
+def test_a_service_that_was_stopped_for_long_does_not_stand_still_when_it_begins() -> None:
+    state = LagState()
+    for step in range(60):
+        stopped = 5 < step < 50
+        each = look(
+            EVERY * step, {P0: 10}, {P0: 40}, {P0: 1.0}, members=not stopped, state="empty" if stopped else "stable"
+        )
+        state, found = observe(state, each, {}, RULES)
+        assert found == []
+
+
+def test_a_group_that_rebalances_is_not_told_as_standing_still() -> None:
+    state = LagState()
+    for step in range(40):
+        state, found = observe(state, look(EVERY * step, {P0: 10}, {P0: 40}, {P0: 1.0}, state="rebalancing"), {}, RULES)
+        assert found == []
+
+
 def test_a_group_without_members_is_the_health_monitors_matter() -> None:
     state = LagState()
     for step in range(40):
