@@ -43,10 +43,13 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 async def serving(serve: Serve, tls: ssl.SSLContext | None = None, port: int = 0) -> AsyncIterator[int]:
     """A raw TCP server on loopback; its port."""
 
+    writers: list[asyncio.StreamWriter] = []
+
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         try:
             await serve(reader, writer)
-        except ConnectionError:
+        except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
             writer.close()
@@ -56,6 +59,8 @@ async def serving(serve: Serve, tls: ssl.SSLContext | None = None, port: int = 0
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
+        for each in writers:
+            each.transport.abort()
 
 
 async def whole_request(reader: asyncio.StreamReader) -> bytes:

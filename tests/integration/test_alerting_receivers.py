@@ -18,6 +18,7 @@ import httpx
 import pytest
 from penstock.clock import SystemClock
 from penstock.config.alerting import Receiver
+from penstock.demo import webhook as demo
 
 from services.alerting.channels.opening import open_channel
 from services.alerting.channels.posting import open_http_client
@@ -237,3 +238,17 @@ async def test_a_wrong_secret_is_refused_by_the_library_and_tried_again(
     attempt = await channel.send(a_notification())
     assert (attempt.outcome, attempt.status_code) == ("retry", 500)
     assert not log.exists()
+
+
+async def test_the_demos_receiver_takes_what_the_built_in_route_sends(client: httpx.AsyncClient) -> None:
+    with demo.Receiver() as receiver:
+        environ = receiver.environment()
+        names = {"url_env": "ALERT_WEBHOOK_URL", "secret_env": "ALERT_WEBHOOK_SECRET"}
+        attempt = await a_channel(client, environ, type="webhook", **names).send(a_notification(an_alert("f1")))
+        assert (attempt.outcome, attempt.status_code) == ("delivered", 204)
+        assert receiver.received() == {"f1": True}
+        wrong = await a_channel(client, environ | {"ALERT_WEBHOOK_SECRET": "other"}, type="webhook", **names).send(
+            a_notification(an_alert("f2"))
+        )
+        assert (wrong.outcome, wrong.status_code) == ("dead", 401)
+        assert receiver.received() == {"f1": True, "f2": False}

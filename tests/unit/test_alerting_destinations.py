@@ -71,6 +71,17 @@ def test_what_is_no_plain_address_is_refused_without_repeating_it(text: str) -> 
     assert "hunter2" not in str(refused.value)
 
 
+@given(st.text(max_size=40), st.text(max_size=10), st.sampled_from(["http://", "https://", "HTTP://", "http:", ""]))
+def test_any_text_is_refused_or_an_address_that_stays_the_same(host: str, path: str, scheme: str) -> None:
+    try:
+        address = Address.parse(f"{scheme}{host}/{path}", SCHEMES)
+    except Refused:
+        return
+    again = Address.parse(str(address.url), SCHEMES)
+    assert (again.host, again.port, again.url) == (address.host, address.port, address.url)
+    assert address.host in address.label
+
+
 def spellings(address: ipaddress.IPv4Address) -> list[str]:
     """The ways in which resolvers and browsers read an IPv4 address."""
     number, parts = int(address), address.packed
