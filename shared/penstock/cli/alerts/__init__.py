@@ -11,7 +11,14 @@ from penstock.cli.alerts.trial import test
 __all__ = ["alerts"]
 
 
-@click.group()
+class _InOrder(click.Group):
+    """Lists its commands in the order in which they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder)
 def alerts() -> None:
     """See what fires and who was told; acknowledge, silence, and test the way to on-call."""
 

@@ -29,7 +29,7 @@ _SINCE: Decorator = click.option(
 )
 
 
-@click.command()
+@click.command(short_help="Acknowledge an alert: neither repeated nor escalated.")
 @click.argument("alert")
 @click.option(
     "--for", "span", type=SPAN, help="Until then it is in hand, e.g. 4h; default: until it ends or gets worse."
@@ -49,7 +49,7 @@ def ack(alert: str, span: timedelta | None, comment: str, keep_reference: bool, 
     run_command(_ack(alert, span, comment, keep_reference, author, since))
 
 
-@click.command()
+@click.command(short_help="Withdraw an acknowledgement.")
 @click.argument("alert")
 @click.option("--comment", default="", help="Why.")
 @_AUTHOR
@@ -59,7 +59,7 @@ def unack(alert: str, comment: str, author: str, since: datetime) -> None:
     run_command(_unack(alert, comment, author, since))
 
 
-@click.command()
+@click.command(short_help="End an alert by hand.")
 @click.argument("alert")
 @click.option("--comment", default="", help="Why.")
 @_AUTHOR
@@ -72,7 +72,7 @@ def resolve(alert: str, comment: str, author: str, since: datetime) -> None:
     run_command(_resolve(alert, comment, author, since))
 
 
-@click.command()
+@click.command(short_help="Deliver no alerts that match, for a while.")
 @click.option(
     "--match", "-m", "pairs", multiple=True, required=True, metavar="FIELD=PATTERN",
     help="What alerts must fit, all of them: kind, name, severity, team, fingerprint or a label; * and ? stand for "
@@ -89,7 +89,7 @@ def silence(pairs: Sequence[str], span: timedelta, begin: datetime | None, comme
     run_command(_silence(matches(pairs), span, begin, comment, author))
 
 
-@click.command()
+@click.command(short_help="End a silence now.")
 @click.argument("silence_id")
 @click.option("--comment", default="", help="Why.")
 @_AUTHOR

@@ -142,10 +142,14 @@ def outcome(record: AlertDelivery) -> str:
         return f"delivered{answer}"
     if record.outcome == "failed":
         again = f", again at {record.next_try_at:%H:%M:%S} UTC" if record.next_try_at else ""
-        return f"failed after {record.attempts} tries{answer}: {record.reason or 'no reason given'}{again}"
+        return f"failed after {_tries(record)}{answer}: {record.reason or 'no reason given'}{again}"
     if record.outcome == "dead":
-        return f"given up after {record.attempts} tries{answer}: {record.reason or 'no reason given'}"
+        return f"given up after {_tries(record)}{answer}: {record.reason or 'no reason given'}"
     return f"held back: {record.reason or 'no reason given'}"
+
+
+def _tries(record: AlertDelivery) -> str:
+    return "1 try" if record.attempts == 1 else f"{record.attempts} tries"
 
 
 def _standing(incident: Incident, now: datetime) -> Text:
@@ -164,8 +168,8 @@ def _standing(incident: Incident, now: datetime) -> Text:
     told = incident.told()
     parts += [_told(one) for one in told]
     if not told:
-        reason = incident.held_back()
-        parts.append(Text(_line(f"nobody told: {reason}" if reason else "nobody told yet"), style="dim"))
+        reason = incident.held_back() if incident.acknowledged is None and incident.silence is None else None
+        parts.append(Text(_line(f"nobody told: {reason}" if reason else "nobody told"), style="dim"))
     return Text(" · ", style="dim").join(parts)
 
 

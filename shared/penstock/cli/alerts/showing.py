@@ -27,7 +27,7 @@ _SINCE = click.option(
 )
 
 
-@click.command("list")
+@click.command("list", short_help="List what fires now, the worst first.")
 @click.option("--all", "every", is_flag=True, help="Also what has ended.")
 @click.option("--team", help="Only those of one team; the platform's own are of the team platform.")
 @click.option("--kind", help="Only those of one kind: cost, drift, dlq, ...")
@@ -43,7 +43,7 @@ def list_(
     run_command(_list(every, team, kind, severity, since, as_json))
 
 
-@click.command()
+@click.command(short_help="Show all that is known of an alert, and its runbook's first steps.")
 @click.argument("alert")
 @_SINCE
 @click.option("--json", "as_json", is_flag=True, help="All of it as JSON.")
@@ -52,7 +52,7 @@ def show(alert: str, since: datetime, as_json: bool) -> None:
     run_command(_show(alert, since, as_json))
 
 
-@click.command()
+@click.command(short_help="List the silences that hold or are to come.")
 @click.option("--all", "every", is_flag=True, help="Also those that have ended.")
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON each.")
 def silences(every: bool, as_json: bool) -> None:

@@ -29,7 +29,7 @@ _STYLES = {"delivered": "green", "failed": "yellow", "dead": "red", "suppressed"
 _GRACE_S = 3.0
 
 
-@click.command()
+@click.command(short_help="Send a test alert the way of all alerts, and say whom it reached.")
 @click.option("--team", default="platform", show_default=True, help="Whose routes it takes.")
 @click.option(
     "--severity",
