@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from penstock.bus import Event, Hop, Outcome
+from penstock.bus import Event, Hop, Outcome, Transient
 from penstock.contracts.records import Alert, AlertAction
 from penstock.telemetry import get_logger
 
@@ -66,4 +66,14 @@ async def _whole(restore: Restore, step: Callable[[Event[Any]], Awaitable[T]], e
         try:
             return await step(event)
         except Emptied:
-            await restore()
+            await _restored(restore)
+
+
+async def _restored(restore: Restore) -> None:
+    try:
+        await restore()
+    except Transient:
+        raise
+    except Exception as error:
+        # The event is not to blame, whatever it is, and must not become a dead letter.
+        raise Transient(f"what alerting knew cannot be rebuilt from the log: {error}") from error

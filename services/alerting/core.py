@@ -18,6 +18,7 @@ from services.alerting.store import milliseconds
 __all__ = ["held_at_once", "misconfigured", "pause_s", "resolution", "settled", "usable_again"]
 
 _LONGEST_PAUSE_S = 600.0
+_LONGEST_ASKED_S = 3600.0
 _RUNBOOK = "services/alerting/runbooks/health.md"
 
 
@@ -27,10 +28,10 @@ def pause_s(attempts: int, chance: float, asked_s: float | None = None) -> float
 
     Args:
         chance: from 0 to 1, random.
-        asked_s: what the receiver asked for; obeyed up to 10 minutes.
+        asked_s: what the receiver asked for; obeyed up to an hour.
     """
     limit = min(_LONGEST_PAUSE_S, 2.0 ** min(attempts - 1, 20))
-    return max(limit * (0.5 + chance / 2), min(asked_s or 0.0, _LONGEST_PAUSE_S))
+    return max(limit * (0.5 + chance / 2), min(asked_s or 0.0, _LONGEST_ASKED_S))
 
 
 def held_at_once(alert: Alert, receiver: str, reason: str, at: datetime, place: str = "") -> Emit:

@@ -10,8 +10,10 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from penstock.bus import Event, Transient
 from penstock.contracts.catalogue import Catalogue
 
+from services.alerting.app import alert_hop
 from services.alerting.channels.protocol import Attempt
 from services.alerting.incidents import Incident
 from services.alerting.store import Keys, Transaction
@@ -143,6 +145,29 @@ async def test_the_dead_stay_dead_and_a_replay_still_reaches_them(catalogue: Cat
     (origin,) = platform.bus.messages("alerts")
     await platform.bus.append("alerts", origin.key, origin.value, partition=origin.partition)
     await platform.take()
+    await platform.work(30)
+    assert platform.channels["oncall"].told() == [("firing", ["a1"])]
+
+
+async def test_a_log_that_cannot_be_read_makes_no_dead_letter_of_an_alert(catalogue: Catalogue) -> None:
+    platform = Platform(catalogue, an_entry("oncall"))
+    tries: list[str] = []
+
+    async def restore() -> None:
+        tries.append("restore")
+        if len(tries) == 1:
+            raise ConnectionError("the broker is away")
+        await platform.restore()
+
+    platform.store.flush()
+    await platform.bus.publish("alerts", "f1", an_alert())
+    (message,) = platform.bus.messages("alerts")
+    event = Event(message, platform.bus.codec.decode(message.topic, message.value))
+    hop = alert_hop(platform.desk, restore, 16)
+    with pytest.raises(Transient, match="the broker is away"):
+        await hop.handler([event])
+    assert await hop.handler([event]) == [[]]
+    platform.taken = 1
     await platform.work(30)
     assert platform.channels["oncall"].told() == [("firing", ["a1"])]
 
