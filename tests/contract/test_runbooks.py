@@ -142,6 +142,11 @@ def test_every_monitor_has_its_section_and_says_its_name() -> None:
     assert all(any(name in page for page in PAGES.values()) for name in monitors.NAMES)
 
 
+def test_every_signal_of_drift_has_its_section() -> None:
+    names = {f"{signal.name.replace('.', '_')}_shift" for signal in SIGNALS} - {"prompt_topic_shift"} | {"topic_shift"}
+    assert names <= set(PAGES["drift"]), sorted(names - set(PAGES["drift"]))
+
+
 def test_guardrail_signals_have_their_sections() -> None:
     names = {f"{signal.name.replace('.', '_')}_shift" for signal in SIGNALS if signal.kind == "guardrail"}
     assert names <= set(PAGES["guardrail"]), sorted(names - set(PAGES["guardrail"]))
@@ -162,7 +167,7 @@ def test_no_section_is_about_an_alert_that_nobody_raises(page: str) -> None:
 
 def test_the_command_finds_the_section_wherever_the_alert_points() -> None:
     assert first_steps(alert("lag", "consumer_lag"))[0] == "services/alerting/runbooks/lag.md#consumer_lag"
-    pointed = first_steps(alert("guardrail", "input_blocked_shift", "services/alerting/runbooks/drift.md"))
+    pointed = first_steps(alert("guardrail", "input_blocked_shift", "services/alerting/runbooks/cost.md"))
     assert pointed[0] == "services/alerting/runbooks/guardrail.md#input_blocked_shift"
     assert len(pointed) > 3
 

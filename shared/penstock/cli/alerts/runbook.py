@@ -39,12 +39,12 @@ def _sections_of(page: str) -> dict[str, str] | None:
 
 
 def sections(text: str) -> dict[str, str]:
-    """Return the bodies of a page's second-level sections by their titles, in small letters."""
+    """Return the bodies of a page's sections, of the second and third level, by their titles in small letters."""
     found: dict[str, str] = {}
     title = None
     for line in text.splitlines():
-        if line.startswith("## "):
-            title = line.removeprefix("## ").strip().strip("`").lower()
+        if line.startswith(("## ", "### ")):
+            title = line.lstrip("#").strip().strip("`").lower()
             found[title] = ""
         elif title is not None:
             found[title] += f"{line}\n"
