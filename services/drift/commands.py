@@ -15,8 +15,6 @@ __all__ = ["InvalidCommand", "decode", "obeyed", "pinned_reference", "rebase"]
 
 _FORMAT = 1
 _ACTIONS = ("rebase", "pin", "unpin")
-# So little that only a change beyond all doubt is confirmed within a period that is said to be one.
-_NO_ALARM = 1e-300
 
 
 class InvalidCommand(ValueError):
@@ -40,9 +38,8 @@ def pinned_reference(signals: Iterable[Observed], parameters: Parameters) -> byt
     """
     detectors = Detectors()
     for each in signals:
-        detectors, _ = watching.observe(
-            detectors, each.record, each.offset, each.record.occurred_at, _NO_ALARM, parameters
-        )
+        # Without an allowance no change is confirmed: the whole period is the reference.
+        detectors, _ = watching.observe(detectors, each.record, each.offset, each.record.occurred_at, 0.0, parameters)
     detectors = watching.handed_down(detectors)
     ready = watching.with_reference(detectors)
     if not len(ready):

@@ -28,6 +28,8 @@ _AGAIN = timedelta(hours=1)
 _PATIENCE = 4
 _PATIENCE_LEAST = 200
 _TOLD = 12
+# A signal that changed so often within so long has no steady state: on-call has heard of it.
+_UNSTEADY, _UNSTEADY_CHANGES = timedelta(days=1), 3
 # Kinds that follow from the inputs where those change at the same time.
 _OUTPUTS: frozenset[Kind] = frozenset({"model", "quality", "retrieval", "cost", "latency"})
 
@@ -67,7 +69,7 @@ def confirmed(state: SegmentState, found: Found, event: Observed, now: datetime)
         kind="data" if defined.kind == "model" and follows is not None else defined.kind,
         mode=mode, causes=causes, samples=state.samples, partition=event.partition, offset=event.offset, now=now,
     )  # fmt: skip
-    told = Told(signal, defined.kind, shift.size, shift.test_first_offset, event.offset)
+    told = Told(signal, defined.kind, shift.size, shift.test_first_offset, event.offset, now)
     state = msgspec.structs.replace(state, told=(*state.told, told)[-_TOLD:])
     emits = [Emit("drift-events", record.segment, record)]
     is_back, matters, state = _against_baseline(state, signal, shift, description.matters, is_pinned)
@@ -75,7 +77,7 @@ def confirmed(state: SegmentState, found: Found, event: Observed, now: datetime)
         names = [name for name, condition in state.conditions.items() if condition.signal == signal]
         state, ends = resolved(state, names, event.record, record.segment, "the baseline is back", now)
         return state, [*emits, *ends]
-    state, severity = _severity(state, signal, shift, matters)
+    state, severity = _severity(state, signal, shift, matters, now)
     if severity is None:
         return state, emits
     condition = Condition(
@@ -172,8 +174,12 @@ def _against_baseline(
     return is_back, matters, msgspec.structs.replace(state, baselines=baselines)
 
 
-def _severity(state: SegmentState, signal: str, shift: Shift, matters: bool) -> tuple[SegmentState, str | None]:
-    """Return how severe the alert is; ``None`` for none."""
+def _severity(
+    state: SegmentState, signal: str, shift: Shift, matters: bool, now: datetime
+) -> tuple[SegmentState, str | None]:
+    """Return how severe the alert is; ``None`` for none: what changes again and again is on record only."""
+    if sum(each.signal == signal and now - each.at < _UNSTEADY for each in state.told) > _UNSTEADY_CHANGES:
+        return state, None
     if shift.pattern == "recurring":
         returns = state.returns.get(signal, 0) + 1
         state = msgspec.structs.replace(state, returns={**state.returns, signal: returns})

@@ -57,6 +57,8 @@ class Told(msgspec.Struct, frozen=True, array_like=True):
     """Of the first event since the change."""
     last_offset: int
     """Of the event that confirmed it."""
+    at: datetime
+    """When it was confirmed."""
 
 
 class Group(msgspec.Struct, frozen=True, array_like=True):

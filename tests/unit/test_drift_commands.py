@@ -116,6 +116,13 @@ def test_an_alert_is_resolved_when_the_level_is_near_the_baseline_again() -> Non
     assert statuses(run.alerts) == [(NAME, "firing"), (NAME, "resolved")]
 
 
+def test_a_signal_without_a_steady_state_alerts_three_times_a_day_at_most() -> None:
+    run = Partition().take(latencies(0, 2700, lambda n: 200 * 3.0 ** (n // 300)))
+    assert len(run.events) >= 7
+    assert len(run.alerts) == 3
+    assert set(run.segment().conditions) == {NAME}
+
+
 def a_burst() -> Iterator[Signal]:
     dice = np.random.default_rng(5)
     for n in range(900):

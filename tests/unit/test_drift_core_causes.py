@@ -167,9 +167,9 @@ def test_only_what_was_replaced_close_to_the_change_is_a_cause_the_closest_first
 
 
 def test_inputs_that_changed_long_before_do_not_explain_the_outputs() -> None:
-    told = [Told("prompt.topic", "data", 0.5, 300, 340), Told("cost.usd", "cost", 2.0, 990, 1020)]
+    told = [Told("prompt.topic", "data", 0.5, 300, 340, BEGIN), Told("cost.usd", "cost", 2.0, 990, 1020, BEGIN)]
     assert followed(told, Detectors(), a_shift(), 1050) is None
-    inputs = Told("prompt.tokens", "data", 1.5, 980, 1010)
+    inputs = Told("prompt.tokens", "data", 1.5, 980, 1010, BEGIN)
     assert followed([*told, inputs], Detectors(), a_shift(), 1050) == "prompt.tokens"
 
 
