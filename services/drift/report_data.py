@@ -20,8 +20,10 @@ __all__ = ["Drawn", "Gathered", "Mark", "Release", "Season", "SegmentReport", "o
 
 _DECLARED = {each.name: each for each in SIGNALS}
 _HOUR_S = 3600
-# Deviations of the values by which hours differ at least where a season is drawn.
-_VISIBLE = 0.3
+# Mean absolute deviations of the values by which hours differ at least where a season is drawn.
+_VISIBLE = 0.5
+# Weight of the newest value in the level that a season is drawn around.
+_FADE = 1 / 300
 # Releases of one segment that are marked.
 _RELEASES = 40
 
@@ -200,6 +202,8 @@ class _Seasonal:
         self._binary = True
         self._hour = -1
         self._deviations = (0.0, 0.0)
+        # Of what is left of the values without their season.
+        self._level, self._scatter, self._count = 0.0, 0.0, 0
         self._foretold: list[tuple[float, float]] = []
 
     def add(self, at: datetime, value: float) -> None:
@@ -208,24 +212,27 @@ class _Seasonal:
             return
         if self._binary and seen not in (0, 1):
             self._binary, self._profile = False, None
-        self._profile, _ = seasonal.adjusted(self._profile, seen, at, scale="rate" if self._binary else "score")
+        self._profile, left = seasonal.adjusted(self._profile, seen, at, scale="rate" if self._binary else "score")
+        self._count += 1
+        weight = max(1 / self._count, _FADE)
+        self._level += (left - self._level) * weight
+        self._scatter += (abs(left - self._level) - self._scatter) * weight
         hour = int(at.timestamp()) // _HOUR_S
         if hour != self._hour and seasonal.phase(self._profile) != "none":
             middle = datetime.fromtimestamp((hour + 0.5) * _HOUR_S, UTC)
-            profile = self._profile
-            deviation = seasonal.expected(profile, middle)
+            deviation = seasonal.expected(self._profile, middle)
             self._deviations = min(self._deviations[0], deviation), max(self._deviations[1], deviation)
-            level = profile.origin + profile.scale * profile.level + deviation
+            level = self._level + deviation
             restored = level if self._definition is None else self._definition.restore(level)
             self._foretold.append((middle.timestamp(), restored))
         self._hour = hour
 
     def season(self) -> Season | None:
         """Return the foretold course, where there is one that is not flat."""
-        phase, profile = seasonal.phase(self._profile), self._profile
-        if profile is None or phase == "none" or len(self._foretold) < 2:
+        phase = seasonal.phase(self._profile)
+        if phase == "none" or len(self._foretold) < 2:
             return None
-        if self._deviations[1] - self._deviations[0] < _VISIBLE * profile.scale:
+        if self._deviations[1] - self._deviations[0] < _VISIBLE * self._scatter:
             return None
         return Season(phase, self._foretold)
 
