@@ -3,13 +3,7 @@ the Standard Webhooks library."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import socket
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,10 +18,9 @@ from services.alerting.channels.opening import open_channel
 from services.alerting.channels.posting import open_http_client
 from services.alerting.channels.protocol import Channel
 from services.alerting.destinations import Destinations
-from tests.integration.debian_program import program
+from tests.integration.real_receivers import SECRET, active, alertmanager, free_port, verified, webhook_server
 from tests.unit.alerting_notifications import a_notification, an_alert
 
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 RUNBOOKS = "https://runbooks.example.com/main"
 
 
@@ -42,67 +35,27 @@ def a_channel(client: httpx.AsyncClient, environ: dict[str, str] | None = None, 
     return open_channel(receiver, environ or {}, Destinations(["127.0.0.0/8"]), SystemClock(), client, RUNBOOKS)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@pytest.fixture
+async def address(tmp_path: Path) -> AsyncIterator[str]:
+    """A real Alertmanager."""
+    async with alertmanager(tmp_path, free_port()) as started:
+        yield started
 
 
-@asynccontextmanager
-async def process(*command: str, ready: Callable[[], Awaitable[bool]], log: int) -> AsyncIterator[None]:
-    """A program, from when it is ready."""
-    started = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
-    try:
-        async with asyncio.timeout(60):
-            while not await ready():
-                assert started.returncode is None, os.pread(log, 4000, 0).decode(errors="replace")
-                await asyncio.sleep(0.05)
-        yield
-    finally:
-        if started.returncode is None:
-            started.terminate()
-        await started.wait()
-
-
-async def answers(url: str) -> bool:
-    async with httpx.AsyncClient(trust_env=False) as probe:
-        try:
-            return (await probe.get(url)).status_code < 500
-        except httpx.HTTPError:
-            return False
+@pytest.fixture
+async def hook(tmp_path: Path) -> AsyncIterator[str]:
+    """A webhook server, which verifies what comes."""
+    async with webhook_server(tmp_path) as started:
+        yield started
 
 
 # -- Alertmanager ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-async def alertmanager(tmp_path: Path) -> AsyncIterator[str]:
-    """A real Alertmanager; its address."""
-    binary = program("prometheus-alertmanager", "usr/bin/prometheus-alertmanager")
-    port = free_port()
-    config = tmp_path / "alertmanager.yml"
-    config.write_text("route: {receiver: nobody}\nreceivers: [{name: nobody}]\n")
-    address = f"http://127.0.0.1:{port}"
-    command = [
-        *binary, f"--config.file={config}", f"--storage.path={tmp_path / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address=",
-    ]  # fmt: skip
-    with (tmp_path / "alertmanager.log").open("w+b") as log:
-        async with process(*command, ready=lambda: answers(f"{address}/-/ready"), log=log.fileno()):
-            yield address
-
-
-async def active(address: str) -> list[dict[str, Any]]:
-    async with httpx.AsyncClient(trust_env=False) as probe:
-        answer = await probe.get(f"{address}/api/v2/alerts", params={"active": "true"})
-        answer.raise_for_status()
-        return list(answer.json())
-
-
 async def test_alertmanager_takes_alerts_keeps_them_over_its_own_bound_and_ends_them(
-    alertmanager: str, client: httpx.AsyncClient
+    address: str, client: httpx.AsyncClient
 ) -> None:
-    channel = a_channel(client, type="alertmanager", url=alertmanager)
+    channel = a_channel(client, type="alertmanager", url=address)
     now = datetime.now(UTC)
     began = now - timedelta(minutes=5)
     odd = {
@@ -119,7 +72,7 @@ async def test_alertmanager_takes_alerts_keeps_them_over_its_own_bound_and_ends_
     ]
     attempt = await channel.send(a_notification(*alerts))
     assert (attempt.outcome, attempt.status_code, attempt.reason) == ("delivered", 200, None)
-    stored = {alert["labels"]["fingerprint"]: alert for alert in await active(alertmanager)}
+    stored = {alert["labels"]["fingerprint"]: alert for alert in await active(address)}
     assert set(stored) == {"f1", "f2"}
     first = stored["f1"]
     assert first["labels"] == {
@@ -136,108 +89,61 @@ async def test_alertmanager_takes_alerts_keeps_them_over_its_own_bound_and_ends_
 
     # Told again it is the same alert; resolved, it is gone, and the other one stays.
     assert (await channel.send(a_notification(*alerts, purpose="repeat"))).outcome == "delivered"
-    assert len(await active(alertmanager)) == 2
+    assert len(await active(address)) == 2
     ended = an_alert("f1", occurred_at=datetime.now(UTC), starts_at=began, labels=odd, status="resolved")
     assert (await channel.send(a_notification(ended, purpose="resolved"))).outcome == "delivered"
-    assert [alert["labels"]["fingerprint"] for alert in await active(alertmanager)] == ["f2"]
+    assert [alert["labels"]["fingerprint"] for alert in await active(address)] == ["f2"]
 
 
 async def test_an_alert_that_got_worse_replaces_what_alertmanager_had_of_it(
-    alertmanager: str, client: httpx.AsyncClient
+    address: str, client: httpx.AsyncClient
 ) -> None:
-    channel = a_channel(client, type="alertmanager", url=alertmanager)
+    channel = a_channel(client, type="alertmanager", url=address)
     now = datetime.now(UTC)
     for severity, status in (("warning", "firing"), ("critical", "firing")):
         alert = an_alert("f1", occurred_at=now, severity=severity, status=status)
         assert (await channel.send(a_notification(alert))).outcome == "delivered"
-    assert [alert["labels"]["severity"] for alert in await active(alertmanager)] == ["critical"]
+    assert [alert["labels"]["severity"] for alert in await active(address)] == ["critical"]
     # A late try of an older message does not end what is newer.
     late = an_alert("f1", occurred_at=now - timedelta(minutes=1), severity="info")
     assert (await channel.send(a_notification(late))).outcome == "delivered"
-    assert {alert["labels"]["severity"] for alert in await active(alertmanager)} == {"critical", "info"}
+    assert {alert["labels"]["severity"] for alert in await active(address)} == {"critical", "info"}
     ended = an_alert("f1", occurred_at=datetime.now(UTC), severity="info", status="resolved", labels={})
     assert (await channel.send(a_notification(ended, purpose="resolved"))).outcome == "delivered"
-    assert await active(alertmanager) == []
+    assert await active(address) == []
 
 
 async def test_an_address_below_a_path_that_is_not_alertmanagers_is_refused_for_good(
-    alertmanager: str, client: httpx.AsyncClient
+    address: str, client: httpx.AsyncClient
 ) -> None:
-    attempt = await a_channel(client, type="alertmanager", url=f"{alertmanager}/elsewhere").send(a_notification())
+    attempt = await a_channel(client, type="alertmanager", url=f"{address}/elsewhere").send(a_notification())
     assert (attempt.outcome, attempt.status_code) == ("dead", 404)
 
 
 # -- Standard Webhooks -----------------------------------------------------------------------------------------------
 
-VERIFY = """
-import json, os, sys
-import standardwebhooks
-headers = {name: os.environ["HOOK_" + name.replace("-", "_").upper()] for name in
-           ("webhook-id", "webhook-timestamp", "webhook-signature")}
-body = sys.argv[1].encode()
-standardwebhooks.Webhook(os.environ["HOOK_SECRET"]).verify(body, headers)
-with open(sys.argv[2], "a") as log:
-    log.write(json.dumps({"id": headers["webhook-id"], "body": json.loads(body)}) + "\\n")
-"""
-
-
-@pytest.fixture
-async def webhook_server(tmp_path: Path) -> AsyncIterator[tuple[str, Path]]:
-    """Debian's webhook server, which runs the Standard Webhooks library on each delivery and answers 500 where that
-    refuses; its address, and the file of what was verified."""
-    binary = program("webhook", "usr/bin/webhook")
-    log, script, port = tmp_path / "verified.jsonl", tmp_path / "verify.py", free_port()
-    script.write_text(VERIFY)
-    headers = ["webhook-id", "webhook-timestamp", "webhook-signature"]
-    hook = {
-        "id": "alerts",
-        "execute-command": sys.executable,
-        "pass-arguments-to-command": [
-            {"source": "string", "name": str(script)},
-            {"source": "raw-request-body"},
-            {"source": "string", "name": str(log)},
-        ],
-        "pass-environment-to-command": [
-            *(
-                {"source": "header", "name": name, "envname": "HOOK_" + name.replace("-", "_").upper()}
-                for name in headers
-            ),
-            {"source": "string", "name": SECRET, "envname": "HOOK_SECRET"},
-        ],
-        "include-command-output-in-response": True,
-    }
-    hooks = tmp_path / "hooks.json"
-    hooks.write_text(json.dumps([hook]))
-    address = f"http://127.0.0.1:{port}"
-    command = [*binary, "-hooks", str(hooks), "-ip", "127.0.0.1", "-port", str(port), "-verbose"]
-    with (tmp_path / "webhook.log").open("w+b") as output:
-        async with process(*command, ready=lambda: answers(address), log=output.fileno()):
-            yield f"{address}/hooks/alerts", log
-
 
 async def test_a_webhook_server_verifies_with_the_standard_library_and_takes_rotated_secrets(
-    webhook_server: tuple[str, Path], client: httpx.AsyncClient
+    hook: str, client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
-    address, log = webhook_server
     alerts = (an_alert("f1", title='"quoted" ✓ $(id)'), an_alert("f2"))
     for secrets in (SECRET, f"whsec_bmV4dCBzZWNyZXQ= {SECRET}"):
-        channel = a_channel(client, {"SIGNING": secrets}, type="webhook", url=address, secret_env="SIGNING")
+        channel = a_channel(client, {"SIGNING": secrets}, type="webhook", url=hook, secret_env="SIGNING")
         attempt = await channel.send(a_notification(*alerts, left_out=2))
         assert (attempt.outcome, attempt.status_code) == ("delivered", 200)
-    kept = [json.loads(line) for line in log.read_text().splitlines()]
+    kept = verified(tmp_path)
     assert [each["id"] for each in kept] == [a_notification().notification_id] * 2
     assert [alert["title"] for alert in kept[0]["body"]["alerts"]] == ['"quoted" ✓ $(id)', alerts[1].title]
     assert (kept[0]["body"]["left_out"], kept[0]["body"]["purpose"]) == (2, "firing")
 
 
 async def test_a_wrong_secret_is_refused_by_the_library_and_tried_again(
-    webhook_server: tuple[str, Path], client: httpx.AsyncClient
+    hook: str, client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
-    address, log = webhook_server
-    channel = a_channel(client, {"SIGNING": "whsec_b3RoZXI="}, type="webhook", url=address, secret_env="SIGNING")
+    channel = a_channel(client, {"SIGNING": "whsec_b3RoZXI="}, type="webhook", url=hook, secret_env="SIGNING")
     attempt = await channel.send(a_notification())
     assert (attempt.outcome, attempt.status_code) == ("retry", 500)
-    assert not log.exists()
+    assert verified(tmp_path) == []
 
 
 async def test_the_demos_receiver_takes_what_the_built_in_route_sends(client: httpx.AsyncClient) -> None:

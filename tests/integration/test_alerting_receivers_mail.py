@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import email
-import socket
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from email.message import EmailMessage
@@ -22,6 +21,7 @@ from services.alerting.channels.opening import open_channel
 from services.alerting.channels.posting import open_http_client
 from services.alerting.channels.protocol import Channel
 from services.alerting.destinations import Destinations
+from tests.integration.real_receivers import free_port
 from tests.unit.alerting_notifications import a_notification, an_alert
 
 RUNBOOKS = "https://runbooks.example.com/main"
@@ -31,12 +31,6 @@ RUNBOOKS = "https://runbooks.example.com/main"
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     async with open_http_client() as opened:
         yield opened
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Mailbox:

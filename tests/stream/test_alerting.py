@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -100,14 +100,16 @@ def entry_of(*receivers: Receiver, **route: object) -> Alerting:
 
 
 @asynccontextmanager
-async def running(bus: MemoryBus, entry: Alerting, store: MemoryStore | None = None) -> AsyncIterator[MemoryStore]:
+async def running(
+    bus: MemoryBus, entry: Alerting, store: MemoryStore | None = None, environ: Mapping[str, str] | None = None
+) -> AsyncIterator[MemoryStore]:
     """One replica of alerting, put together as the service is, but for Kafka and Redis."""
     store = store or MemoryStore()
     clock = SystemClock()
     stop = asyncio.Event()
     client = open_http_client()
     destinations = Destinations(["127.0.0.0/8"])
-    channels = Channels(lambda receiver: open_channel(receiver, {}, destinations, clock, client, ""))
+    channels = Channels(lambda receiver: open_channel(receiver, environ or {}, destinations, clock, client, ""))
     register = Register(store, Directory(ConfigPlane.of([entry]), entry, MAX_AGE), [])
     outbox = Outbox(register, 100)
     desk = Desk(register, outbox, clock)
