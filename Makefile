@@ -21,6 +21,7 @@ DEVELOPMENT := $(REQUIREMENTS)/uv.txt $(RUNTIME) $(REQUIREMENTS)/dev.txt $(REQUI
 PYTHON ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+DRIFT_ARGS ?= --quick
 DOCS ?=
 QUESTIONS ?=
 
@@ -54,6 +55,8 @@ bench: $(VENV)/.development ## Measure latency, throughput and memory beside a r
 	$(BIN)/python -m tests.bench.bench_money
 	$(BIN)/python -m tests.bench.bench_answer_cache
 	$(BIN)/python -m tests.bench.bench_cost_alerts
+	$(BIN)/python -m tests.bench.bench_drift $(DRIFT_ARGS)
+	$(BIN)/python -m tests.bench.bench_drift_worker
 
 .PHONY: soak
 soak: $(VENV)/.development ## Memory at a steady rate for fifteen minutes and over a million costs; the books of 100,000 calls
