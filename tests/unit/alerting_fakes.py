@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from penstock.bus import Event, MemoryBus, Message, Producer
@@ -26,7 +26,7 @@ from services.alerting.outbox import Outbox
 from services.alerting.recovery import Recovery
 from services.alerting.register import Register
 from services.alerting.routing import Directory
-from services.alerting.store import Body, Emptied, Keys, Transaction, Write, milliseconds, moment
+from services.alerting.store import Body, Emptied, Keys, Store, Transaction, Write, milliseconds, moment
 
 T = TypeVar("T")
 MAX_AGE = timedelta(hours=24)
@@ -273,17 +273,21 @@ def an_entry(*receivers: str, escalate: Sequence[object] = (), **route: object) 
     )
 
 
-class Platform:
-    """Alerting without Redis and Kafka, on a clock that the test moves; several replicas share its store and log."""
+PlatformOf = Callable[[Alerting], "Platform"]
+"""Puts alerting together for an entry; which store it stands on is the test module's to say."""
 
-    def __init__(self, catalogue: Catalogue, entry: Alerting, silences: Sequence[Silence] = ()) -> None:
+
+class Platform:
+    """Alerting without Kafka, on a clock that the test moves; several replicas share its store and log."""
+
+    def __init__(self, catalogue: Catalogue, entry: Alerting, store: Store | None = None) -> None:
         self.clock = ManualClock()
         self.bus = MemoryBus(catalogue, self.clock)
-        self.store = MemoryStore()
+        self.store: Any = store or MemoryStore()
         self.plane = ConfigPlane.of([entry])
         self.channels: defaultdict[str, FakeChannel] = defaultdict(FakeChannel)
         self.misconfigured: set[str] = set()
-        self.silences = silences
+        self.silences: Sequence[Silence] = ()
         self.taken = 0
         self.acted = 0
         self.group_most = 100
@@ -375,17 +379,17 @@ class Platform:
                 await self.whole(self.dispatcher.sweep)
                 await self.dispatcher.idle()
                 await self.take()
-                if not self._pending():
+                if not await self.whole(self._pending):
                     break
             if passed >= seconds:
                 return
             self.clock.advance(min(step, seconds - passed))
             passed += step
 
-    def _pending(self) -> bool:
-        now = milliseconds(self.clock.now())
-        due = [key for key in self.store.sorted if ":due:" in key or key == Keys.WAKE]
-        return any(score <= now for key in due for score in self.store.sorted[key].values())
+    async def _pending(self) -> bool:
+        now = self.clock.now()
+        keys = [Keys.WAKE, *(Keys.due(key) for key in await self.store.members(Keys.RECEIVERS))]
+        return any([await self.store.due(key, now, 1) for key in keys])
 
     def deliveries(self, receiver: str | None = None) -> list[AlertDelivery]:
         """The records in the order of arrival, repeats of one event dropped."""

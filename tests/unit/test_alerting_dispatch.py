@@ -12,30 +12,36 @@ from penstock.contracts.records import Alert, DeadLetter
 
 from services.alerting.channels.protocol import Attempt
 from services.alerting.core import pause_s
-from services.alerting.store import Keys
-from tests.unit.alerting_fakes import FakeChannel, Platform, an_action, an_alert, an_entry
+from services.alerting.incidents import Silence
+from services.alerting.store import Keys, Transaction
+from tests.unit.alerting_fakes import FakeChannel, Platform, PlatformOf, an_action, an_alert, an_entry
 
 FAILED = Attempt(outcome="retry", status_code=500, reason="HTTP 500")
 REFUSED = Attempt(outcome="dead", status_code=400, reason="refused with 400")
+
+
+@pytest.fixture
+def platform_of(catalogue: Catalogue) -> PlatformOf:
+    return lambda entry: Platform(catalogue, entry)
 
 
 def several(count: int, **changes: object) -> list[Alert]:
     return [an_alert(f"a{number}", fingerprint=f"f{number}", **changes) for number in range(count)]
 
 
-async def test_an_alert_is_told_once_and_recorded(catalogue: Catalogue) -> None:
-    platform = Platform(catalogue, an_entry("oncall"))
+async def test_an_alert_is_told_once_and_recorded(platform_of: PlatformOf) -> None:
+    platform = platform_of(an_entry("oncall"))
     await platform.publish(an_alert())
     await platform.work(10)
     assert platform.channels["oncall"].told() == [("firing", ["a1"])]
     (record,) = platform.deliveries()
     assert (record.outcome, record.attempts, record.status_code, record.receiver) == ("delivered", 1, 200, "oncall")
     assert record.notification_id == platform.channels["oncall"].got[0][0].notification_id
-    assert not platform.store.sorted[Keys.due("default/oncall")]
+    assert await platform.store.standing(Keys.due("default/oncall")) == (0, None)
 
 
-async def test_a_receiver_that_fails_for_hours_gets_it_in_the_end_and_only_once(catalogue: Catalogue) -> None:
-    platform = Platform(catalogue, an_entry("oncall"))
+async def test_a_receiver_that_fails_for_hours_gets_it_in_the_end_and_only_once(platform_of: PlatformOf) -> None:
+    platform = platform_of(an_entry("oncall"))
     channel = platform.channels["oncall"] = FakeChannel(always=FAILED)
     await platform.publish(an_alert())
     await platform.work(5 * 3600, step=30)
@@ -55,8 +61,8 @@ async def test_a_receiver_that_fails_for_hours_gets_it_in_the_end_and_only_once(
     assert not platform.bus.messages("dlq-alerting")
 
 
-async def test_what_is_given_up_is_a_dead_letter_that_a_replay_delivers(catalogue: Catalogue) -> None:
-    platform = Platform(catalogue, an_entry("oncall", "other", repeat_interval_s=86_400))
+async def test_what_is_given_up_is_a_dead_letter_that_a_replay_delivers(platform_of: PlatformOf) -> None:
+    platform = platform_of(an_entry("oncall", "other", repeat_interval_s=86_400))
     channel = platform.channels["oncall"] = FakeChannel(always=FAILED)
     await platform.publish(an_alert())
     await platform.work(7 * 3600, step=60)
@@ -85,8 +91,8 @@ async def test_what_is_given_up_is_a_dead_letter_that_a_replay_delivers(catalogu
     assert len(channel.told()) == 1
 
 
-async def test_a_refusal_is_dead_at_once_and_the_next_alert_is_tried_anew(catalogue: Catalogue) -> None:
-    platform = Platform(catalogue, an_entry("oncall"))
+async def test_a_refusal_is_dead_at_once_and_the_next_alert_is_tried_anew(platform_of: PlatformOf) -> None:
+    platform = platform_of(an_entry("oncall"))
     platform.channels["oncall"].answers = [REFUSED]
     await platform.publish(an_alert())
     await platform.work(60)
@@ -96,8 +102,8 @@ async def test_a_refusal_is_dead_at_once_and_the_next_alert_is_tried_anew(catalo
     assert platform.channels["oncall"].told() == [("firing", ["a2"])]
 
 
-async def test_a_receiver_that_hangs_holds_up_nobody_else(catalogue: Catalogue) -> None:
-    platform = Platform(catalogue, an_entry("slow", "quick", group_by=["fingerprint"]))
+async def test_a_receiver_that_hangs_holds_up_nobody_else(platform_of: PlatformOf) -> None:
+    platform = platform_of(an_entry("slow", "quick", group_by=["fingerprint"]))
     slow = platform.channels["slow"] = FakeChannel(answers=["hangs"] * 100)
     await platform.publish(*several(20))
     for _ in range(200):
@@ -109,8 +115,8 @@ async def test_a_receiver_that_hangs_holds_up_nobody_else(catalogue: Catalogue) 
     )
 
 
-async def test_a_message_that_fails_holds_up_none_that_follow_on_it(catalogue: Catalogue) -> None:
-    platform = Platform(catalogue, an_entry("oncall", group_interval_s=60))
+async def test_a_message_that_fails_holds_up_none_that_follow_on_it(platform_of: PlatformOf) -> None:
+    platform = platform_of(an_entry("oncall", group_interval_s=60))
     channel = platform.channels["oncall"] = FakeChannel(answers=[FAILED] * 9)
     await platform.publish(an_alert())
     await platform.work(100)
@@ -120,11 +126,11 @@ async def test_a_message_that_fails_holds_up_none_that_follow_on_it(catalogue: C
     assert channel.told() == [("firing", ["b1"])], "the first waits for its next try"
     await platform.work(300, step=5)
     assert channel.told() == [("firing", ["b1"]), ("firing", ["a1"])]
-    assert not platform.store.sorted[Keys.waiting("default/oncall")]
+    assert await platform.store.standing(Keys.waiting("default/oncall")) == (0, None)
 
 
-async def test_two_replicas_send_nothing_twice(catalogue: Catalogue) -> None:
-    platform = Platform(catalogue, an_entry("oncall", group_by=["fingerprint"]))
+async def test_two_replicas_send_nothing_twice(platform_of: PlatformOf) -> None:
+    platform = platform_of(an_entry("oncall", group_by=["fingerprint"]))
     platform.channels["oncall"] = FakeChannel(ticks=50)
     _, second, _ = platform.replica("two")
     await platform.publish(*several(30))
@@ -136,8 +142,8 @@ async def test_two_replicas_send_nothing_twice(catalogue: Catalogue) -> None:
     assert len(platform.deliveries()) == 30
 
 
-async def test_another_replica_takes_over_what_a_killed_one_was_sending(catalogue: Catalogue) -> None:
-    platform = Platform(catalogue, an_entry("oncall"))
+async def test_another_replica_takes_over_what_a_killed_one_was_sending(platform_of: PlatformOf) -> None:
+    platform = platform_of(an_entry("oncall"))
     channel = platform.channels["oncall"] = FakeChannel(answers=["hangs"])
     await platform.publish(an_alert())
     await platform.dispatcher.sweep()
@@ -150,8 +156,8 @@ async def test_another_replica_takes_over_what_a_killed_one_was_sending(catalogu
     assert len({notification.notification_id for notification, _ in channel.got}) == 1
 
 
-async def test_what_was_acknowledged_but_not_recorded_is_recorded_and_not_sent_again(catalogue: Catalogue) -> None:
-    platform = Platform(catalogue, an_entry("oncall"))
+async def test_what_was_acknowledged_but_not_recorded_is_recorded_and_not_sent_again(platform_of: PlatformOf) -> None:
+    platform = platform_of(an_entry("oncall"))
     await platform.publish(an_alert())
     platform.bus.fail_sends = 1
     with pytest.raises(ConnectionError):
@@ -163,9 +169,9 @@ async def test_what_was_acknowledged_but_not_recorded_is_recorded_and_not_sent_a
 
 
 async def test_a_hundred_alerts_of_a_group_are_one_message_and_the_next_waits_for_the_interval(
-    catalogue: Catalogue,
+    platform_of: PlatformOf,
 ) -> None:
-    platform = Platform(catalogue, an_entry("oncall", group_wait_s=10, group_interval_s=60))
+    platform = platform_of(an_entry("oncall", group_wait_s=10, group_interval_s=60))
     alerts = several(100)
     await platform.publish(*alerts[:60])
     await platform.work(5)
@@ -183,8 +189,8 @@ async def test_a_hundred_alerts_of_a_group_are_one_message_and_the_next_waits_fo
     assert platform.channels["oncall"].told()[1] == ("firing", ["late"])
 
 
-async def test_groups_are_of_the_fields_that_the_route_names(catalogue: Catalogue) -> None:
-    platform = Platform(catalogue, an_entry("oncall", group_by=["team"], group_wait_s=5))
+async def test_groups_are_of_the_fields_that_the_route_names(platform_of: PlatformOf) -> None:
+    platform = platform_of(an_entry("oncall", group_by=["team"], group_wait_s=5))
     await platform.publish(
         an_alert("a1"),
         an_alert("a2", fingerprint="f2", kind="cost"),
@@ -194,9 +200,9 @@ async def test_groups_are_of_the_fields_that_the_route_names(catalogue: Catalogu
     assert sorted(platform.channels["oncall"].told()) == [("firing", ["a1", "a2"]), ("firing", ["b1"])]
 
 
-async def test_what_is_over_the_rate_is_told_in_one_summary(catalogue: Catalogue) -> None:
+async def test_what_is_over_the_rate_is_told_in_one_summary(platform_of: PlatformOf) -> None:
     entry = an_entry("oncall", group_by=["fingerprint"], most_per_hour=3, repeat_interval_s=86_400)
-    platform = Platform(catalogue, entry)
+    platform = platform_of(entry)
     platform.group_most = 5
     _, platform.dispatcher, _ = platform.replica("one")
     alerts = [*several(10), an_alert("worst", fingerprint="w", severity="critical")]
@@ -216,8 +222,8 @@ async def test_what_is_over_the_rate_is_told_in_one_summary(catalogue: Catalogue
     assert len(platform.channels["oncall"].got) == 4
 
 
-async def test_a_silence_holds_back_and_what_still_fires_is_told_when_it_ends(catalogue: Catalogue) -> None:
-    platform = Platform(catalogue, an_entry("oncall"))
+async def test_a_silence_holds_back_and_what_still_fires_is_told_when_it_ends(platform_of: PlatformOf) -> None:
+    platform = platform_of(an_entry("oncall"))
     now = platform.clock.now()
     await platform.act(
         an_action(
@@ -236,11 +242,15 @@ async def test_a_silence_holds_back_and_what_still_fires_is_told_when_it_ends(ca
     await platform.work(1900, step=60)
     assert platform.channels["oncall"].told() == [("firing", ["c1"]), ("firing", ["a1"])]
     assert [outcome for event, _, outcome in platform.outcomes() if event == "a1"] == ["suppressed", "delivered"]
-    assert not platform.store.maps[Keys.SILENCES]
+
+    async def silences(transaction: Transaction) -> list[Silence]:
+        return await transaction.mapped(Silence, Keys.SILENCES)
+
+    assert await platform.store.run(silences) == []
 
 
-async def test_a_silence_that_is_ended_early_lets_through_at_once(catalogue: Catalogue) -> None:
-    platform = Platform(catalogue, an_entry("oncall"))
+async def test_a_silence_that_is_ended_early_lets_through_at_once(platform_of: PlatformOf) -> None:
+    platform = platform_of(an_entry("oncall"))
     now = platform.clock.now()
     silence = an_action(
         "silence", now, fingerprint=None, silence_id="s1", match={"kind": "*"}, ends_at=now + timedelta(hours=1)
@@ -253,9 +263,9 @@ async def test_a_silence_that_is_ended_early_lets_through_at_once(catalogue: Cat
     assert platform.channels["oncall"].told() == [("firing", ["a1"])]
 
 
-async def test_nobody_answers_and_the_next_is_called_in_steps(catalogue: Catalogue) -> None:
+async def test_nobody_answers_and_the_next_is_called_in_steps(platform_of: PlatformOf) -> None:
     steps = [{"after_s": 300, "receivers": ["boss"]}, {"after_s": 900, "receivers": ["boss2"], "severity": "critical"}]
-    platform = Platform(catalogue, an_entry("oncall", "boss", "boss2", escalate=steps))
+    platform = platform_of(an_entry("oncall", "boss", "boss2", escalate=steps))
     await platform.publish(an_alert(), an_alert("b1", fingerprint="f2", severity="critical"))
     await platform.work(290, step=10)
     assert not platform.channels["boss"].got
@@ -269,9 +279,9 @@ async def test_nobody_answers_and_the_next_is_called_in_steps(catalogue: Catalog
         assert ("resolved", ["b2"]) in platform.channels[name].told()
 
 
-async def test_an_acknowledgement_ends_retries_escalation_and_repeats(catalogue: Catalogue) -> None:
+async def test_an_acknowledgement_ends_retries_escalation_and_repeats(platform_of: PlatformOf) -> None:
     steps = [{"after_s": 300, "receivers": ["boss"]}]
-    platform = Platform(catalogue, an_entry("oncall", "down", "boss", escalate=steps, repeat_interval_s=600))
+    platform = platform_of(an_entry("oncall", "down", "boss", escalate=steps, repeat_interval_s=600))
     down = platform.channels["down"] = FakeChannel(always=FAILED)
     await platform.publish(an_alert())
     await platform.work(120, step=5)
@@ -292,8 +302,8 @@ async def test_an_acknowledgement_ends_retries_escalation_and_repeats(catalogue:
     assert platform.channels["boss"].told() == [("escalation", ["a1"])]
 
 
-async def test_what_gets_worse_is_told_though_acknowledged(catalogue: Catalogue) -> None:
-    platform = Platform(catalogue, an_entry("oncall"))
+async def test_what_gets_worse_is_told_though_acknowledged(platform_of: PlatformOf) -> None:
+    platform = platform_of(an_entry("oncall"))
     await platform.publish(an_alert())
     await platform.work(5)
     await platform.act(an_action("acknowledge", platform.clock.now()))
@@ -302,8 +312,8 @@ async def test_what_gets_worse_is_told_though_acknowledged(catalogue: Catalogue)
     assert platform.channels["oncall"].told() == [("firing", ["a1"]), ("firing", ["a2"])]
 
 
-async def test_someone_resolves_and_those_who_were_told_hear_it(catalogue: Catalogue) -> None:
-    platform = Platform(catalogue, an_entry("oncall"))
+async def test_someone_resolves_and_those_who_were_told_hear_it(platform_of: PlatformOf) -> None:
+    platform = platform_of(an_entry("oncall"))
     await platform.publish(an_alert())
     await platform.work(5)
     await platform.act(an_action("resolve", platform.clock.now()))
@@ -315,8 +325,8 @@ async def test_someone_resolves_and_those_who_were_told_hear_it(catalogue: Catal
     assert resolved.description.startswith("Resolved by ada: looking.")
 
 
-async def test_a_condition_that_is_not_raised_again_is_resolved(catalogue: Catalogue) -> None:
-    platform = Platform(catalogue, an_entry("oncall", resolve_after_s=600))
+async def test_a_condition_that_is_not_raised_again_is_resolved(platform_of: PlatformOf) -> None:
+    platform = platform_of(an_entry("oncall", resolve_after_s=600))
     await platform.publish(an_alert())
     await platform.work(500, step=10)
     await platform.publish(an_alert("a2", at=platform.clock.now()))
@@ -327,8 +337,8 @@ async def test_a_condition_that_is_not_raised_again_is_resolved(catalogue: Catal
     assert len(platform.bus.messages("alerts")) == 3, "that it ended stands on the log"
 
 
-async def test_an_end_is_told_after_the_beginning_however_long_that_takes(catalogue: Catalogue) -> None:
-    platform = Platform(catalogue, an_entry("oncall"))
+async def test_an_end_is_told_after_the_beginning_however_long_that_takes(platform_of: PlatformOf) -> None:
+    platform = platform_of(an_entry("oncall"))
     channel = platform.channels["oncall"] = FakeChannel(always=FAILED)
     await platform.publish(an_alert())
     await platform.work(100, step=5)
@@ -339,8 +349,8 @@ async def test_an_end_is_told_after_the_beginning_however_long_that_takes(catalo
     assert channel.told() == [("firing", ["a1"]), ("resolved", ["a2"])]
 
 
-async def test_what_goes_on_is_repeated_until_it_is_too_old(catalogue: Catalogue) -> None:
-    platform = Platform(catalogue, an_entry("oncall", repeat_interval_s=4 * 3600))
+async def test_what_goes_on_is_repeated_until_it_is_too_old(platform_of: PlatformOf) -> None:
+    platform = platform_of(an_entry("oncall", repeat_interval_s=4 * 3600))
     await platform.publish(an_alert())
     await platform.work(48 * 3600, step=900)
     purposes = Counter(purpose for purpose, _ in platform.channels["oncall"].told())
@@ -348,8 +358,8 @@ async def test_what_goes_on_is_repeated_until_it_is_too_old(catalogue: Catalogue
     assert len({n.notification_id for n, _ in platform.channels["oncall"].got}) == 7
 
 
-async def test_a_receiver_that_cannot_be_opened_is_told_of_to_the_others(catalogue: Catalogue) -> None:
-    platform = Platform(catalogue, an_entry("broken", "oncall"))
+async def test_a_receiver_that_cannot_be_opened_is_told_of_to_the_others(platform_of: PlatformOf) -> None:
+    platform = platform_of(an_entry("broken", "oncall"))
     platform.misconfigured = {"broken"}
     await platform.publish(an_alert())
     await platform.work(30)
@@ -366,16 +376,16 @@ async def test_a_receiver_that_cannot_be_opened_is_told_of_to_the_others(catalog
     assert (last.purpose, last.alerts[0].name) == ("resolved", "receiver_misconfigured")
 
 
-async def test_receivers_that_are_all_misconfigured_do_not_tell_of_each_other_for_ever(catalogue: Catalogue) -> None:
-    platform = Platform(catalogue, an_entry("one", "two"))
+async def test_receivers_that_are_all_misconfigured_do_not_tell_of_each_other_for_ever(platform_of: PlatformOf) -> None:
+    platform = platform_of(an_entry("one", "two"))
     platform.misconfigured = {"one", "two"}
     await platform.publish(an_alert())
     await platform.work(600, step=5)
     assert len(platform.bus.messages("alerts")) == 3
 
 
-async def test_every_alert_is_accounted_for_though_nobody_is_told(catalogue: Catalogue) -> None:
-    platform = Platform(catalogue, an_entry("oncall", match={"kind": "drift"}))
+async def test_every_alert_is_accounted_for_though_nobody_is_told(platform_of: PlatformOf) -> None:
+    platform = platform_of(an_entry("oncall", match={"kind": "drift"}))
     old = platform.clock.now() - timedelta(days=2)
     await platform.publish(
         an_alert("unrouted", kind="cost", fingerprint="x"),
@@ -393,8 +403,8 @@ async def test_every_alert_is_accounted_for_though_nobody_is_told(catalogue: Cat
         assert word in reasons[event][1]
 
 
-async def test_a_message_read_again_gives_the_same_records_and_changes_nothing(catalogue: Catalogue) -> None:
-    platform = Platform(catalogue, an_entry("oncall"))
+async def test_a_message_read_again_gives_the_same_records_and_changes_nothing(platform_of: PlatformOf) -> None:
+    platform = platform_of(an_entry("oncall"))
     await platform.publish(an_alert("a1"), an_alert("a2"))
     await platform.work(5)
     before = platform.deliveries()
@@ -405,8 +415,8 @@ async def test_a_message_read_again_gives_the_same_records_and_changes_nothing(c
     assert len(platform.channels["oncall"].got) == 1
 
 
-async def test_configuration_is_live(catalogue: Catalogue) -> None:
-    platform = Platform(catalogue, an_entry("first"))
+async def test_configuration_is_live(platform_of: PlatformOf) -> None:
+    platform = platform_of(an_entry("first"))
     channel = platform.channels["first"] = FakeChannel(always=FAILED)
     await platform.publish(an_alert())
     await platform.work(10)

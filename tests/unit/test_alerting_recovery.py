@@ -270,7 +270,7 @@ async def scenario(catalogue: Catalogue, events: list[tuple[object, ...]]) -> No
             assert purposes[-1] == "resolved", "who was told that it fires knows that it has ended"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(EVENTS)
 def test_whatever_happens_and_whenever_redis_is_emptied(catalogue: Catalogue, events: list[tuple[object, ...]]) -> None:
     asyncio.run(scenario(catalogue, events))
