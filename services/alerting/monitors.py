@@ -22,6 +22,7 @@ from penstock.clock import Clock
 from penstock.contracts.catalogue import Topic
 from penstock.contracts.codec import Codec, Undecodable
 from penstock.contracts.records import Alert, DeadLetter, LogRange
+from penstock.contracts.registry import RegistryError
 from penstock.service import Runtime
 from penstock.telemetry import get_logger
 from redis.asyncio import Redis
@@ -88,7 +89,7 @@ class _Known:
     lag: LagState
     health: HealthState
     letters: RawReader | None
-    counted_until: datetime
+    letters_since: datetime
 
 
 class Watcher:
@@ -123,9 +124,7 @@ class Watcher:
         conditions = restored(await self._told(now - _REMEMBERED), NAMES, now)
         window = now - timedelta(seconds=self._settings.monitor_dlq_window_s)
         since = min(window, max(looked_at or window, now - _CAUGHT_UP))
-        dlqs = sorted(name for name in self._catalogue if name.startswith("dlq-"))
-        letters = await self._transport.read(dlqs, since_ms=int(since.timestamp() * 1000)) if dlqs else None
-        self._known = _Known(conditions, {}, LagState(), HealthState(), letters, since)
+        self._known = _Known(conditions, {}, LagState(), HealthState(), None, since)
         log.info("watching the platform", restored=sum(each.firing for each in conditions.values()), since=since)
 
     async def forget(self) -> None:
@@ -143,10 +142,12 @@ class Watcher:
         known = self._known
         assert known is not None, "take over first"
         settings = self._settings
-        letters = await self._letters(known)
-        now = self._clock.now()
-        known.dlq, findings = monitors_dlq.observe(known.dlq, letters, settings.dlq_rules(), now)
-        told = await self._tell(known, findings, monitors_dlq.NAMES, now, still_leads)
+        told: list[Alert] = []
+        if await self._opened(known):
+            letters = await self._letters(known)
+            now = self._clock.now()
+            known.dlq, findings = monitors_dlq.observe(known.dlq, letters, settings.dlq_rules(), now)
+            told += await self._tell(known, findings, monitors_dlq.NAMES, now, still_leads)
         look = await self._cluster.look(lambda seen: monitors_lag.to_be_dated(known.lag, seen))
         retention = {name: topic.retention_ms for name, topic in self._catalogue.items() if topic.retention_ms}
         known.lag, lagging = monitors_lag.observe(known.lag, look, retention, settings.lag_rules())
@@ -170,6 +171,18 @@ class Watcher:
         for alert in alerts:
             log.info("raised", kind=alert.kind, name=alert.name, status=alert.status, severity=alert.severity)
         return alerts
+
+    async def _opened(self, known: _Known) -> bool:
+        """Tell whether dead letters can be read. Where one of the topics is missing they cannot, and that is told."""
+        if known.letters is None:
+            dlqs = sorted(name for name in self._catalogue if name.startswith("dlq-"))
+            try:
+                since_ms = int(known.letters_since.timestamp() * 1000)
+                known.letters = await self._transport.read(dlqs, since_ms=since_ms)
+            except KafkaUnavailable as error:
+                log.warning("dead letters are not watched", reason=str(error))
+                return False
+        return True
 
     async def _letters(self, known: _Known) -> list[Letter]:
         found: list[Letter] = []
@@ -254,10 +267,13 @@ async def watch(
                 await watcher.step(leadership.still_held)
                 await leadership.looked(clock.now())
             complained = False
-        except (Unseen, KafkaUnavailable, KafkaError, OSError, TimeoutError) as error:
+        except (Unseen, KafkaUnavailable, RegistryError, KafkaError, OSError, TimeoutError) as error:
             if not complained:
                 log.warning("could not look at the platform, will try again", reason=str(error) or type(error).__name__)
             complained = True
+        except Exception as error:
+            # A defect of a monitor must not end the delivery of alerts, which this process is for.
+            log.error("a monitor failed, will try again", reason=str(error), kind=type(error).__name__, exc_info=error)
         waits = [asyncio.ensure_future(clock.sleep(interval_s)), asyncio.ensure_future(stopping.wait())]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

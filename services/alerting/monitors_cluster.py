@@ -124,21 +124,28 @@ class KafkaCluster:
         begins = await self._offsets(led, _AT.earliest())
         # Ends after the commits: a commit that lies behind its end is then true, and never a negative lag.
         ends = await self._offsets(led, _AT.latest())
-        newest: dict[str, tuple[Partition, int, int]] = {}
-        for place, found in (await self._offsets(led, _AT.max_timestamp())).items():
-            if found.timestamp > newest.get(place.topic, (place, -1, -1))[2]:
-                newest[place.topic] = (place, found.offset, found.timestamp)
         look = Look(
             at=self._clock.now(),
             topics=topics,
             groups=tuple(groups),
             begins={place: found.offset for place, found in begins.items()},
             ends={place: found.offset for place, found in ends.items()},
-            newest=newest,
+            newest=await self._newest(led),
             away=away,
         )
         wanted = list(dated(look))
         return _with_times(look, await self._dates(wanted)) if wanted else look
+
+    async def _newest(self, places: Sequence[Place]) -> dict[str, tuple[Partition, int, int]]:
+        try:
+            latest = await self._offsets(places, _AT.max_timestamp())
+        except KafkaException:
+            return {}  # brokers before 3.0, and tiered topics of some, do not say: clocks are not judged there
+        newest: dict[str, tuple[Partition, int, int]] = {}
+        for place, found in latest.items():
+            if found.timestamp > newest.get(place.topic, (place, -1, -1))[2]:
+                newest[place.topic] = (place, found.offset, found.timestamp)
+        return newest
 
     async def _groups(self) -> list[GroupLook]:
         listed = await self._done(self._admin.list_consumer_groups(request_timeout=self._timeout_s))
@@ -216,7 +223,11 @@ class KafkaCluster:
                 # The broker sends at least the first batch, however large; more of it is not wanted.
                 max_partition_fetch_bytes=4096,
             )
-            await consumer.start()
+            try:
+                await consumer.start()
+            except BaseException:
+                await consumer.stop()
+                raise
             self._consumer = consumer
         consumer = self._consumer
         offsets = {TopicPartition(*place): offset for place, offset in wanted}

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from penstock.bus import Message, Partition, Producer
+from penstock.bus import KafkaUnavailable, Message, Partition, Producer
 from penstock.bus.memory import MemoryBus
 from penstock.clock import ManualClock
 from penstock.contracts.catalogue import Catalogue
@@ -173,6 +173,30 @@ async def test_a_cluster_that_does_not_answer_ends_no_condition(platform: Platfo
     assert platform.alerts() == [told]
 
 
+async def test_a_dlq_that_is_missing_is_told_and_the_rest_is_watched(platform: Platform) -> None:
+    class WithoutLetters(MemoryBus):
+        missing = True
+
+        async def read(self, topics: Sequence[str], **options: Any) -> Any:
+            if self.missing and "dlq-intake" in topics:
+                raise KafkaUnavailable("topic dlq-intake does not exist")
+            return await super().read(topics, **options)
+
+    platform.bus = bus = WithoutLetters(platform.bus.catalogue, platform.clock)
+    cluster = platform.cluster
+    complete = cluster.now
+    topics = {name: partitions for name, partitions in complete.topics.items() if name != "dlq-intake"}
+    cluster.now = replace(complete, topics=topics)
+    watcher = platform.replica()
+    await watcher.take_over(None)
+    (missing,) = await platform.steps(watcher, 4)
+    assert (missing.name, missing.labels["topic"]) == ("topic_missing", "dlq-intake")
+    bus.missing, cluster.now = False, complete
+    await platform.dead_letter(0)
+    (letter,) = await platform.steps(watcher, 1)
+    assert letter.name == "dead_letters"
+
+
 class FakeLeadership:
     """Held as the script says, one entry a question; raises what it finds there."""
 
@@ -245,6 +269,12 @@ async def test_what_is_away_stops_no_monitor() -> None:
     leadership = await played([OSError("no route"), True, True, TimeoutError(), True], recorder)
     assert recorder.asked == ["take over", "step", "step", "step", "forget"]
     assert len(leadership.looks) == 2
+
+
+async def test_a_defect_of_a_monitor_does_not_end_alerting() -> None:
+    recorder = Recorder(lambda step: ZeroDivisionError("a defect") if step == 2 else None)
+    await played([True, True, True], recorder)
+    assert recorder.asked == ["take over", "step", "step", "step", "forget"]
 
 
 def test_settings_name_what_contradicts() -> None:
