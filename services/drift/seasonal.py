@@ -19,9 +19,9 @@ A profile is plain data of at most 1.5 kB; a signal that is younger than an hour
 
 from __future__ import annotations
 
+import hashlib
 import math
 import struct
-import zlib
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -57,7 +57,7 @@ def adjusted(
         raise ValueError(f"the value {value} is not finite; leave it out, and count it as a signal of its own")
     hour = _hour(at)
     if profile is None:
-        profile = Profile(first_hour=hour, origin=0.0 if scale == "rate" else value)
+        profile = Profile(hour, 0.0 if scale == "rate" else value, scale == "rate")
     if profile.visit is not None and hour > profile.visit.hour:
         profile = learned(profile, profile.visit)
     visit = profile.visit or Visit(hour, foretold(profile, hour))
@@ -107,7 +107,8 @@ def _thinned(value: float, profile: Profile, deviation: float) -> float:
     """
     usual = min(max(profile.level + profile.centre, 0.0), 1.0)
     here = min(max(profile.level + deviation, 1e-4), 1 - 1e-4)
-    chance = zlib.crc32(struct.pack("<q", profile.seen)) / 2**32
+    # Not a checksum: those of consecutive numbers are not independent.
+    chance = int.from_bytes(hashlib.blake2b(struct.pack("<q", profile.seen), digest_size=8).digest(), "big") / 2**64
     if value:
         return 1.0 if chance < usual / here else 0.0
     return 1.0 if chance < (usual - here) / (1 - here) else 0.0

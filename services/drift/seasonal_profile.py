@@ -39,6 +39,8 @@ _FEW = 3.0
 _CUT_VISIT = 3.75
 """Mean absolute surprises (three standard deviations) to which a visit's is cut, once there were a few."""
 _BEFORE_CUT = 6
+_OUTSIDE = 6.0
+"""Median deviations, and standard deviations within an hour, beyond which an hour of the first round is cut."""
 _MOST = 6e4
 """Largest weight, within float16."""
 
@@ -100,7 +102,8 @@ class Profile(msgspec.Struct, frozen=True):
 
     first_hour: int
     origin: float
-    """Mean of the first hour; 0 of a rate."""
+    """The first value; 0 of a rate."""
+    rate: bool = False
     seen: int = 0
     visits: int = 0
     """Hours that are over and had values."""
@@ -180,9 +183,13 @@ def _scattered(profile: Profile, visit: Visit, mean: float) -> Profile:
         within = max(visit.squares - count * mean * mean, 0.0) / (count - 1)
     elif last is not None:
         within = (mean - last) ** 2 / 2
-    if within is not None:
+    if within is not None and (noise == 0 or profile.rate):
         gain = max(_SPREAD_GAIN, 1 / (1 + profile.visits)) * (count / (count + 1))
-        noise = within if noise == 0 else noise + gain * (min(within, 16 * noise) - noise)
+        noise = within if noise == 0 else noise + gain * (within - noise)
+    elif within is not None:
+        # Step by step towards the median: one hour with a value far out says nothing of the others.
+        step = 0.5 if profile.visits < _DAY else 0.1 if profile.visits < _WEEK else 0.03
+        noise *= math.exp(step if within > noise else -step)
     return msgspec.structs.replace(profile, visits=profile.visits + 1, noise=noise, last=mean if count == 1 else None)
 
 
@@ -238,6 +245,9 @@ def _closed(season: Season, noise: float, day: Season | None = None) -> tuple[Se
     values = np.frombuffer(season.deviations, "<f4").astype(np.float64)
     weights = np.frombuffer(season.weights, "<f2").astype(np.float64)
     seen = weights > 0
+    middle = float(np.median(values[seen]))
+    reach = _OUTSIDE * float(np.median(np.abs(values[seen] - middle))) + _OUTSIDE * math.sqrt(noise)
+    values = np.clip(values, middle - reach, middle + reach)
     level = float(values[seen].mean())
     deviations = np.where(seen, values - level, 0.0)
     beside = np.zeros(len(values)) if day is None else np.array([_by_day(day, hour, noise) for hour in range(_WEEK)])

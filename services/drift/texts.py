@@ -8,8 +8,8 @@ cores, an embedding costs the same alone as in a batch.)
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import importlib.util
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
@@ -112,4 +112,6 @@ def packaged_text_reader(*, answer_embeddings: bool, answer_share: float, langua
 
 def _share_of(request_id: str, purpose: str) -> float:
     """Return where a request falls between 0 and 1, the same whenever and wherever it is asked."""
-    return zlib.crc32(f"{purpose}/{request_id}".encode("utf-8", "surrogatepass")) / 2**32
+    # Not a checksum: those of consecutive ids are not spread evenly.
+    digest = hashlib.blake2b(f"{purpose}/{request_id}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
