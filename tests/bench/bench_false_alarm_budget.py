@@ -4,9 +4,9 @@
 
 Each segment has eight signals: costs and latencies (lognormal), lengths (negative binomial), a rare and a common rate, a
 score (beta), a language, and a topic (an embedding from one of four clusters). A budget is what the whole partition may
-spend in a day, so what is found before the change is to be compared with days times budget. In the last two hours the costs
-of every segment rise by a factor of 1.5, which is one deviation. With ``--run`` the messages of a segment stay on a cluster
-for so many on the average, as those of conversations do.
+spend in a day, so what is found before the change is to be compared with days times budget. In the last twelve hours the
+costs of every segment rise by a factor of 1.5, which is one deviation. With ``--run`` the messages of a segment stay on a
+cluster for so many on the average, as those of conversations do.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from services.drift.core import Rules, logic
 
 BEGIN = datetime(2026, 1, 5, tzinfo=UTC)
 DIMENSIONS = 64
-_CHANGE_HOURS = 2
+_CHANGE_HOURS = 12
 _FACTOR = 1.5
 
 

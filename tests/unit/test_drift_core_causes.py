@@ -45,6 +45,14 @@ def test_a_release_that_changes_answers_is_found_and_named() -> None:
     assert event.sample_before, "requests of the old segment stand for before"
 
 
+def test_the_verdict_on_a_release_is_derived_again_from_the_records_of_its_family() -> None:
+    run = Partition().take(answers(0, 300, V1, 100)).take(answers(300, 120, V2, 300))
+    (event,) = run.events
+    first, last = event.reference[0].first_offset, event.test[0].last_offset
+    again = Partition().take(record for offset, record in run.taken if first <= offset <= last)
+    assert again.emits == run.emits
+
+
 def test_a_release_that_changes_nothing_stays_quiet() -> None:
     run = Partition().take(answers(0, 300, V1, 100)).take(answers(300, 400, V2, 100))
     assert run.emits == []

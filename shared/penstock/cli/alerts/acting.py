@@ -121,7 +121,8 @@ def rebase_of(alert: Alert, action: AlertAction) -> DriftCommand | None:
     does not say which segment and signal."""
     labels = alert.labels
     segment, signal = labels.get("segment", ""), labels.get("signal")
-    if alert.kind != "drift" or segment.count("|") != 3 or not signal:
+    # Drift of what guardrails find is told as kind guardrail.
+    if alert.kind not in {"drift", "guardrail"} or segment.count("|") != 3 or not signal:
         return None
     return DriftCommand(
         event_id=event_id(action.event_id, "alerts.rebase"),
