@@ -111,7 +111,8 @@ class ServiceReplay:
             while await _next(steps, processor.failed):
                 for record in output.taken():
                     if isinstance(record, DriftEvent):
-                        yield Confirmed(record, max(self.messages - 1, 0), place)
+                        # The stream stands at the message: it is counted when the next one is taken.
+                        yield Confirmed(record, self.messages, place)
             for record in output.taken():
                 if isinstance(record, DriftEvent):
                     yield Confirmed(record, max(self.messages - 1, 0), place)

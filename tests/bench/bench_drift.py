@@ -153,15 +153,15 @@ def measure(task: Task) -> Run:
     return Run(task, len(values), stream.changes, stream.kinds, tuple(found), seconds)
 
 
-def tasks(only: str | None, seeds: int, quick: bool, folder: str) -> Iterator[Task]:
-    """Yield what is run, all detectors of a stream after one another."""
+def tasks(only: str | None, seeds: int, quick: bool, folder: str, chosen: Sequence[str]) -> Iterator[Task]:
+    """Yield what is run, all (or the chosen) detectors of a stream after one another."""
     befores = (1000,) if quick else (300, 1000, 5000)
     nulls, length = (3, 5000) if quick else (20, 10_000)
 
     def each(group: str, stream: str, detectors: Sequence[str], before: int, after: int, runs: int) -> Iterator[Task]:
         for seed in range(runs):
             for detector in detectors:
-                if not (quick and seed >= SLOW.get(detector, runs)):
+                if (not chosen or detector in chosen) and not (quick and seed >= SLOW.get(detector, runs)):
                     yield Task(group, stream, detector, seed, before, after, corpus=folder)
 
     if only in (None, "numbers"):
@@ -210,7 +210,8 @@ def tables(runs: Sequence[Run]) -> Iterator[str]:
         if each != group:
             group = each
             yield f"\n{group}: found, delay (median, 90th percentile), false alarms in 10,000 before the change"
-        yield f"  {stream}, after {before:,}" if detectors["penstock"][0].changes else f"  {stream}, {before:,} values"
+        changes = next(iter(detectors.values()))[0].changes
+        yield f"  {stream}, after {before:,}" if changes else f"  {stream}, {before:,} values"
         yield from (row(detector, those) for detector, those in detectors.items())
     yield from _totals(runs)
     yield from _kinds(runs)
@@ -265,6 +266,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20, help="streams a line (default: 20)")
     parser.add_argument("--quick", action="store_true", help="changes after 1,000 values only, less without change")
     parser.add_argument("--only", choices=["numbers", "synthetic", "topics", "budget"], help="a part of it")
+    parser.add_argument("--detectors", help="these only, e.g. penstock,adwin")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
     parser.add_argument("--json", type=Path, help="file for every run")
     arguments = parser.parse_args()
@@ -276,7 +278,8 @@ def main() -> None:
                 embed(Path(folder), 500 if arguments.quick else 1500)
             else:
                 print(f"topics are left out: there is no {DATA}", file=sys.stderr)
-        planned = list(tasks(arguments.only, arguments.seeds, arguments.quick, folder))
+        chosen = arguments.detectors.split(",") if arguments.detectors else []
+        planned = list(tasks(arguments.only, arguments.seeds, arguments.quick, folder, chosen))
         # In chunks of one seed's detectors or more, so that a process makes a stream once.
         runs = list(pool.map(measure, planned, chunksize=15))
     for line in tables(runs):
