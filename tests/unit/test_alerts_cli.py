@@ -147,7 +147,8 @@ def test_acknowledged_drift_makes_the_present_the_reference(codec: Codec) -> Non
     assert codec.decode("drift-commands", codec.encode("drift-commands", command)) == command
     assert rebase_of(alert(), action()) == command
     assert rebase_of(alert(labels={"team": "support"}), action()) is None
-    assert rebase_of(alert(kind="guardrail"), action()) is None
+    assert rebase_of(alert(kind="guardrail"), action()) is not None, "drift of what guardrails find"
+    assert rebase_of(alert(kind="quality"), action()) is None
 
 
 def test_matches_are_pairs() -> None:
