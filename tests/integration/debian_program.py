@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,8 @@ def _fetch(package: str, kept: Path) -> None:
         unpacked = scratch / "unpacked"
         if problem := _run(scratch, "dpkg-deb", "-x", str(found), str(unpacked)):
             pytest.skip(f"{package} cannot be unpacked: {problem}")
-        if not kept.exists():
+        # Another session may have been quicker.
+        with suppress(OSError):
             unpacked.rename(kept)
 
 
