@@ -1,7 +1,7 @@
-"""What topic drift remembers of a segment: the reference its prompts are tested against, and the newest messages.
+"""What topic drift remembers of a segment's past: the reference that newer messages are tested against.
 
-Pure: every function returns a new state. The newest 64 to 79 messages are kept one by one, older ones as sums of blocks
-that get coarser with age, and all as one mean and covariance.
+Mean and covariance of all messages since the last change, and a uniform sample of them to rank others among. Features
+are kept as 8-bit integers, so that their sums are exact. Pure: every function returns a new reference.
 """
 
 from __future__ import annotations
@@ -11,282 +11,170 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from services.drift.features import FEATURES, Array
 
-__all__ = ["Block", "Candidate", "TopicParameters", "TopicState", "append", "geometry", "rebased", "singles"]
+__all__ = ["SCALE", "Geometry", "Reference", "absorb", "geometry", "quantised", "uniform", "values"]
 
-# Messages leave the window of single messages, and enter the reference's covariance, in blocks of this size.
-_BLOCK = 16
-# Singles kept after a block has left; until then a message cannot have spoilt the covariance it is tested against.
-_SINGLES = 64
-# Blocks of each size (16, 32, 64 messages) before two are merged, and in the end the oldest is given up to the
-# reference.
-_TIERS = ((16, 4), (32, 4), (64, 6))
+SCALE = np.float32(127.0)
+"""Features are between -1 and 1; this makes 8-bit integers of them."""
+
 _UPPER = np.triu_indices(FEATURES)
-# Weight of the past null moments when a block adds its own: a memory of about 50 blocks, 800 messages.
-_KEEP = 0.98
+_MASK = (1 << 64) - 1
 
 
-class TopicParameters(msgspec.Struct, frozen=True):
-    """How the test is set; the defaults are calibrated by tests/bench/bench_drift.py."""
+class Reference(msgspec.Struct, frozen=True, array_like=True):
+    """Messages of the past: their mean, scatter and a sample of them."""
 
-    reference: int = 40
-    """Messages that make the first reference."""
-    threshold: float = 3.0
-    """Standardised statistic that makes a candidate, for a large test window."""
-    small_sample: float = 13.0
-    """Added to the threshold, over the root of the window's size: with few messages the statistic has a heavier
-    tail."""
-    mixture: float = 5.0
-    """Standard normal deviate of the unwhitened statistic that makes a candidate."""
-    small_reference: float = 24.0
-    """Thresholds grow by this over the reference's size: its error is shared by all windows, so it is not
-    confirmed away."""
-    confirm: float = 2.0
-    """Standardised statistic that the messages after the candidate must reach by themselves."""
-    confirm_least: int = 6
-    """Messages after the candidate before it can be confirmed."""
-    memory: int = 4096
-    """Messages that the reference remembers; older ones fade."""
-
-
-class Block(msgspec.Struct, frozen=True, array_like=True):
-    """The sum of some consecutive messages' features."""
-
-    count: int
-    first_offset: int
-    total: bytes
-
-
-class Candidate(msgspec.Struct, frozen=True, array_like=True):
-    """A change that waits for its confirmation."""
-
-    seen: int
-    size: int
-    statistic: float
+    weight: float = 0.0
+    """Messages behind mean and scatter; older ones fade."""
+    absorbed: int = 0
+    """Messages that were ever added."""
+    mean: bytes = b""
+    """Shape (FEATURES,), float32."""
+    scatter: bytes = b""
+    """Upper triangle of the sum of squared deviations from the mean, float32."""
+    sample: bytes = b""
+    """Shape (n, FEATURES), int8."""
+    places: bytes = b""
+    """Which messages of the segment the sample's are, counted from the last change; int32."""
 
 
 class Geometry(NamedTuple):
-    """How far apart two means are, seen from a reference.
+    """How far messages are from each other, seen from a reference of which S is the covariance with its ridge.
 
     Attributes:
-        whitener: whitens deviations; shape (FEATURES, FEATURES).
-        energy: E|u|^2 of a message's deviation u, not whitened: the trace of the covariance.
-        overlap: E(u.u')^2 of two messages, not whitened: the covariance's squared Frobenius norm.
+        mean: shape (FEATURES,).
+        inverse: inverse of S; shape (FEATURES, FEATURES).
+        images: deviations of the sample's messages from the mean, times the inverse; shape (sample, FEATURES).
+        leverage: u S^-1 u of each of them; shape (sample,).
+        novelty: the same with the message itself left out of mean and covariance; shape (sample,).
+        places: which messages they are.
+        energy: E(u S^-1 u) of a message that the reference has not seen.
+        overlap: E(u S^-1 v)^2 of two messages.
+        spread: mean squared distance of its messages to their mean.
     """
 
-    whitener: Array
+    mean: Array
+    inverse: Array
+    images: Array
+    leverage: Array
+    novelty: Array
+    places: npt.NDArray[np.int32]
     energy: float
     overlap: float
+    spread: float
 
 
-class TopicState(msgspec.Struct, frozen=True):
-    """What is kept of a segment's prompts since the last change."""
-
-    seen: int = 0
-    first_offset: int = -1
-    singles: bytes = b""
-    offsets: tuple[int, ...] = ()
-    blocks: tuple[Block, ...] = ()
-    total: bytes = b""
-    weight: float = 0.0
-    absorbed: float = 0.0
-    mean: bytes = b""
-    scatter: bytes = b""
-    energy: float = 0.0
-    """E|u|^2 of a message's whitened deviation u, measured on messages that the covariance had not seen."""
-    overlap: float = 0.0
-    """E(u.u')^2 of two messages, measured likewise."""
-    blocks_seen: float = 0.0
-    batch_energy: float = 0.0
-    """Sum over blocks of the batch mean's energy relative to independence; above 1 each when messages come in
-    bursts."""
-    candidate: Candidate | None = None
-    wealth: float = 0.0
-    """Expected false alarms that have accrued and were not spent on a candidate."""
+def quantised(feature: Array) -> bytes:
+    """Return a message's features as 8-bit integers."""
+    rounded: npt.NDArray[np.int8] = np.rint(feature * SCALE).astype(np.int8)
+    return rounded.tobytes()
 
 
-def append(state: TopicState, feature: Array, offset: int, parameters: TopicParameters) -> TopicState:
-    """Add one message; with enough of them the first reference is made, later the oldest single messages enter it.
+def values(messages: bytes) -> Array:
+    """Return the features of quantised messages, shape (n, FEATURES)."""
+    return np.frombuffer(messages, np.int8).reshape(-1, FEATURES).astype(np.float32) / SCALE
+
+
+def uniform(place: int, salt: int) -> float:
+    """Return a number in [0, 1) that depends on the arguments only: SplitMix64 (Steele et al., 2014)."""
+    mixed = (place * 0x9E3779B97F4A7C15 + salt * 0xD1B54A32D192ED03) & _MASK
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
+    return ((mixed ^ (mixed >> 31)) >> 11) / 2**53
+
+
+def absorb(reference: Reference, messages: npt.NDArray[np.int8], first: int, sample: int, memory: int) -> Reference:
+    """Add messages.
 
     Args:
-        state: what is known so far; not changed.
-        feature: shape (FEATURES,).
-        offset: where the message stands in its partition.
-        parameters: how the test is set.
+        reference: what is there; not changed.
+        messages: shape (n, FEATURES).
+        first: which message of the segment the first of them is.
+        sample: messages that are kept one by one.
+        memory: messages that mean and scatter remember; older ones fade.
     """
-    state = _added(state, feature, offset)
-    if not state.mean:
-        return _first_reference(state) if state.seen >= parameters.reference else state
-    if len(state.offsets) >= _SINGLES + _BLOCK:
-        state = _absorb(state, _BLOCK, parameters)
-    return state
+    count = len(messages)
+    added = messages.astype(np.float32) / SCALE
+    centre = added.mean(0)
+    deviations = added - centre
+    weight = min(reference.weight, float(memory - count))
+    if reference.mean:
+        mean = np.frombuffer(reference.mean, np.float32)
+        shift = centre - mean
+        kept = np.frombuffer(reference.scatter, np.float32) * np.float32(weight / reference.weight)
+        between = np.outer(shift, shift) * np.float32(weight * count / (weight + count))
+        scatter = kept + (deviations.T @ deviations + between)[_UPPER]
+        mean = mean + shift * np.float32(count / (weight + count))
+    else:
+        mean, scatter = centre, (deviations.T @ deviations)[_UPPER]
 
-
-def _added(state: TopicState, feature: Array, offset: int) -> TopicState:
-    single = feature.astype(np.float16)
-    total = np.frombuffer(state.total) if state.total else np.zeros(FEATURES)
-    return msgspec.structs.replace(
-        state,
-        seen=state.seen + 1,
-        first_offset=offset if state.first_offset < 0 else state.first_offset,
-        singles=state.singles + single.tobytes(),
-        offsets=(*state.offsets, offset),
-        # Of the rounded feature: what is added must be exactly what is taken off again.
-        total=(total + single.astype(np.float64)).tobytes(),
-        weight=state.weight + 1,
-    )
-
-
-def singles(state: TopicState) -> Array:
-    """Return the features of the messages that are kept one by one, oldest first, shape (n, FEATURES)."""
-    return np.frombuffer(state.singles, np.float16).reshape(-1, FEATURES).astype(np.float32)
-
-
-def _ridge(count: float) -> float:
-    """Return the ridge relative to the mean variance: the fewer messages, the less their covariance is believed."""
-    return float(2.0 * np.sqrt(48 / max(count, 1.0)))
-
-
-def _whiten(scatter: Array, count: float) -> Array:
-    """Return a matrix that whitens deviations, scaled so that the reference's own energy is 1."""
-    covariance = scatter / max(count - 1, 1.0)
-    variance = max(float(np.trace(covariance)) / FEATURES, 1e-12)
-    values, vectors = np.linalg.eigh(covariance.astype(np.float64))
-    values = np.maximum(values, 0.0)
-    scales = 1 / np.sqrt(values + _ridge(count) * variance)
-    energy = float(np.sum(values * scales**2))
-    whitener: Array = (vectors * scales / np.sqrt(max(energy, 1e-12))).astype(np.float32)
-    return whitener
-
-
-def _unpack(scatter: bytes) -> Array:
-    full: Array = np.zeros((FEATURES, FEATURES), np.float32)
-    full[_UPPER] = np.frombuffer(scatter, np.float32)
-    return full + np.triu(full, 1).T
-
-
-# A memo of a pure function: the whitener changes with every 16th message only. 256 matrices of 36 KB.
-@lru_cache(maxsize=256)
-def geometry(scatter: bytes, count: float) -> Geometry:
-    """Return what the reference's covariance makes of differences."""
-    full = _unpack(scatter)
-    covariance = full / max(count - 1, 1.0)
-    return Geometry(_whiten(full, count), float(np.trace(covariance)), float(np.sum(covariance**2)))
-
-
-def _first_reference(state: TopicState) -> TopicState:
-    """Make the first covariance, and measure by cross-fitting what it does to messages it has not seen."""
-    features = singles(state)
-    count = len(features)
-    folds = np.arange(count) % 4
-    energies, overlaps = [], []
-    for fold in range(4):
-        kept, held = features[folds != fold], features[folds == fold]
-        mean = kept.mean(0)
-        deviations = kept - mean
-        whitener = _whiten(deviations.T @ deviations, len(kept))
-        whitened = (held - mean) @ whitener / np.float32(np.sqrt(1 + 1 / len(kept)))
-        energy, overlap = _moments(whitened)
-        energies.append(energy)
-        overlaps.append(overlap)
-    mean = features.mean(0)
-    deviations = features - mean
-    scatter = (deviations.T @ deviations)[_UPPER].astype(np.float32)
-    return msgspec.structs.replace(
-        state,
-        singles=b"",
-        offsets=(),
-        blocks=(Block(count, state.offsets[0], features.sum(0).astype(np.float32).tobytes()),),
-        absorbed=float(count),
-        mean=mean.astype(np.float32).tobytes(),
-        scatter=scatter.tobytes(),
-        energy=float(np.mean(energies)),
-        overlap=float(np.mean(overlaps)),
-    )
-
-
-def _moments(whitened: Array) -> tuple[float, float]:
-    gram = whitened @ whitened.T
-    count = len(whitened)
-    energy = float(np.trace(gram)) / count
-    overlap = float(np.sum(gram**2) - np.sum(np.diag(gram) ** 2)) / (count * (count - 1))
-    return energy, overlap
-
-
-def _absorb(state: TopicState, count: int, parameters: TopicParameters) -> TopicState:
-    """Move the oldest singles into the reference: null moments first, measured before the covariance knows them."""
-    features = singles(state)[:count]
-    mean = np.frombuffer(state.mean, np.float32)
-    unseen = np.float32(np.sqrt(1 + 1 / state.absorbed))
-    whitened = (features - mean) @ geometry(state.scatter, state.absorbed).whitener / unseen
-    energy, overlap = _moments(whitened.astype(np.float32))
-    batch = count * float(np.sum(whitened.mean(0) ** 2)) / max(state.energy, 1e-12)
-
-    keep = min(1.0, parameters.memory / (state.absorbed + count))
-    absorbed = state.absorbed * keep
-    shift = features.mean(0) - mean
-    deviations = features - features.mean(0)
-    scatter = np.frombuffer(state.scatter, np.float32) * np.float32(keep)
-    between = np.outer(shift, shift) * (absorbed * count / (absorbed + count))
-    scatter = scatter + (deviations.T @ deviations + between)[_UPPER]
-    share = 1 - _KEEP if state.absorbed > 50 * _BLOCK else count / (state.absorbed + count)
-    block = Block(count, state.offsets[0], features.sum(0).astype(np.float32).tobytes())
-    blocks, dropped = _merge((*state.blocks, block))
-    total = np.frombuffer(state.total)
-    weight = state.weight
-    if dropped and weight > parameters.memory:
-        # Only what no suffix covers any more may fade, or a suffix would be taken off that was never in.
-        covered = sum(block.count for block in blocks) + len(state.offsets) - count
-        inside = np.sum([np.frombuffer(block.total, np.float32) for block in blocks], axis=0, dtype=np.float64)
-        inside = inside + singles(state)[count:].sum(0, dtype=np.float64)
-        fade = (parameters.memory - covered) / (weight - covered)
-        total = (total - inside) * fade + inside
-        weight = float(parameters.memory)
-    return msgspec.structs.replace(
-        state,
-        singles=state.singles[count * FEATURES * 2 :],
-        offsets=state.offsets[count:],
-        blocks=blocks,
-        total=total.tobytes(),
-        weight=weight,
-        absorbed=absorbed + count,
-        mean=(mean + shift * (count / (absorbed + count))).astype(np.float32).tobytes(),
-        scatter=scatter.astype(np.float32).tobytes(),
-        energy=state.energy * (1 - share) + energy * share,
-        overlap=state.overlap * (1 - share) + overlap * share,
-        blocks_seen=state.blocks_seen * _KEEP + 1,
-        batch_energy=state.batch_energy * _KEEP + batch,
-    )
-
-
-def _merge(blocks: tuple[Block, ...]) -> tuple[tuple[Block, ...], bool]:
-    """Merge neighbours so that the newest blocks stay fine and the oldest get coarse; tell whether one was given up."""
-    merged = list(blocks)
-    for size, most in _TIERS:
-        same = [index for index, block in enumerate(merged) if block.count == size]
-        if len(same) <= most:
+    # Reservoir sampling (Vitter, 1985); once memory is reached every message has the same chance, and old ones fade.
+    chosen = [reference.sample[start : start + FEATURES] for start in range(0, len(reference.sample), FEATURES)]
+    places = np.frombuffer(reference.places, np.int32).tolist()
+    for index in range(count):
+        total = reference.absorbed + index
+        if len(chosen) < sample:
+            chosen.append(messages[index].tobytes())
+            places.append(first + index)
             continue
-        if size == _TIERS[-1][0]:
-            # The first reference's block, if it is still there, goes with it.
-            return tuple(merged[same[0] + 1 :]), True
-        older, newer = merged[same[0]], merged[same[1]]
-        total = np.frombuffer(older.total, np.float32) + np.frombuffer(newer.total, np.float32)
-        merged[same[0] : same[1] + 1] = [Block(older.count + newer.count, older.first_offset, total.tobytes())]
-    return tuple(merged), False
-
-
-def rebased(state: TopicState, size: int, parameters: TopicParameters) -> TopicState:
-    """Start anew from the messages behind the change, as far as they are still held one by one."""
-    kept = min(size, len(state.offsets), parameters.reference - 1)
-    features = singles(state)[-kept:]
-    return TopicState(
-        wealth=state.wealth,
-        seen=kept,
-        first_offset=state.offsets[-kept],
-        singles=state.singles[-kept * FEATURES * 2 :],
-        offsets=state.offsets[-kept:],
-        total=features.sum(0, dtype=np.float64).tobytes(),
-        weight=float(kept),
+        slot = int(uniform(total, 1) * min(total + 1, memory))
+        if slot < sample:
+            chosen[slot] = messages[index].tobytes()
+            places[slot] = first + index
+    return Reference(
+        weight=weight + count,
+        absorbed=reference.absorbed + count,
+        mean=mean.astype(np.float32).tobytes(),
+        scatter=scatter.astype(np.float32).tobytes(),
+        sample=b"".join(chosen),
+        places=np.array(places, np.int32).tobytes(),
     )
+
+
+def _ridge(weight: float) -> float:
+    """Return the ridge relative to the mean variance: the fewer messages, the less their covariance is believed."""
+    return 0.1 + 50.0 / weight
+
+
+# A memo of a pure function: the reference changes with every 16th message only. An entry is about 150 KB.
+@lru_cache(maxsize=64)
+def geometry(reference: Reference) -> Geometry:
+    """Return what the reference makes of differences between messages."""
+    mean = np.frombuffer(reference.mean, np.float32)
+    covariance = np.zeros((FEATURES, FEATURES), np.float64)
+    covariance[_UPPER] = np.frombuffer(reference.scatter, np.float32)
+    covariance = (covariance + np.triu(covariance, 1).T) / reference.weight
+    spread = float(np.trace(covariance))
+    variance = max(spread / FEATURES, 1e-6)
+    covariance[np.diag_indices(FEATURES)] += _ridge(reference.weight) * variance
+    inverse: Array = np.linalg.inv(covariance).astype(np.float32)
+    deviations = values(reference.sample) - mean
+    images = (deviations @ inverse).astype(np.float32)
+    products = images @ deviations.T
+    leverage = np.diag(products).copy()
+    novelty = _left_out(leverage, reference.weight)
+    count = len(deviations)
+    # Both left out, to first order.
+    without = 1 - leverage / np.float32(reference.weight)
+    pairs = products / np.outer(without, without)
+    overlap = float(np.sum(pairs**2) - np.sum(np.diag(pairs) ** 2)) / max(count * (count - 1), 1)
+    return Geometry(
+        mean=mean,
+        inverse=inverse,
+        images=images,
+        leverage=leverage,
+        novelty=novelty,
+        places=np.frombuffer(reference.places, np.int32),
+        energy=float(np.mean(novelty)),
+        overlap=max(overlap, 1e-12),
+        spread=spread,
+    )
+
+
+def _left_out(leverage: Array, weight: float) -> Array:
+    """Return u S^-1 u of messages were they not in mean and covariance (Sherman and Morrison, 1950)."""
+    without: Array = leverage * np.float32((weight / (weight - 1)) ** 2) / (1 - leverage / np.float32(weight))
+    return without

@@ -1,31 +1,95 @@
-"""Topic drift: a kernel two-sample test between what a segment's prompts are about now and what they were about before.
+"""Topic drift: what a segment's prompts are about now against what they were about before, in two stages.
 
-The statistic is the regularised kernel Fisher discriminant of Harchaoui, Bach and Moulines ("Testing for homogeneity
-with kernel Fisher discriminant analysis", 2007): maximum mean discrepancy over random Fourier features, measured in
-the whitened space of the reference, so that what varies within the known topics weighs little and what never occurred
-weighs much. It is taken for the newest 8, 10, ... up to about 600 messages at once, each against everything before
-them (a scan over change points). A plain distance to the centroid does not see a change of topic that keeps the
-distance; this does.
+First a scan (:mod:`services.drift.windows`): the means of the newest 8, 10, ... 1,200 messages, each against the
+reference, in the metric of the reference's covariance: the regularised kernel Fisher discriminant of Harchaoui, Bach
+and Moulines ("Testing for homogeneity with kernel Fisher discriminant analysis", 2007). What stands out even a little
+is a candidate, one for each order of magnitude of the window. Then a trial (:mod:`services.drift.trials`): the messages
+that come after the candidate decide, by an anytime-valid test whose chance of a false alarm is paid from the wealth of
+the state.
 
-Everything here is pure: :func:`observe` takes a state and a feature vector and returns the next state. A state is a
-few byte strings, at most 45 KB however long the stream.
+While a trial has evidence for a change no message enters the reference (:mod:`services.drift.reference`), so that new
+traffic does not become the measure of itself.
+
+Everything here is pure: :func:`observe` takes a state and a feature vector and returns the next state. A state is
+a few byte strings, at most 50 KB however long the stream.
 """
 
 from __future__ import annotations
+
+import math
 
 import msgspec
 import numpy as np
 
 from services.drift.features import FEATURES, Array
-from services.drift.reference import Candidate, TopicParameters, TopicState, append, geometry, rebased, singles
-from services.drift.shift import Shift
+from services.drift.outliers import Burst, burst_over, watched
+from services.drift.reference import Geometry, Reference, absorb, geometry, quantised, values
+from services.drift.shift import Pattern, Shift
+from services.drift.topic_patterns import Regime, entered, is_ramp
+from services.drift.trials import Ranking, Trial, evidence, judged, purified
+from services.drift.windows import Block, Windows, merged, newest, offset_of
 
 __all__ = ["TopicParameters", "TopicState", "observe", "rebased_now"]
 
-# Sizes of the test window among the single messages; beyond them, the borders of blocks.
-_SCALES = (8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 72)
-# Blocks' worth of belief that messages are independent, before batch means say otherwise.
-_INDEPENDENCE = 8.0
+_DETECTOR = "kernel Fisher discriminant, judged by ranks of later messages"
+# Messages enter the reference in blocks of this size.
+_BLOCK = 16
+# Neighbours, up to this far apart, of which the likeness is measured.
+_NEIGHBOURS = 16
+# Weight of what was measured on past blocks when a block adds its own: a memory of 50 blocks.
+_KEEP = 0.98
+
+
+class TopicParameters(msgspec.Struct, frozen=True):
+    """How the test is set; the defaults are calibrated by tests/bench/bench_drift.py."""
+
+    first: int = 32
+    """Messages that make the first reference."""
+    sample: int = 128
+    """Messages of the reference that are kept one by one, to rank others among."""
+    recent: int = 192
+    """Newest messages that are kept out of the reference, once there are enough."""
+    memory: int = 4096
+    """Messages that the reference remembers; older ones fade."""
+    candidate: float = 1.5
+    """Standardised statistic of a window that makes it a candidate."""
+    least: int = 18
+    """Messages since the change before it can be confirmed: what is over sooner is a burst."""
+    least_fresh: int = 4
+    """Those of them after the candidate's window."""
+    refuted: float = -2.0
+    """Evidence, in nats, at which a trial of a weak candidate is given up; stronger ones are given more time."""
+    suspicious: float = 6.0
+    """Standardised statistic of a candidate from which on nothing enters the reference while it is judged."""
+    advance: int = 400
+    """Messages whose allowance is there from the first message on."""
+
+
+class TopicState(msgspec.Struct, frozen=True):
+    """What is kept of a segment's prompts."""
+
+    wealth: float = 0.0
+    """Expected false alarms that have accrued and were not spent."""
+    ever: int = 0
+    """Messages ever seen."""
+    seen: int = 0
+    """Messages since the last change."""
+    first_offset: int = -1
+    recent: bytes = b""
+    """Newest messages, shape (n, FEATURES), int8; none of them is in the reference."""
+    offsets: bytes = b""
+    """Theirs, int64."""
+    blocks: tuple[Block, ...] = ()
+    """Sums of the messages before them."""
+    reference: Reference = Reference()
+    trials: tuple[Trial, ...] = ()
+    likeness: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Of neighbouring messages: number of pairs, sum of their inner products, sum of the squares."""
+    burst: Burst = Burst()
+    regimes: tuple[Regime, ...] = ()
+    """What was there before the last change and earlier; the first is the baseline."""
+    regime: int = -1
+    """Which of them is there again; -1: none."""
 
 
 def observe(
@@ -42,114 +106,267 @@ def observe(
 
     Returns:
         The next state, and the change if this message confirmed one. After a change the state starts anew from the
-        messages behind it.
+        messages behind it. An outlier burst is told when it is over, and leaves everything as it is.
     """
-    state = append(state, feature, offset, parameters)
-    state = msgspec.structs.replace(state, wealth=state.wealth + allowance)
-    return _test(state, parameters) if state.mean else (state, None)
-
-
-def _suffixes(state: TopicState, parameters: TopicParameters) -> tuple[Array, Array, list[int]]:
-    """Return sizes, sums and first offsets of the newest messages at every scale that leaves a whole reference."""
-    features = singles(state)
-    reverse = np.cumsum(features[::-1], axis=0)
-    sizes = [scale for scale in _SCALES if scale <= len(features)]
-    sums = [reverse[size - 1] for size in sizes]
-    firsts = [state.offsets[-size] for size in sizes]
-    size, running = len(features), reverse[-1] if len(features) else np.zeros(FEATURES, np.float32)
-    for block in reversed(state.blocks):
-        size += block.count
-        if state.weight - size < parameters.reference:
-            break
-        running = running + np.frombuffer(block.total, np.float32)
-        sizes.append(size)
-        sums.append(running)
-        firsts.append(block.first_offset)
-    return np.array(sizes, np.float32), np.array(sums, np.float32).reshape(-1, FEATURES), firsts
-
-
-def _standardise(state: TopicState, sizes: Array, sums: Array) -> tuple[Array, Array, Array]:
-    """Return two statistics, and the maximum mean discrepancy, of each suffix against what precedes it.
-
-    With n messages against m, T = nm/(n+m) |difference of means|^2 has mean E|u|^2 and variance 2 E(u.u')^2 under no
-    change; batch means correct both for messages that come in bursts. Whitened differences are large for topics that
-    are new, and are standardised by these two. Plain ones are large for known topics in another mixture. A few
-    directions carry them, so their tail is that of a chi-square variable: Wilson and Hilferty's cube root makes it
-    normal.
-    """
-    before = (state.weight - sizes)[:, None]
-    total = np.frombuffer(state.total)
-    differences = (sums / sizes[:, None] - (total - sums) / before).astype(np.float32)
-    reference = geometry(state.scatter, state.absorbed)
-    discrepancies = np.sum(differences**2, axis=1)
-    bursts = (state.batch_energy + _INDEPENDENCE) / (state.blocks_seen + _INDEPENDENCE)
-    scale = sizes * before[:, 0] / (state.weight * max(1.0, bursts))
-    whitened = np.sum((differences @ reference.whitener) ** 2, axis=1)
-    novelty = (whitened * scale - state.energy) / np.sqrt(2 * max(state.overlap, 1e-12))
-    # The variance of a cube root of chi-square over its degrees of freedom.
-    variance = 2 / 9 * max(reference.overlap, 1e-12) / max(reference.energy, 1e-12) ** 2
-    roots = np.cbrt(discrepancies * scale / max(reference.energy, 1e-12))
-    mixture = (roots - (1 - variance)) / np.sqrt(variance)
-    return novelty, mixture, discrepancies
-
-
-def _test(state: TopicState, parameters: TopicParameters) -> tuple[TopicState, Shift | None]:
-    sizes, sums, firsts = _suffixes(state, parameters)
-    if not len(sizes):
-        return state, None
-    novelty, mixture, discrepancies = _standardise(state, sizes, sums)
-    shared = 1 + parameters.small_reference / (state.weight - sizes)
-    bound = (parameters.threshold + parameters.small_sample / np.sqrt(sizes)) * shared
-    is_new = novelty - bound > mixture - parameters.mixture * shared
-    statistics = np.where(is_new, novelty, mixture)
-    bounds = np.where(is_new, bound, parameters.mixture * shared)
-    best = int(np.argmax(statistics - bounds))
-    crossed = bool(statistics[best] > bounds[best])
-    candidate = state.candidate
-    if candidate is None:
-        if crossed:
-            candidate = Candidate(state.seen, int(sizes[best]), float(statistics[best]))
-            return msgspec.structs.replace(state, candidate=candidate), None
-        return state, None
-    fresh = state.seen - candidate.seen
-    if fresh < parameters.confirm_least:
-        return state, None
-    if crossed and _fresh_statistic(state, fresh, sizes, sums) > parameters.confirm:
-        spread = float(1 - np.sum(np.frombuffer(state.mean, np.float32) ** 2))
-        discrepancy = float(discrepancies[best])
-        shift = Shift(
-            what="topic",
-            pattern="abrupt",
-            detector="kernel Fisher discriminant over random Fourier features",
-            statistic=float(statistics[best]),
-            threshold=float(bounds[best]),
-            alpha=state.wealth,
-            before={"spread": spread, "messages": float(round(state.weight - float(sizes[best])))},
-            after={"discrepancy": discrepancy, "messages": float(sizes[best])},
-            before_count=round(state.weight - float(sizes[best])),
-            after_count=int(sizes[best]),
-            reference_first_offset=state.first_offset,
-            test_first_offset=firsts[best],
-            size=float(np.sqrt(discrepancy / max(spread, 1e-12))),
-        )
-        return rebased(state, int(sizes[best]), parameters), shift
-    if fresh >= max(2 * candidate.size, 16):
-        return msgspec.structs.replace(state, candidate=None), None
-    return state, None
-
-
-def _fresh_statistic(state: TopicState, fresh: int, sizes: Array, sums: Array) -> float:
-    """Return the statistic of the messages since the candidate alone (of the nearest scale below, once they left the
-    singles)."""
-    if fresh <= len(state.offsets):
-        size, total = np.array([fresh], np.float32), singles(state)[-fresh:].sum(0)[None]
-    else:
-        index = int(np.flatnonzero(sizes <= fresh)[-1])
-        size, total = sizes[index : index + 1], sums[index : index + 1]
-    novelty, mixture, _ = _standardise(state, size, total)
-    return float(max(novelty[0], mixture[0]))
+    place = state.seen
+    message = quantised(feature)
+    paid = parameters.advance if state.ever == 0 else int(state.ever >= parameters.advance)
+    state = msgspec.structs.replace(
+        state,
+        wealth=state.wealth + allowance * paid,
+        ever=state.ever + 1,
+        seen=place + 1,
+        first_offset=offset if place == 0 else state.first_offset,
+        recent=state.recent + message,
+        offsets=state.offsets + offset.to_bytes(8, "little", signed=True),
+    )
+    if not state.reference.absorbed:
+        return _absorbed(state, parameters), None
+    known = geometry(state.reference)
+    ranking = Ranking(values(message)[0], place, known, state.reference.weight, state.recent)
+    state = _tried(state, ranking, parameters)
+    windows = newest(state.recent, state.blocks, known.mean, state.reference.weight)
+    statistics = _standardised(state, windows, known)
+    for trial in state.trials:
+        best = _place(trial, windows, statistics)
+        if _is_confirmed(state, trial, parameters) and windows.sizes[best] >= parameters.least:
+            return _changed(state, trial, windows, best, known)
+    burst = watched(state.burst, ranking, offset, allowance)
+    state = msgspec.structs.replace(state, burst=burst)
+    if burst_over(burst):
+        return _absorbed(msgspec.structs.replace(state, burst=Burst()), parameters), _outlier(state, known, place)
+    return _absorbed(_candidates(state, windows, statistics, known, parameters), parameters), None
 
 
 def rebased_now(state: TopicState) -> TopicState:
-    """Return the state whose baseline is the present: what came before, and past regimes, are forgotten."""
-    return TopicState(wealth=state.wealth)
+    """Return the state with the present as the baseline: past regimes are forgotten, the reference stays.
+
+    To forget the reference too, start from ``TopicState()``.
+    """
+    return msgspec.structs.replace(state, regimes=(), regime=-1)
+
+
+def _bursts(state: TopicState) -> float:
+    """Return by how much the mean of a window varies more than if messages were independent; at least 1.
+
+    If a share q of neighbours are of one burst, and the inner product of such a pair is c, the mean of all products is qc
+    and their mean square is qc^2 more than that of independent pairs.
+    """
+    pairs, total, squares = state.likeness
+    if pairs == 0 or not state.reference.absorbed:
+        return 1.0
+    usual = geometry(state.reference).overlap
+    mean = max(total / pairs, 0.0)
+    excess = max(squares / pairs - usual, 0.0) + 0.1 * usual
+    # As far as it is more than three standard errors of independent pairs.
+    share = max(mean**2 - 9 * usual / pairs, 0.0) / excess
+    return 1 + 2 * _NEIGHBOURS * min(share, 1.0)
+
+
+def _evidence(state: TopicState, trial: Trial) -> float:
+    """Return a trial's evidence; messages that come in bursts count as fewer than they are."""
+    return evidence(trial) / _bursts(state)
+
+
+def _standardised(state: TopicState, windows: Windows, known: Geometry) -> Array:
+    """Return the statistic of every window: 0 on average and of variance 1 under no change."""
+    scale = windows.sizes * windows.before / (windows.sizes + windows.before) / np.float32(_bursts(state))
+    distances = np.sum((windows.differences @ known.inverse) * windows.differences, axis=1)
+    standardised: Array = (distances * scale - known.energy) / np.float32(math.sqrt(2 * known.overlap))
+    return standardised
+
+
+def _tried(state: TopicState, ranking: Ranking, parameters: TopicParameters) -> TopicState:
+    """Judge the open trials by the message; give up those that are refuted or that nothing comes of."""
+    if not state.trials:
+        return state
+    kept, wealth = [], state.wealth
+    for trial, (ranked, others) in zip(state.trials, ranking.along(state.trials), strict=True):
+        after = judged(trial, ranked, others)
+        patience = parameters.refuted * (1 + min(trial.statistic, 16.0) / 8)
+        if evidence(after) > patience and after.fresh < 40 + 3 * trial.size:
+            kept.append(after)
+        else:
+            wealth += _refund(state, after)
+    return msgspec.structs.replace(state, trials=tuple(kept), wealth=wealth)
+
+
+def _refund(state: TopicState, trial: Trial) -> float:
+    """Return what a trial that is closed undecided has not spent of its alpha.
+
+    The likelihood ratio E is a martingale that starts at 1, so P(E reached 1/alpha) / alpha and the mean of E where it did
+    not are at most 1 together: alpha times E may be used again. Never more than was paid, though: a trial is no source.
+    """
+    return trial.alpha * math.exp(min(_evidence(state, trial), 0.0))
+
+
+def _is_confirmed(state: TopicState, trial: Trial, parameters: TopicParameters) -> bool:
+    return (
+        trial.fresh >= parameters.least_fresh
+        and _evidence(state, trial) >= -math.log(trial.alpha)
+        # What is over again has had its peak.
+        and evidence(trial) >= trial.peak - 0.5
+    )
+
+
+def _scale(size: float) -> int:
+    return int(size).bit_length()
+
+
+def _candidates(
+    state: TopicState, windows: Windows, statistics: Array, known: Geometry, parameters: TopicParameters
+) -> TopicState:
+    """Open a trial for the window that stands out most, of those whose order of magnitude has none or a weaker one."""
+    bars = {_scale(trial.size): trial.statistic + 2 + 2 * max(evidence(trial), 0.0) for trial in state.trials}
+    bar = np.array([bars.get(_scale(size), -math.inf) for size in windows.sizes])
+    statistics = np.where(statistics > bar, statistics, np.float32(-math.inf))
+    best = int(np.argmax(statistics)) if len(statistics) else 0
+    if not len(statistics) or statistics[best] < parameters.candidate:
+        return state
+    statistic, size = float(statistics[best]), int(windows.sizes[best])
+    replaced = [trial for trial in state.trials if _scale(trial.size) == _scale(size)]
+    kept = [trial for trial in state.trials if _scale(trial.size) != _scale(size)]
+    wealth = state.wealth + sum(_refund(state, trial) for trial in replaced)
+    alpha = wealth * min(0.5, 0.02 * math.exp(0.8 * (min(statistic, 16.0) - parameters.candidate)))
+    if alpha <= 0:
+        return state
+    direction = windows.differences[best]
+    if size * FEATURES <= len(state.recent):
+        direction = purified(values(state.recent[-size * FEATURES :]), known)
+    trial = Trial(state.seen - size, state.seen, direction.astype(np.float32).tobytes(), alpha, statistic)
+    return msgspec.structs.replace(state, trials=(*kept, trial), wealth=wealth - alpha)
+
+
+def _absorbed(state: TopicState, parameters: TopicParameters) -> TopicState:
+    """Move the oldest of the recent messages into the reference, unless a trial speaks against them."""
+    reference, held = state.reference, len(state.offsets) // 8
+    likeness = state.likeness
+    if not reference.absorbed:
+        if held < parameters.first + 8:
+            return state
+        many, undecided = parameters.first, False
+    else:
+        many = _BLOCK
+        undecided = any(evidence(trial) > 0.5 or trial.statistic > parameters.suspicious for trial in state.trials)
+        lag = parameters.recent if undecided else min(max(state.seen // 3, 2 * _BLOCK), parameters.recent)
+        if held < lag + _BLOCK:
+            return state
+        if not undecided:
+            likeness = _likeness(state, geometry(reference))
+    messages = np.frombuffer(state.recent[: many * FEATURES], np.int8).reshape(-1, FEATURES)
+    if not undecided:
+        reference = absorb(reference, messages, state.seen - held, parameters.sample, parameters.memory)
+        if not state.reference.absorbed:
+            likeness = _likeness(state, geometry(reference), many)
+    total = messages.sum(0, dtype=np.int16).tobytes()
+    first_offset = int.from_bytes(state.offsets[:8], "little", signed=True)
+    return msgspec.structs.replace(
+        state,
+        recent=state.recent[many * FEATURES :],
+        offsets=state.offsets[many * 8 :],
+        blocks=merged((*state.blocks, Block(many, first_offset, total, 0 if undecided else many))),
+        reference=reference,
+        likeness=likeness,
+    )
+
+
+def _likeness(state: TopicState, known: Geometry, first: int = 0) -> tuple[float, float, float]:
+    """Return the likeness of neighbours with that of the oldest recent messages added.
+
+    Args:
+        state: what is known so far.
+        known: geometry of the reference.
+        first: how many of the oldest messages are the whole reference; 0: none of them is in it.
+    """
+    many = first or _BLOCK
+    deviations = values(state.recent[: (first or _BLOCK + _NEIGHBOURS) * FEATURES]) - known.mean
+    products = (deviations[:many] @ known.inverse) @ deviations.T
+    # All deviations share the error of the reference's mean.
+    shared = known.energy / max(state.reference.weight, 1.0)
+    if first:
+        # They made it: left out of it, and compared with those further apart.
+        without = 1 - np.diag(products) / np.float32(first)
+        products = products / np.outer(without, without)
+        shared = float(np.mean(products[np.triu_indices(first, _NEIGHBOURS // 2)]))
+    near = np.concatenate([np.diagonal(products, offset=lag) for lag in range(1, _NEIGHBOURS + 1)]) - shared
+    pairs, total, squares = (_KEEP * before for before in state.likeness)
+    return pairs + len(near), total + float(near.sum()), squares + float(np.sum(near**2))
+
+
+def _place(trial: Trial, windows: Windows, statistics: Array) -> int:
+    """Return the place of the change: the window that differs most, of those that begin with the trial's or later."""
+    whole = trial.size + trial.fresh
+    eligible = windows.sizes <= max(1.5 * whole, windows.sizes[0])
+    return int(np.argmax(np.where(eligible, statistics, -math.inf)))
+
+
+def _changed(state: TopicState, trial: Trial, windows: Windows, best: int, known: Geometry) -> tuple[TopicState, Shift]:
+    """Tell the change, and start anew from the messages behind it."""
+    size, held = int(windows.sizes[best]), len(state.offsets) // 8
+    kept = min(size, held)
+    difference = windows.differences[best]
+    arrived = values(state.recent[-kept * FEATURES :])
+    regimes, regime = entered(state.regimes, state.regime, known, state.reference.weight, arrived)
+    pattern: Pattern = "abrupt"
+    if regime >= 0:
+        pattern = "recurring"
+    elif is_ramp(values(state.recent) @ (known.inverse @ difference)):
+        pattern = "gradual"
+    spread, discrepancy = known.spread, float(np.sum(difference**2))
+    before = state.seen - size
+    shift = Shift(
+        what="topic",
+        pattern=pattern,
+        detector=_DETECTOR,
+        statistic=_evidence(state, trial),
+        threshold=-math.log(trial.alpha),
+        alpha=trial.alpha,
+        before={"spread": spread, "discrepancy": 0.0, "messages": float(before)},
+        after={"spread": float(np.sum(np.var(arrived, axis=0))), "discrepancy": discrepancy, "messages": float(size)},
+        before_count=before,
+        after_count=size,
+        reference_first_offset=state.first_offset,
+        test_first_offset=offset_of(size, state.offsets, state.blocks),
+        size=math.sqrt(discrepancy / max(spread, 1e-12)),
+        returned=regime == 0,
+    )
+    anew = TopicState(
+        wealth=state.wealth,
+        ever=state.ever,
+        seen=kept,
+        first_offset=offset_of(kept, state.offsets, state.blocks),
+        recent=state.recent[-kept * FEATURES :],
+        offsets=state.offsets[-kept * 8 :],
+        # Whether messages come in bursts is the clients' way, whatever they are about.
+        likeness=state.likeness,
+        regimes=regimes,
+        regime=regime,
+    )
+    return anew, shift
+
+
+def _outlier(state: TopicState, known: Geometry, place: int) -> Shift:
+    burst, held = state.burst, len(state.offsets) // 8
+    messages = values(state.recent)[
+        max(burst.first - state.seen, -held) : max(burst.last + 1 - state.seen, -held + 1) or None
+    ]
+    discrepancy = float(np.sum((messages.mean(0) - known.mean) ** 2))
+    return Shift(
+        what="topic",
+        pattern="outlier",
+        detector=_DETECTOR,
+        statistic=burst.peak,
+        threshold=burst.bound,
+        alpha=math.exp(-burst.bound),
+        before={"spread": known.spread, "discrepancy": 0.0, "messages": float(burst.first)},
+        after={
+            "spread": float(np.sum(np.var(messages, axis=0))),
+            "discrepancy": discrepancy,
+            "messages": float(burst.last + 1 - burst.first),
+        },
+        before_count=burst.first,
+        after_count=burst.last + 1 - burst.first,
+        reference_first_offset=state.first_offset,
+        test_first_offset=burst.first_offset,
+        size=math.sqrt(discrepancy / max(known.spread, 1e-12)),
+    )
