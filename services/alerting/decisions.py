@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from services.alerting.channels.protocol import Purpose
-from services.alerting.incidents import Incident, Message, Silence, Tell, Told, rank
+from services.alerting.incidents import Incident, Message, Silence, Tell, Told, rank, released
 from services.alerting.routing import Plan, fields_of
 
 __all__ = ["covering", "decide", "expired", "wake_at"]
@@ -40,9 +40,7 @@ def decide(
     """
     acknowledgement = incident.acknowledgement
     if acknowledgement is not None and acknowledgement.until is not None and now >= acknowledgement.until:
-        # Who had it in hand has let go of it: the time until somebody else is called begins anew.
-        restarted = now if incident.alerted_at is not None else None
-        incident = replace(incident, acknowledgement=None, alerted_at=restarted)
+        incident = released(incident, now)
     alert = incident.alert
     if alert is None:
         return incident, [], {}

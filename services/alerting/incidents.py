@@ -14,7 +14,8 @@ from penstock.contracts.records import Alert, AlertAction, Severity
 from services.alerting.channels.protocol import Purpose
 
 __all__ = [
-    "Acknowledgement", "Incident", "Message", "Settled", "Silence", "Tell", "Told", "act", "observe", "rank", "settle",
+    "Acknowledgement", "Incident", "Message", "Settled", "Silence", "Tell", "Told", "act", "observe", "rank", "released",
+    "settle",
 ]  # fmt: skip
 
 Settled = Literal["delivered", "dead", "left_out", "withheld"]
@@ -195,7 +196,15 @@ def act(incident: Incident | None, fingerprint: str, action: AlertAction) -> Inc
     acknowledgement = None
     if action.action == "acknowledge":
         acknowledgement = Acknowledgement(action.occurred_at, action.ends_at, known.severity, action.author)
+    elif known.acknowledgement is not None:
+        known = released(known, action.occurred_at)
     return replace(known, acknowledgement=acknowledgement, action_at=action.occurred_at)
+
+
+def released(incident: Incident, at: datetime) -> Incident:
+    """Return the incident as nobody has it in hand any more: the escalation begins anew."""
+    alerted_at = at if incident.alerted_at is not None else None
+    return replace(incident, acknowledgement=None, alerted_at=alerted_at, escalated=())
 
 
 def settle(

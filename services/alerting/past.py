@@ -97,7 +97,8 @@ class Past:
             return
         receivers = [record.receiver]
         if not record.receiver:
-            receivers = [name for fingerprint, name in self.outstanding if fingerprint == record.fingerprint]
+            told = self.incidents[record.fingerprint].told
+            receivers = [name for name, known in told.items() if known.queued is not None]
         for name in receivers:
             self._ended(record, name)
 

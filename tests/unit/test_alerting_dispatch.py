@@ -302,6 +302,34 @@ async def test_an_acknowledgement_ends_retries_escalation_and_repeats(platform_o
     assert platform.channels["boss"].told() == [("escalation", ["a1"])]
 
 
+async def test_when_an_acknowledgement_ends_the_escalation_begins_anew(platform_of: PlatformOf) -> None:
+    steps = [{"after_s": 300, "receivers": ["boss"]}, {"after_s": 600, "receivers": ["boss2"]}]
+    platform = platform_of(an_entry("oncall", "boss", "boss2", escalate=steps, repeat_interval_s=80_000))
+    platform.channels["boss2"] = FakeChannel(always=FAILED)
+    await platform.publish(an_alert())
+    await platform.work(660, step=10)
+    assert platform.channels["boss"].told() == [("escalation", ["a1"])]
+    assert platform.channels["boss2"].got
+    until = platform.clock.now() + timedelta(hours=1)
+    await platform.act(an_action("acknowledge", platform.clock.now(), ends_at=until))
+    await platform.work(60, step=10)
+    platform.channels["boss2"] = FakeChannel()
+    platform.desk, platform.dispatcher, platform.recovery = platform.replica("two")
+    await platform.work(3800, step=20)
+    assert len(platform.channels["boss"].told()) == 1
+    await platform.work(60, step=10)
+    assert platform.channels["boss"].told() == [("escalation", ["a1"])] * 2
+    assert not platform.channels["boss2"].got
+    await platform.act(an_action("acknowledge", platform.clock.now()))
+    await platform.work(600, step=20)
+    await platform.act(an_action("unacknowledge", platform.clock.now()))
+    await platform.work(590, step=10)
+    assert not platform.channels["boss2"].got
+    await platform.work(30, step=10)
+    assert platform.channels["boss2"].told() == [("escalation", ["a1"])]
+    assert len(platform.channels["boss"].told()) == 3
+
+
 async def test_what_gets_worse_is_told_though_acknowledged(platform_of: PlatformOf) -> None:
     platform = platform_of(an_entry("oncall"))
     await platform.publish(an_alert())

@@ -149,6 +149,23 @@ async def test_the_dead_stay_dead_and_a_replay_still_reaches_them(catalogue: Cat
     assert platform.channels["oncall"].told() == [("firing", ["a1"])]
 
 
+async def test_a_replay_that_is_under_way_is_not_forgotten(catalogue: Catalogue) -> None:
+    platform = Platform(catalogue, an_entry("oncall", repeat_interval_s=86_400))
+    channel = platform.channels["oncall"] = FakeChannel(answers=[Attempt(outcome="dead", status_code=400)])
+    await platform.publish(an_alert())
+    await platform.work(30)
+    channel.always = FAILED
+    (origin,) = platform.bus.messages("alerts")
+    await platform.bus.append("alerts", origin.key, origin.value, partition=origin.partition)
+    await platform.take()
+    await platform.work(30)
+    assert {outcome for _, outcome in channel.got[1:]} == {"retry"}
+    platform.store.flush()
+    channel.always = None
+    await platform.work(60)
+    assert channel.told() == [("firing", ["a1"])]
+
+
 async def test_a_log_that_cannot_be_read_makes_no_dead_letter_of_an_alert(catalogue: Catalogue) -> None:
     platform = Platform(catalogue, an_entry("oncall"))
     tries: list[str] = []
