@@ -43,7 +43,7 @@ def as_table(found: Iterable[Incident], now: datetime) -> Table:
             what,
             Text(_line(each.alert.tenant_id)),
             Text(ago(each.began_at, now)),
-            Text(str(each.count)),
+            Text(str(each.count) if each.count else "-"),
             Text(each.fingerprint[:_SHOWN_ID], style="dim"),
         )
     return table
@@ -148,6 +148,10 @@ def outcome(record: AlertDelivery) -> str:
     return f"held back: {record.reason or 'no reason given'}"
 
 
+def _times(incident: Incident) -> str:
+    return {0: "before what was read", 1: "once"}.get(incident.count, f"{incident.count} times")
+
+
 def _tries(record: AlertDelivery) -> str:
     return "1 try" if record.attempts == 1 else f"{record.attempts} tries"
 
@@ -189,7 +193,7 @@ def _facts(incident: Incident, now: datetime) -> list[tuple[str, str]]:
         ("since", f"{incident.began_at:%Y-%m-%d %H:%M:%S} UTC, {ago(incident.began_at, now)}"),
         (
             "raised",
-            f"{'once' if incident.count == 1 else f'{incident.count} times'}, last {ago(incident.newest_at, now)}",
+            f"{_times(incident)}, last {ago(incident.newest_at, now)}",
         ),
     ]
     facts += [(name, value) for name, value in sorted(alert.labels.items()) if value and name != "team"]
