@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["beta_binomial", "normal", "spend"]
+__all__ = ["beta_binomial", "normal", "refund", "spend"]
 
 # Jeffreys' prior of a rate.
 _PRIOR = 0.5
@@ -70,6 +70,16 @@ def spend(wealth: float, share: float) -> tuple[float, float]:
     """
     alpha = wealth * share
     return alpha, wealth - alpha
+
+
+def refund(alpha: float, evidence: float) -> float:
+    """Return what goes back to the wealth when a candidate with so much evidence (nats) is given up.
+
+    Wherever it is stopped, the expectation of the likelihood ratio is 1 under no change, of which an alarm has at least
+    ``1 / alpha``: ``1 >= P(alarm) / alpha + E[ratio; given up]``. So the chance of an alarm is at most
+    ``alpha - E[alpha * ratio; given up]``, and the second part was not spent.
+    """
+    return alpha * math.exp(min(evidence, 0.0))
 
 
 def _log_predictive(ones: float, count: float, fresh_ones: float, fresh_count: int) -> float:

@@ -13,9 +13,9 @@ from services.drift.scan import Candidate
 __all__ = ["JudgementParameters", "Pending", "Verdict", "evidence_of", "joined", "opened", "verdict_on"]
 
 # Parts of the change that a candidate's window shows: of the alternative's mixture, and still there as it has not ended.
-_PARTS = (1.0, 0.6, 0.36)
+_PARTS = (1.0, 0.6, 0.36, 0.2)
 _REMNANT = 0.4
-_SELECTED = 1.0
+_SELECTED = 0.5
 
 Verdict = Literal["undecided", "confirmed", "outlier", "abandoned"]
 
@@ -60,8 +60,6 @@ class Pending(msgspec.Struct, frozen=True, array_like=True):
     """How much likelier the reference is than the change for the newest values, nats (a CUSUM)."""
     ended_count: int = 0
     ended_sum: float = 0.0
-    gain: float = 0.0
-    """Of the scan that raised it, nats."""
     handicap: float = 0.0
     """Evidence, nats, that is not counted: the reference was chosen by the same scan."""
 
@@ -109,8 +107,7 @@ def opened(candidate: Candidate, seen: int, rate: bool, inflation: float, alpha:
         after_mean=candidate.after_mean,
         after_count=candidate.after_count,
         inflation=inflation,
-        gain=candidate.gain,
-        handicap=_handicap(candidate, inflation),
+        handicap=_handicap(candidate, rate, inflation),
     )
 
 
@@ -118,7 +115,7 @@ def evidence_of(pending: Pending) -> float:
     """Return the evidence of the fresh values, nats.
 
     A candidate is the largest of many, so its window shows more of a change than there is. The alternative is a mixture
-    of the whole, 60 % and 36 % of what the window shows: a mean of evidence is evidence.
+    of the whole, 60, 36 and 20 % of what the window shows: a mean of evidence is evidence.
     """
     if not pending.fresh_count:
         return 0.0
@@ -128,13 +125,20 @@ def evidence_of(pending: Pending) -> float:
     return mixed - pending.handicap
 
 
-def _handicap(candidate: Candidate, inflation: float) -> float:
+def _handicap(candidate: Candidate, rate: bool, inflation: float) -> float:
     """Return what the choice of the split adds to the evidence, nats.
 
     Where the reference ends was chosen so that it differs most from what follows. Without a change all values up to the
     candidate are one population, from whose mean the reference's lies away by as much as this is worth.
     """
     whole = candidate.before_count + candidate.after_count
+    if rate:
+        ones = candidate.before_mean * candidate.before_count
+        pooled = (ones + candidate.after_mean * candidate.after_count) / whole
+        zeros = candidate.before_count - ones
+        away = zeros * math.log((1 - candidate.before_mean) / (1 - pooled)) if zeros else 0.0
+        away += ones * math.log(candidate.before_mean / pooled) if ones else 0.0
+        return _SELECTED * away / inflation
     difference = (candidate.after_mean - candidate.before_mean) * candidate.after_count / whole / candidate.deviation
     return _SELECTED * 0.5 * difference * difference * candidate.before_count / inflation
 
