@@ -19,7 +19,7 @@ from services.alerting.register import Kept
 from services.alerting.routing import Directory, Plan
 from services.alerting.store import moment
 
-__all__ = ["Past"]
+__all__ = ["Past", "in_time"]
 
 _ORDER = {Alert: 0, AlertAction: 1, AlertDelivery: 2}
 
@@ -36,30 +36,14 @@ class Past:
         self._directory = directory
         self._always = tuple(always)
 
-    def fold(self, events: Iterable[tuple[Message, Record]]) -> None:
-        """Take all events over, in the order of their time: topics have none among each other."""
-        alerts: dict[str, datetime] = {}
-        timed: list[tuple[datetime, int, Message, Record]] = []
-        for message, record in events:
-            at = moment(message.timestamp_ms)
-            if isinstance(record, Alert):
-                alerts.setdefault(record.event_id, at)
-            timed.append((at, _ORDER.get(type(record), 3), message, record))
-        # A delivery came after its alert, whatever the clocks of those who wrote them say.
-        ordered = sorted(
-            (
-                (max(at, alerts.get(record.causation_id, at)), order, message, record)
-                for at, order, message, record in timed
-            ),
-            key=itemgetter(0, 1),
-        )
-        for at, _, message, record in ordered:
-            if isinstance(record, Alert):
-                self._alert(message, record, at)
-            elif isinstance(record, AlertAction):
-                self._action(record, at)
-            elif isinstance(record, AlertDelivery):
-                self._delivery(record)
+    def take(self, at: datetime, message: Message, record: Record) -> None:
+        """Take one event over; events come in the order of :func:`in_time`."""
+        if isinstance(record, Alert):
+            self._alert(message, record, at)
+        elif isinstance(record, AlertAction):
+            self._action(record, at)
+        elif isinstance(record, AlertDelivery):
+            self._delivery(record)
 
     def _alert(self, message: Message, alert: Alert, at: datetime) -> None:
         known = self.kept.get(alert.event_id)
@@ -138,3 +122,23 @@ class Past:
         if plan is not None:
             self.outstanding |= {(incident.fingerprint, tell.receiver): (plan, tell) for tell in tells}
         return reasons
+
+
+def in_time(events: Iterable[tuple[Message, Record]]) -> list[tuple[datetime, Message, Record]]:
+    """Return events in the order of their time: topics have none among each other."""
+    alerts: dict[str, datetime] = {}
+    timed: list[tuple[datetime, int, Message, Record]] = []
+    for message, record in events:
+        at = moment(message.timestamp_ms)
+        if isinstance(record, Alert):
+            alerts.setdefault(record.event_id, at)
+        timed.append((at, _ORDER.get(type(record), 3), message, record))
+    # A delivery came after its alert, whatever the clocks of those who wrote them say.
+    ordered = sorted(
+        (
+            (max(at, alerts.get(record.causation_id, at)), order, message, record)
+            for at, order, message, record in timed
+        ),
+        key=itemgetter(0, 1),
+    )
+    return [(at, message, record) for at, _, message, record in ordered]

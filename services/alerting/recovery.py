@@ -17,7 +17,7 @@ from penstock.telemetry import get_logger
 
 from services.alerting.incidents import Incident, Silence, Tell
 from services.alerting.outbox import Outbox
-from services.alerting.past import Past
+from services.alerting.past import Past, in_time
 from services.alerting.register import Kept, Register
 from services.alerting.routing import Plan
 from services.alerting.store import Keys, Store, Transaction, milliseconds
@@ -119,14 +119,14 @@ class Recovery:
                 events: list[tuple[Message, Record]] = []
                 events += await self._read(actions)
                 events += await self._read(recent)
-                past = self._folded(events)
+                past = await self._folded(events)
                 if past.outstanding:
                     # What another replica is sending now ends within this, and is recorded: it need not be sent again.
                     grace_s = self._register.directory.longest_timeout_s() + _GRACE_S
                     await self._hold(grace_s + _LOCK_S)
                     await self._clock.sleep(grace_s)
                     events += await self._read(recent)
-                    past = self._folded(events)
+                    past = await self._folded(events)
             finally:
                 await actions.close()
         finally:
@@ -141,9 +141,13 @@ class Recovery:
             seconds=(self._clock.now() - started).total_seconds(),
         )
 
-    def _folded(self, events: Sequence[tuple[Message, Record]]) -> Past:
+    async def _folded(self, events: Sequence[tuple[Message, Record]]) -> Past:
         past = Past(self._register.directory, self._always)
-        past.fold(events)
+        for count, event in enumerate(in_time(events)):
+            past.take(*event)
+            if count % _CHUNK == 0:
+                # A long log must not keep this process from telling Kafka that it lives.
+                await asyncio.sleep(0)
         return past
 
     async def _read(self, reader: RawReader) -> list[tuple[Message, Record]]:
