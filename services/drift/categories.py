@@ -42,7 +42,7 @@ __all__ = ["CategoryParameters", "CategoryState", "inherited", "observe", "rebas
 _ALTERNATIVES = 3
 _WITNESS = 0.25
 """Weight of the candidate's window beside the reference under no change: calibrated on streams without one."""
-_STEEPEST = 1.5
+_STEEPEST = 2.5
 """Nats that one event may add: a category that was never there must come more than a few times."""
 _FOLLOWS = 400
 """Events within which a further change that goes on in the same direction is one gradual change."""
@@ -139,8 +139,8 @@ def observe(
             return msgspec.structs.replace(state, sample=sample), None
         return msgspec.structs.replace(state, sample=(), windows=named(sample)), None
 
+    scatter, again = repeated(state.scatter, category, state.windows), category == state.scatter.last
     windows, block = added(state.windows, category, offset)
-    scatter, again = repeated(state.scatter, category), category == state.scatter.last
     if block is not None and state.pending is None and windows.weight > parameters.reference:
         scatter = scattered(scatter, windows, block)
     state = msgspec.structs.replace(state, windows=windows, scatter=scatter)
@@ -243,9 +243,9 @@ def _judged(
         (size * of_cell + so_far) / (size + count),
     )
     # An event may repeat the one before it whatever the mixture is: that is evidence of nothing.
-    repetition = state.scatter.repetition(float(shares @ shares))
+    repetition = state.scatter.repetition
     floor = repetition if again else 0.0
-    dispersion = state.scatter.remaining(repetition)
+    dispersion = state.scatter.remaining
     logs = tuple(
         log
         + min(math.log((floor + (1 - repetition) * chance) / (floor + (1 - repetition) * null)), _STEEPEST) / dispersion
@@ -272,8 +272,7 @@ def _given_up(
     reference, window, fresh = (np.frombuffer(each) for each in (pending.reference, pending.window, pending.fresh))
     windows = state.windows
     assert windows is not None
-    shares = reference / reference.sum()
-    repetition = state.scatter.repetition(float(shares @ shares))
+    repetition = state.scatter.repetition
     scatter = max(state.scatter.dispersion, (1 + repetition) / (1 - repetition))
     strength = evidence_of_window(reference, window) / scatter
     size = pending.size + pending.fresh_size

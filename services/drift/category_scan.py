@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from services.drift.category_windows import Block, Counts, Suffixes, Windows, deviances
+from services.drift.category_windows import Block, Counts, Suffixes, Windows, cell_of, deviances
 
 __all__ = ["PRIOR", "Scatter", "evidence_of_window", "repeated", "scattered", "stability_index", "statistics"]
 
@@ -82,36 +82,39 @@ class Scatter(msgspec.Struct, frozen=True, array_like=True):
     """Newest category."""
     repeats: float = 0.0
     events: float = 0.0
-    """How many were the same as the one before, and of how many."""
+    chances: float = 0.0
+    """How many were the same as the one before, of how many, and how many of independent events would have been."""
 
     @property
     def dispersion(self) -> float:
         """Variance of counts over that of independent events (McCullagh and Nelder, 1989, chapter 4)."""
         return max(1.0, (self.deviance + _BURSTS) / (self.expected + _BURSTS))
 
-    def repetition(self, concentration: float) -> float:
-        """Return the chance that an event repeats the one before instead of being drawn anew.
+    @property
+    def repetition(self) -> float:
+        """Chance that an event repeats the one before instead of being drawn anew."""
+        return min(0.95, (max(0.0, self.repeats - self.chances) + 1) / (self.events - self.chances + 2))
 
-        Args:
-            concentration: chance that two independent events are the same, the sum of the squared shares.
-        """
-        free = self.events * (1 - concentration)
-        return min(0.95, (max(0.0, self.repeats - self.events * concentration) + 1) / (free + 2))
-
-    def remaining(self, repetition: float) -> float:
-        """Return the dispersion that is left when repetitions are taken for what they are."""
-        return max(1.0, self.dispersion * (1 - repetition) / (1 + repetition))
+    @property
+    def remaining(self) -> float:
+        """Dispersion that is left when repetitions are taken for what they are."""
+        return max(1.0, self.dispersion * (1 - self.repetition) / (1 + self.repetition))
 
 
-def repeated(scatter: Scatter, category: str) -> Scatter:
-    """Count whether an event repeats the one before."""
+def repeated(scatter: Scatter, category: str, windows: Windows) -> Scatter:
+    """Count whether an event repeats the one before; ``windows`` as they were before it."""
     keep = 1 - 1 / _MEMORY if scatter.events >= _MEMORY else 1.0
+    if not scatter.last:
+        return msgspec.structs.replace(scatter, last=category)
+    total = windows.totals
+    chance = (total[cell_of(windows, scatter.last)] + PRIOR) / (windows.weight + PRIOR * len(total))
     return Scatter(
         scatter.deviance,
         scatter.expected,
         category,
         keep * scatter.repeats + (category == scatter.last),
-        keep * scatter.events + bool(scatter.last),
+        keep * scatter.events + 1,
+        keep * scatter.chances + float(chance),
     )
 
 
@@ -124,11 +127,11 @@ def scattered(scatter: Scatter, windows: Windows, block: Block) -> Scatter:
     mean = float(_moments(expected)[0])
     found = float(deviances(counts, expected).sum()) / (1 + block.size / max(weight, 1.0))
     # A block of changed events says nothing about bursts.
-    return Scatter(scatter.deviance + min(found, _MOST_DISPERSED * mean), scatter.expected + mean, *_rest(scatter))
-
-
-def _rest(scatter: Scatter) -> tuple[str, float, float]:
-    return scatter.last, scatter.repeats, scatter.events
+    return msgspec.structs.replace(
+        scatter,
+        deviance=scatter.deviance + min(found, _MOST_DISPERSED * mean),
+        expected=scatter.expected + mean,
+    )
 
 
 def evidence_of_window(reference: Counts, window: Counts) -> float:
