@@ -51,8 +51,10 @@ def confirmed(state: SegmentState, found: Found, event: Observed, now: datetime)
     known = state.conditions.get(description.name)
     if is_pinned:
         state = msgspec.structs.replace(state, detectors=watching.replaced(state.detectors, state.pinned, signal))
-        if known is not None and now - known.told_at < _AGAIN:
-            return _kept(state, description.name, msgspec.structs.replace(known, quiet=0)), []
+        if known is not None:
+            state = _kept(state, description.name, msgspec.structs.replace(known, quiet=0))
+        if any(each.signal == signal and now - each.at < _AGAIN for each in state.told):
+            return state, []
     elif shift.pattern != "outlier":
         state = msgspec.structs.replace(state, inherited=tuple(name for name in state.inherited if name != signal))
     if defined.kind in _OUTPUTS:
@@ -77,8 +79,9 @@ def confirmed(state: SegmentState, found: Found, event: Observed, now: datetime)
         names = [name for name, condition in state.conditions.items() if condition.signal == signal]
         state, ends = resolved(state, names, event.record, record.segment, "the baseline is back", now)
         return state, [*emits, *ends]
-    state, severity = _severity(state, signal, shift, matters, now)
-    if severity is None:
+    state, severity = _severity(state, signal, shift, matters)
+    changes = sum(each.signal == signal and now - each.at < _UNSTEADY for each in state.told)
+    if severity is None or (changes > _UNSTEADY_CHANGES and not is_pinned):
         return state, emits
     condition = Condition(
         signal=signal,
@@ -174,12 +177,8 @@ def _against_baseline(
     return is_back, matters, msgspec.structs.replace(state, baselines=baselines)
 
 
-def _severity(
-    state: SegmentState, signal: str, shift: Shift, matters: bool, now: datetime
-) -> tuple[SegmentState, str | None]:
-    """Return how severe the alert is; ``None`` for none: what changes again and again is on record only."""
-    if sum(each.signal == signal and now - each.at < _UNSTEADY for each in state.told) > _UNSTEADY_CHANGES:
-        return state, None
+def _severity(state: SegmentState, signal: str, shift: Shift, matters: bool) -> tuple[SegmentState, str | None]:
+    """Return how severe the alert is; ``None`` for none."""
     if shift.pattern == "recurring":
         returns = state.returns.get(signal, 0) + 1
         state = msgspec.structs.replace(state, returns={**state.returns, signal: returns})

@@ -166,6 +166,20 @@ def test_a_pinned_reference_is_what_the_present_is_compared_with_until_that_is_o
     assert len(run.events) == 2
 
 
+def test_a_pinned_condition_that_goes_on_for_days_is_told_every_hour_and_no_oftener() -> None:
+    run = Partition().take(latencies(0, 100, lambda n: 200))
+    run.take([a_command("pin", reference=a_reference(200), at=BEGIN + timedelta(seconds=100))])
+    noise = np.exp(np.random.default_rng(3).normal(0, 0.25, 3000))
+    run.take(
+        a_signal(n, {"model.latency_ms": 600 * float(noise[n])}, at=BEGIN + timedelta(seconds=30 * n))
+        for n in range(101, 3000)
+    )
+    hours = 2900 * 30 / 3600
+    assert len(run.events) == len(run.alerts)
+    assert hours / 2 <= len(run.alerts) <= hours + 1
+    assert {alert.fingerprint for alert in run.alerts} == {run.alerts[0].fingerprint}
+
+
 def test_a_pinned_reference_stays_after_a_change_and_unpin_gives_it_up() -> None:
     run = Partition().take(latencies(0, 100, lambda n: 200))
     run.take([a_command("pin", reference=a_reference(200), at=BEGIN + timedelta(seconds=100))])
