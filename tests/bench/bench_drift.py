@@ -41,8 +41,6 @@ OF_ERRORS = ("penstock", "adwin", "ddm", "eddm", "fhddm", "hddm-a", "hddm-w")
 OF_VECTORS = ("penstock", "mmd", "centroid")
 SLOW = {"kswin": 4}
 """Detectors that take the first seeds only in a quick run."""
-QUICK_TOPICS = 10
-"""Seeds of topics in a quick run."""
 
 
 class Task(NamedTuple):
@@ -184,9 +182,7 @@ def tasks(only: str | None, seeds: int, quick: bool, folder: str, chosen: Sequen
         for before in befores:
             for stream in TOPICS:
                 if not stream.startswith("none"):
-                    yield from each(
-                        "topics", stream, OF_VECTORS, before, 600, min(seeds, QUICK_TOPICS) if quick else seeds
-                    )
+                    yield from each("topics", stream, OF_VECTORS, before, 600, seeds)
         for stream in TOPICS:
             if stream.startswith("none"):
                 yield from each("topics", stream, OF_VECTORS, 4000, 0, 4 if quick else 20)
