@@ -44,7 +44,7 @@ _WITNESS = 0.25
 """Weight of the candidate's window beside the reference under no change: calibrated on streams without one."""
 _STEEPEST = 2.5
 """Nats that one event may add: a category that was never there must come more than a few times."""
-_FOLLOWS = 400
+_FOLLOWS = 800
 """Events within which a further change that goes on in the same direction is one gradual change."""
 
 
@@ -297,9 +297,9 @@ def _confirmed(
     known = regimes[:1] + regimes[1:][-3:]
     back = recurring(windows, after, reference, state.regimes)
     goes_on = (
-        0 < state.seen - state.changed < _FOLLOWS
-        and bool(state.regimes)
+        bool(state.regimes)
         and state.changed > 0
+        and state.seen - state.changed < _FOLLOWS
         and distance(windows, after, state.regimes[-1]) > distance(windows, reference, state.regimes[-1])
     )
     pattern: Pattern = "abrupt"

@@ -86,11 +86,19 @@ def test_what_was_never_there_has_a_name_from_then_on() -> None:
 
 
 def test_the_baseline_that_returns_is_told_as_such() -> None:
-    _, found = run(
-        draw(7, LANGUAGES, 1000) + draw(8, MORE_GERMAN, 600) + draw(9, LANGUAGES, 600) + draw(10, MORE_GERMAN, 500)
-    )
-    told = [(shift.pattern, shift.returned) for _, shift in found]
-    assert told == [("abrupt", False), ("recurring", True), ("recurring", False)]
+    returned = again = 0
+    for seed in range(6):
+        events = draw([seed, 7], LANGUAGES, 1000) + draw([seed, 8], MORE_GERMAN, 600)
+        events += draw([seed, 9], LANGUAGES, 600) + draw([seed, 10], MORE_GERMAN, 500)
+        _, found = run(events)
+        told = [(shift.pattern, shift.returned) for _, shift in found]
+        assert len(told) == 3
+        assert not told[0][1]
+        assert not told[2][1]
+        returned += told[1] == ("recurring", True)
+        again += told[2] == ("recurring", False)
+    assert returned >= 5
+    assert again >= 4
 
 
 def test_a_burst_that_is_over_is_one_outlier_and_no_new_reference() -> None:
