@@ -31,7 +31,8 @@ from services.alerting.outbox import Outbox
 from services.alerting.recovery import Recovery
 from services.alerting.register import Register
 from services.alerting.routing import Directory
-from tests.unit.alerting_fakes import MAX_AGE, MemoryStore, an_action, an_alert
+from tests.unit.alerting_fakes import MAX_AGE, an_action, an_alert
+from tests.unit.alerting_memory_store import MemoryStore
 
 SETTINGS = ServiceSettings(dlq_min_messages=1000, stop_timeout_s=1.0)
 

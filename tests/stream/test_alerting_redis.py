@@ -18,15 +18,17 @@ from tests.unit.test_alerting_dispatch import (  # noqa: F401
     test_a_receiver_that_cannot_be_opened_is_told_of_to_the_others,
     test_a_receiver_that_fails_for_hours_gets_it_in_the_end_and_only_once,
     test_a_receiver_that_hangs_holds_up_nobody_else,
-    test_a_silence_holds_back_and_what_still_fires_is_told_when_it_ends,
-    test_a_silence_that_is_ended_early_lets_through_at_once,
-    test_an_acknowledgement_ends_retries_escalation_and_repeats,
     test_another_replica_takes_over_what_a_killed_one_was_sending,
-    test_nobody_answers_and_the_next_is_called_in_steps,
     test_two_replicas_send_nothing_twice,
     test_what_is_given_up_is_a_dead_letter_that_a_replay_delivers,
     test_what_is_over_the_rate_is_told_in_one_summary,
     test_what_was_acknowledged_but_not_recorded_is_recorded_and_not_sent_again,
+)
+from tests.unit.test_alerting_dispatch_time import (  # noqa: F401
+    test_a_silence_holds_back_and_what_still_fires_is_told_when_it_ends,
+    test_a_silence_that_is_ended_early_lets_through_at_once,
+    test_an_acknowledgement_ends_retries_escalation_and_repeats,
+    test_nobody_answers_and_the_next_is_called_in_steps,
 )
 
 

@@ -20,7 +20,8 @@ from services.alerting.redis_store import RedisStore
 from services.alerting.register import Kept, Register
 from services.alerting.routing import Directory
 from services.alerting.store import Emptied, Keys, Store, Transaction
-from tests.unit.alerting_fakes import MAX_AGE, MemoryStore, an_alert, an_entry
+from tests.unit.alerting_fakes import MAX_AGE, an_alert, an_entry
+from tests.unit.alerting_memory_store import MemoryStore
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 
