@@ -34,7 +34,7 @@ from services.drift.category_scan import (
     stability_index,
     statistics,
 )
-from services.drift.category_windows import Counts, Windows, added, cell_of, counted, named, suffixes
+from services.drift.category_windows import Counts, Windows, added, cell_of, named, restarted, suffixes
 from services.drift.shift import Pattern, Shift
 
 __all__ = ["CategoryParameters", "CategoryState", "inherited", "observe", "rebased", "shares_of", "stability_index"]
@@ -164,7 +164,7 @@ def rebased(state: CategoryState) -> CategoryState:
     """Return a state whose reference is the present: the newest events, with no past regimes but the new baseline."""
     if state.windows is None:
         return state
-    windows = _restarted(state.windows, min(64, len(state.windows.recent)))
+    windows = restarted(state.windows, 64)
     return CategoryState(wealth=state.wealth, seen=state.seen, windows=windows, scatter=state.scatter)
 
 
@@ -311,20 +311,8 @@ def _confirmed(
     shift = _shift(windows, reference, after, pending, evidence, threshold, pattern, parameters, returned)
     size = pending.size + pending.fresh_size
     names = tuple(name for each in known for name in each.shares if name != "other")
-    restarted = _restarted(windows, min(size, len(windows.recent)), names)
-    return msgspec.structs.replace(state, windows=restarted, pending=None, regimes=known, changed=state.seen), shift
-
-
-def _restarted(windows: Windows, size: int, known: tuple[str, ...] = ()) -> Windows:
-    """Return windows that hold the newest ``size`` events alone, in cells that fit them."""
-    recent = windows.recent[len(windows.recent) - size :]
-    # A category that is there by chance would look like a frequent one, had it a cell of its own for that.
-    fresh = named(recent, (*known, *windows.names), least=3)
-    if not size:
-        return fresh
-    offsets = windows.offsets[len(windows.offsets) - 8 * size :]
-    first = int(np.frombuffer(offsets, "<i8")[0])
-    return Windows(fresh.names, counted(fresh.names, recent).tobytes(), size, first, recent, offsets)
+    again = restarted(windows, size, names)
+    return msgspec.structs.replace(state, windows=again, pending=None, regimes=known, changed=state.seen), shift
 
 
 # -- what a change looks like ------------------------------------------------------------------------------------------

@@ -20,7 +20,20 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["HASHED", "NAMES", "Block", "Counts", "Suffixes", "Windows", "added", "counted", "deviances", "suffixes"]
+__all__ = [
+    "HASHED",
+    "NAMES",
+    "Block",
+    "Counts",
+    "Suffixes",
+    "Windows",
+    "added",
+    "cell_of",
+    "deviances",
+    "named",
+    "restarted",
+    "suffixes",
+]
 
 Counts = NDArray[np.float64]
 
@@ -53,8 +66,10 @@ class Windows(msgspec.Struct, frozen=True, array_like=True):
     first_offset: int = 0
     recent: tuple[str, ...] = ()
     """The newest events, oldest first."""
+    cells: bytes = b""
+    """Their cells, uint8."""
     offsets: bytes = b""
-    """Theirs, int64."""
+    """Their offsets, int64."""
     blocks: tuple[Block, ...] = ()
     """Before them, oldest first."""
 
@@ -104,18 +119,15 @@ def named(sample: Sequence[str], known: Sequence[str] = (), least: int = 1) -> W
 def added(windows: Windows, category: str, offset: int) -> tuple[Windows, Block | None]:
     """Return the windows with one more event, and the block that left the single ones, if one did."""
     name = category[:_LENGTH]
-    totals = windows.totals.copy()
-    totals[_cell(windows.names, name)] += 1
-    recent = (*windows.recent, name)
+    totals, cell = windows.totals.copy(), _cell(windows.names, name)
+    totals[cell] += 1
+    recent, cells = (*windows.recent, name), windows.cells + bytes((cell,))
     offsets = windows.offsets + struct.pack("<q", offset)
     blocks, block = windows.blocks, None
     if len(recent) >= _SINGLES + _BLOCK:
-        block = Block(
-            _BLOCK,
-            struct.unpack_from("<q", offsets)[0],
-            counted(windows.names, recent[:_BLOCK]).astype("<u2").tobytes(),
-        )
-        recent, offsets = recent[_BLOCK:], offsets[8 * _BLOCK :]
+        oldest = np.bincount(np.frombuffer(cells, np.uint8)[:_BLOCK], minlength=len(totals))
+        block = Block(_BLOCK, struct.unpack_from("<q", offsets)[0], oldest.astype("<u2").tobytes())
+        recent, cells, offsets = recent[_BLOCK:], cells[_BLOCK:], offsets[8 * _BLOCK :]
         blocks = _merged((*blocks, block))
     return Windows(
         windows.names,
@@ -123,15 +135,30 @@ def added(windows: Windows, category: str, offset: int) -> tuple[Windows, Block 
         windows.weight + 1,
         windows.first_offset if windows.weight else offset,
         recent,
+        cells,
         offsets,
         blocks,
     ), block
 
 
-def counted(names: tuple[str, ...], categories: Sequence[str]) -> Counts:
-    """Return counts by cell."""
-    cells = [_cell(names, category) for category in categories]
-    return np.bincount(cells, minlength=len(names) + HASHED).astype(np.float64)
+def restarted(windows: Windows, size: int, known: Sequence[str] = ()) -> Windows:
+    """Return windows that hold the newest ``size`` events alone, in cells that fit them.
+
+    Args:
+        windows: the windows so far.
+        size: events to keep, of those that are kept one by one.
+        known: names to keep, before those of ``windows``.
+    """
+    size = min(size, len(windows.recent))
+    recent = windows.recent[len(windows.recent) - size :]
+    # A category that is there by chance would look like a frequent one, had it a cell of its own for that.
+    fresh = named(recent, (*known, *windows.names), least=3)
+    if not size:
+        return fresh
+    cells = bytes(_cell(fresh.names, category) for category in recent)
+    totals = np.bincount(np.frombuffer(cells, np.uint8), minlength=len(fresh.names) + HASHED).astype(np.float64)
+    offsets = windows.offsets[len(windows.offsets) - 8 * size :]
+    return Windows(fresh.names, totals.tobytes(), size, struct.unpack_from("<q", offsets)[0], recent, cells, offsets)
 
 
 def _merged(blocks: tuple[Block, ...]) -> tuple[Block, ...]:
@@ -156,14 +183,15 @@ def _merged(blocks: tuple[Block, ...]) -> tuple[Block, ...]:
 def suffixes(windows: Windows, most: float) -> Suffixes:
     """Return the newest events at every size up to ``most``."""
     cells = len(windows.names) + HASHED
-    recent = windows.recent
+    recent = np.frombuffer(windows.cells, np.uint8)
     sizes: list[int] = []
     rows: list[Counts] = []
     firsts: list[int] = []
     running, taken = np.zeros(cells), 0
     for size in (*_SIZES, len(recent)):
         if taken < size <= min(len(recent), most):
-            running = running + counted(windows.names, recent[len(recent) - size : len(recent) - taken])
+            newer = recent[len(recent) - size : len(recent) - taken]
+            running = running + np.bincount(newer, minlength=cells)
             taken = size
             sizes.append(size)
             rows.append(running)
