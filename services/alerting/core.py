@@ -59,7 +59,8 @@ def settled(group: Group) -> Iterator[Emit]:
     job = group.job
     assert job is not None
     for held in job.held:
-        yield _delivery(group, held.entry.alert, held.entry.number, 0, "suppressed", held.at, held.reason)
+        alert, number = held.entry.alert, held.entry.number
+        yield _delivery(group, alert, number, 0, "suppressed", held.at, held.reason, next_try_at=held.until)
     if job.ending is None:
         return
     ending = job.ending

@@ -31,7 +31,7 @@ Opener = Callable[[Receiver], Channel]
 """Opens the way to a receiver; raises :class:`Misconfigured`."""
 
 _LEASE_MARGIN_S = 5.0
-_RECORD_S = 60.0
+_RECORD_S = 20.0
 _POLL_S = 0.2
 _MEASURE_S = 5.0
 _WAKES = 256

@@ -18,7 +18,7 @@ from services.alerting.routing import Plan, fields_of, group_fields, group_id, r
 
 __all__ = [
     "Ending", "Entry", "Group", "Held", "Job", "Lease", "composed", "ending_of", "entry_of", "fresh_group",
-    "notification_of", "retried", "summary_of", "tried", "withheld",
+    "notification_of", "overflowing", "retried", "summary_of", "tried", "withheld",
 ]  # fmt: skip
 
 
@@ -32,12 +32,14 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Held(msgspec.Struct, frozen=True):
-    """An alert that is not told after all."""
+    """An alert that is not told after all, or that waits for a summary."""
 
     entry: Entry
-    outcome: Literal["withheld", "left_out"]
+    outcome: Literal["withheld", "left_out", "waits"]
     reason: str
     at: datetime
+    until: datetime | None = None
+    """When a summary tells it."""
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -166,6 +168,14 @@ def composed(group: Group, entries: Sequence[Entry], most: int, now: datetime) -
     name = event_id("/".join(sorted(entry.entry_id for entry in ordered)), stage, len(held))
     fields = _agreed(entry.alert for entry in ordered) if group.summary else group.fields
     return msgspec.structs.replace(group, fields=fields, job=Job(name, ordered, now, left_out=len(held), held=held))
+
+
+def overflowing(group: Group, entries: Sequence[Entry], until: datetime, now: datetime) -> Group:
+    """Return the group with a job that sends nothing and records that its alerts wait for the summary."""
+    reason = f"over the rate of {group.most_per_hour} messages an hour: the summary of {until:%H:%M:%S} UTC tells it"
+    held = tuple(Held(entry, "waits", reason, now, until) for entry in entries)
+    job = Job("", (), now, held=held, ending=Ending("withheld", now))
+    return msgspec.structs.replace(group, job=job)
 
 
 def ending_of(job: Job, attempt: Attempt, pause_s: float, retry_for_s: float, now: datetime) -> Ending:

@@ -23,6 +23,7 @@ from services.alerting.groups import (
     composed,
     entry_of,
     fresh_group,
+    overflowing,
     retried,
     summary_of,
     tried,
@@ -31,7 +32,7 @@ from services.alerting.groups import (
 from services.alerting.incidents import Settled, Tell, settle
 from services.alerting.register import Register
 from services.alerting.routing import Plan
-from services.alerting.store import Keys, Transaction, moment
+from services.alerting.store import Keys, Transaction
 
 __all__ = ["Outbox"]
 
@@ -39,6 +40,8 @@ _HOUR = timedelta(hours=1)
 _WEEK_S = 7 * 86_400
 _KEPT_S = 2 * _WEEK_S
 _ALL = 0
+_SUMMARY_S = 10.0
+"""Least time that a summary gathers."""
 
 
 class Outbox:
@@ -117,7 +120,11 @@ class Outbox:
                     return None
             assert group.job is not None
             if group.job.ending is None:
-                group = replace(group, job=await self._checked(transaction, group, group.job, now))
+                job = await self._checked(transaction, group, group.job, now)
+                group = replace(group, job=job)
+                if job.entries and job.attempts == 0 and not group.summary:
+                    transaction.forget_before(Keys.rate(key), now - _HOUR)
+                    transaction.schedule(Keys.rate(key), job.notification_id, now)
             until = now + timedelta(seconds=lease_s)
             group = replace(group, lease=Lease(holder, until))
             transaction.put(Keys.group(identity), group, _KEPT_S)
@@ -134,44 +141,29 @@ class Outbox:
         """Make a job of what has gathered; where the hour's messages are used up, it goes into the summary."""
         key, identity = group.key, group.group_id
         made = await transaction.scores(Keys.rate(key), (now - _HOUR).timestamp() * 1000)
-        over = len(made) >= group.most_per_hour
+        over = len(made) >= group.most_per_hour and not group.summary
         most = _ALL if over or group.summary else self._most
         entries = await transaction.listed(Entry, Keys.entries(identity), most)
-        taken = len(entries)
-        # The same by its identity: told once.
-        entries = list({entry.entry_id: entry for entry in entries}.values())
         if not entries:
             self._forget(transaction, identity, key)
             transaction.put(Keys.group(identity), replace(group, busy=False, lease=None), _KEPT_S)
             return None
-        if over:
-            room_at = moment(made[len(made) - group.most_per_hour]) + _HOUR
-            if group.summary:
-                transaction.schedule(Keys.due(key), identity, room_at)
-                return None
-            await self._overflow(transaction, group, entries, taken, room_at)
-            return None
-        transaction.skip(Keys.entries(identity), taken)
-        group = composed(group, entries, self._most, now)
-        assert group.job is not None
-        transaction.forget_before(Keys.rate(key), now - _HOUR)
-        transaction.schedule(Keys.rate(key), group.job.notification_id, now)
-        return group
-
-    async def _overflow(
-        self, transaction: Transaction, group: Group, entries: Sequence[Entry], taken: int, room_at: datetime
-    ) -> None:
+        transaction.skip(Keys.entries(identity), len(entries))
+        # The same by its identity: told once.
+        entries = list({entry.entry_id: entry for entry in entries}.values())
+        if not over:
+            return composed(group, entries, self._most, now)
         fresh = summary_of(group)
-        digest = fresh.group_id
-        summary = await transaction.load(Group, Keys.group(digest)) or fresh
-        transaction.skip(Keys.entries(group.group_id), taken)
-        transaction.push(Keys.entries(digest), entries)
+        summary = await transaction.load(Group, Keys.group(fresh.group_id)) or fresh
+        due = now + timedelta(seconds=max(group.interval_s, _SUMMARY_S))
+        if summary.sent_at is not None:
+            due = max(due, summary.sent_at + _HOUR)
+        transaction.push(Keys.entries(summary.group_id), entries)
         if not summary.busy:
-            transaction.put(Keys.group(digest), replace(summary, busy=True), _KEPT_S)
-            transaction.schedule(Keys.due(group.key), digest, room_at)
-            transaction.schedule(Keys.waiting(group.key), digest, entries[0].queued_at)
-        self._forget(transaction, group.group_id, group.key)
-        transaction.put(Keys.group(group.group_id), replace(group, busy=False, lease=None), _KEPT_S)
+            transaction.put(Keys.group(summary.group_id), replace(summary, busy=True), _KEPT_S)
+            transaction.schedule(Keys.due(key), summary.group_id, due)
+            transaction.schedule(Keys.waiting(key), summary.group_id, entries[0].queued_at)
+        return overflowing(group, entries, due, now)
 
     async def _checked(self, transaction: Transaction, group: Group, job: Job, now: datetime) -> Job:
         """Take back what was acknowledged, silenced or, where it was only to be repeated, resolved meanwhile."""
@@ -226,7 +218,9 @@ class Outbox:
             found = await transaction.load(Group, Keys.group(group.group_id))
             if found is None or found.job is None or found.job.ending != ending:
                 return
-            settled: list[tuple[Alert, Settled]] = [(held.entry.alert, held.outcome) for held in job.held]
+            settled: list[tuple[Alert, Settled]] = [
+                (held.entry.alert, held.outcome) for held in job.held if held.outcome != "waits"
+            ]
             if ending.outcome == "failed":
                 again = retried(found)
                 transaction.put(Keys.group(again.group_id), again, _KEPT_S)
@@ -272,9 +266,9 @@ class Outbox:
         return await self.queue(transaction, tells, now, group)
 
     async def _next(self, transaction: Transaction, group: Group, added: int, now: datetime) -> datetime | None:
-        """Return when the group makes its next job: at once what gathered for longer than the interval."""
+        """Return when the group makes its next job, if something waits for that."""
         waiting = await transaction.listed(Entry, Keys.entries(group.group_id), 1)
         if not waiting and not added:
             return None
         transaction.schedule(Keys.waiting(group.key), group.group_id, waiting[0].queued_at if waiting else now)
-        return now + timedelta(seconds=group.interval_s)
+        return now + (_HOUR if group.summary else timedelta(seconds=group.interval_s))

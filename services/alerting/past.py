@@ -77,7 +77,8 @@ class Past:
             self._decide(act(self.incidents.get(action.fingerprint), action.fingerprint, action), at)
 
     def _delivery(self, record: AlertDelivery) -> None:
-        if record.outcome == "failed" or record.fingerprint not in self.incidents:
+        if record.next_try_at is not None or record.fingerprint not in self.incidents:
+            # It was to be tried again, or waited for a summary.
             return
         receivers = [record.receiver]
         if not record.receiver:

@@ -7,6 +7,7 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.records import Alert, DeadLetter
 from prometheus_client import REGISTRY
@@ -204,22 +205,37 @@ async def test_what_is_over_the_rate_is_told_in_one_summary(platform_of: Platfor
     entry = an_entry("oncall", group_by=["fingerprint"], most_per_hour=3, repeat_interval_s=86_400)
     platform = platform_of(entry)
     platform.group_most = 5
-    _, platform.dispatcher, _ = platform.replica("one")
+    platform.desk, platform.dispatcher, platform.recovery = platform.replica("one")
+    channel = platform.channels["oncall"]
     alerts = [*several(10), an_alert("worst", fingerprint="w", severity="critical")]
     await platform.publish(*alerts)
-    await platform.work(1800, step=60)
-    assert len(platform.channels["oncall"].got) == 3
-    await platform.work(1900, step=60)
-    assert len(platform.channels["oncall"].got) == 4
-    summary = platform.channels["oncall"].got[-1][0]
-    told = [each for _, ids in platform.channels["oncall"].told() for each in ids]
+    await platform.work(5)
+    assert len(channel.got) == 3
+    waiting = [record for record in platform.deliveries() if record.outcome == "suppressed"]
+    assert len(waiting) == 8, "those that wait for the summary are on record"
+    assert all(record.next_try_at is not None for record in waiting)
+    await platform.work(10)
+    assert len(channel.got) == 4
+    summary = channel.got[-1][0]
+    told = [each for _, ids in channel.told() for each in ids]
     assert summary.left_out == 11 - len(told) == 3
     assert "worst" in told
-    assert Counter(told + [r.causation_id for r in platform.deliveries() if r.outcome == "suppressed"]) == Counter(
-        alert.event_id for alert in alerts
-    ), "every alert is told or recorded as left out"
-    await platform.work(3 * 3600, step=60)
-    assert len(platform.channels["oncall"].got) == 4
+    counted = [r for r in platform.deliveries() if r.outcome == "suppressed" and r.next_try_at is None]
+    assert {record.notification_id for record in counted} == {summary.notification_id}
+    assert Counter(told + [record.causation_id for record in counted]) == Counter(a.event_id for a in alerts)
+
+    # One summary an hour: what comes later waits for the next, unless the hour has room again before.
+    await platform.publish(
+        *(replace(each, event_id=f"late-{each.event_id}", fingerprint=f"late-{each.event_id}") for each in several(5))
+    )
+    await platform.work(3000, step=60)
+    assert len(channel.got) == 4
+    await platform.work(1200, step=60)
+    assert len(channel.got) == 5
+    assert len(channel.told()[-1][1]) == 5
+    await platform.publish(an_alert("calm", platform.clock.now(), fingerprint="calm"))
+    await platform.work(5)
+    assert channel.told()[-1] == ("firing", ["calm"])
 
 
 async def test_a_receiver_that_cannot_be_opened_is_told_of_to_the_others(platform_of: PlatformOf) -> None:

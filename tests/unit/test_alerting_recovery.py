@@ -134,6 +134,19 @@ async def test_what_was_only_counted_is_not_told_by_name_afterwards(catalogue: C
     assert len(platform.channels["oncall"].got) == sent
 
 
+async def test_what_waits_for_a_summary_is_not_forgotten(catalogue: Catalogue) -> None:
+    platform = Platform(
+        catalogue, an_entry("oncall", group_by=["fingerprint"], most_per_hour=1, repeat_interval_s=86_400)
+    )
+    await platform.publish(*(an_alert(f"a{n}", fingerprint=f"f{n}") for n in range(6)))
+    await platform.work(5)
+    assert len(platform.channels["oncall"].got) == 1
+    platform.store.flush()
+    await platform.work(3600, step=60)
+    told = Counter(each for _, ids in platform.channels["oncall"].told() for each in ids)
+    assert told == {f"a{n}": 1 for n in range(6)}
+
+
 async def test_the_dead_stay_dead_and_a_replay_still_reaches_them(catalogue: Catalogue) -> None:
     platform = Platform(catalogue, an_entry("oncall", repeat_interval_s=86_400))
     platform.channels["oncall"].answers = [Attempt(outcome="dead", status_code=400)]
