@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Protocol
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, RebalanceInProgressError
 from aiokafka.structs import OffsetAndMetadata
 from penstock.bus.kafka import client_options
@@ -38,6 +39,21 @@ class Leadership(Protocol):
         ...
 
 
+class _Lease(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Whether the partition is held. It is let go before the group is joined again, so that no two hold it at once: the
+    consumer's own assignment stays until the next one is known, when another may have it already."""
+
+    def __init__(self, place: TopicPartition) -> None:
+        self.place = place
+        self.held = False
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        self.held = False
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        self.held = self.place in set(assigned)
+
+
 class KafkaLeadership:
     """Leadership by a consumer group on a topic of one partition. No message is read: the partition is the lease.
 
@@ -55,7 +71,7 @@ class KafkaLeadership:
         self._topic = topic
         self._session_timeout_ms = session_timeout_ms
         self._consumer: AIOKafkaConsumer | None = None
-        self._lease = TopicPartition(topic, 0)
+        self._lease = _Lease(TopicPartition(topic, 0))
 
     async def held(self) -> bool:
         """Tell whether this replica leads.
@@ -72,7 +88,7 @@ class KafkaLeadership:
                 session_timeout_ms=self._session_timeout_ms,
                 heartbeat_interval_ms=self._session_timeout_ms // 4,
             )
-            consumer.subscribe([self._topic])
+            consumer.subscribe([self._topic], listener=self._lease)
             try:
                 await consumer.start()
             except BaseException:
@@ -85,14 +101,15 @@ class KafkaLeadership:
         return self.still_held()
 
     def still_held(self) -> bool:
-        return self._consumer is not None and self._lease in self._consumer.assignment()
+        return self._consumer is not None and self._lease.held
 
     async def looked_at(self) -> datetime | None:
         """Return the time that the last commit notes; ``None`` without one, or where it is none."""
         if self._consumer is None:
             return None
-        found = await self._consumer._coordinator.fetch_committed_offsets([self._lease])
-        note = found[self._lease].metadata if self._lease in found else ""
+        place = self._lease.place
+        found = await self._consumer._coordinator.fetch_committed_offsets([place])
+        note = found[place].metadata if place in found else ""
         try:
             return datetime.fromisoformat(note).astimezone(UTC) if note else None
         except ValueError:
@@ -103,11 +120,12 @@ class KafkaLeadership:
             return
         note = OffsetAndMetadata(0, at.astimezone(UTC).isoformat(timespec="seconds"))
         try:
-            await self._consumer.commit({self._lease: note})
+            await self._consumer.commit({self._lease.place: note})
         except (CommitFailedError, IllegalStateError, RebalanceInProgressError):
             return  # it moved; the next question to `held` says so
 
     async def close(self) -> None:
+        self._lease.held = False
         if self._consumer is not None:
             await self._consumer.stop()
             self._consumer = None

@@ -12,11 +12,14 @@ from typing import Any
 
 import httpx
 import pytest
+from confluent_kafka import ConsumerGroupState
+from confluent_kafka.admin import AdminClient
 from penstock.bus import KafkaBus, Partition
 from penstock.bus.types import RawConsumer, RawReader
 from penstock.clock import SystemClock
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.codec import Codec
+from penstock.contracts.provisioning import admin_client
 from penstock.contracts.records import Alert
 from penstock.settings import KafkaSettings
 from redis.asyncio import Redis
@@ -116,6 +119,12 @@ async def test_a_cluster_that_is_away_is_unseen_in_time(topic: str, service: str
         await cluster.close()
 
 
+async def members(admin: AdminClient, group: str) -> list[Any]:
+    """Return the members of a group that has settled, as Kafka knows them."""
+    described = await asyncio.to_thread(admin.describe_consumer_groups([group])[group].result, 20)
+    return list(described.members) if described.state == ConsumerGroupState.STABLE else []
+
+
 async def test_one_replica_leads_and_the_next_knows_when_it_looked_last(
     kafka_settings: KafkaSettings, own_topics: OwnTopics
 ) -> None:
@@ -128,6 +137,14 @@ async def test_one_replica_leads_and_the_next_knows_when_it_looked_last(
         # While the second joined, the first may have lost it.
         return [each for each in held if each.still_held()]
 
+    admin = admin_client(kafka_settings)
+
+    async def both_joined() -> bool:
+        found = await leaders()
+        assert len(found) <= 1
+        return len(found) == 1 and len(await members(admin, group)) == 2
+
+    await until(both_joined)
     (leader,) = await until(leaders)
     assert await leader.looked_at() is None
     looked_at = datetime(2026, 1, 5, 9, 30, 15, tzinfo=UTC)
