@@ -137,6 +137,11 @@ class Outbox:
         transaction.unschedule(Keys.due(key), identity)
         transaction.unschedule(Keys.waiting(key), identity)
 
+    def _rest(self, transaction: Transaction, group: Group) -> None:
+        """Keep a group that has nothing to do for as long as the time of its last message counts."""
+        ttl_s = max(group.interval_s, _HOUR.total_seconds())
+        transaction.put(Keys.group(group.group_id), replace(group, busy=False), ttl_s)
+
     async def _compose(self, transaction: Transaction, group: Group, now: datetime) -> Group | None:
         """Make a job of what has gathered; where the hour's messages are used up, it goes into the summary."""
         key, identity = group.key, group.group_id
@@ -146,7 +151,7 @@ class Outbox:
         entries = await transaction.listed(Entry, Keys.entries(identity), most)
         if not entries:
             self._forget(transaction, identity, key)
-            transaction.put(Keys.group(identity), replace(group, busy=False, lease=None), _KEPT_S)
+            self._rest(transaction, replace(group, lease=None))
             return None
         transaction.skip(Keys.entries(identity), len(entries))
         # The same by its identity: told once.
@@ -238,11 +243,11 @@ class Outbox:
                 return
             due = await self._next(transaction, after, added, now)
             if due is None:
-                after = replace(after, busy=False)
                 self._forget(transaction, group.group_id, group.key)
+                self._rest(transaction, after)
             else:
                 transaction.schedule(Keys.due(group.key), group.group_id, due)
-            transaction.put(Keys.group(group.group_id), after, _KEPT_S)
+                transaction.put(Keys.group(group.group_id), after, _KEPT_S)
 
         await self._register.store.run(body)
 

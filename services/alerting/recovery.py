@@ -33,7 +33,8 @@ _CHUNK = 500
 _POLL_S = 0.5
 _LOCK_S = 30.0
 _LOOK_S = 2.0
-_GRACE_S = 2.0
+_GRACE_S = 5.0
+"""Beyond the longest time of a try: until its answer is recorded."""
 
 
 class _Overtaken(Exception):
