@@ -45,7 +45,7 @@ def pinned_reference(signals: Iterable[Observed], parameters: Parameters) -> byt
     if not len(ready):
         raise InvalidCommand(
             "the period has too few events to be a reference for any signal: choose a longer one (40 values of a number, "
-            "40 embeddings, 88 categories are needed)"
+            "32 embeddings, 64 categories are needed)"
         )
     return msgspec.msgpack.encode(_Pinned(_FORMAT, ready))
 

@@ -25,6 +25,8 @@ __all__ = [
 _MOST = 96
 _FADE = 1 / 16
 _LIKELY = 3.0
+# Categories behind those that chose the cells before they are called a reference.
+_LEAST = 40
 
 
 class Parameters(msgspec.Struct, frozen=True):
@@ -208,7 +210,11 @@ def with_reference(detectors: Detectors) -> Detectors:
     return Detectors(
         numbers=numbers,
         vectors={name: state for name, state in detectors.vectors.items() if state.topic.reference.absorbed},
-        categories={name: state for name, state in detectors.categories.items() if state.windows is not None},
+        categories={
+            name: state
+            for name, state in detectors.categories.items()
+            if state.windows is not None and state.windows.weight >= _LEAST
+        },
         profiles={name: profile for name, profile in detectors.profiles.items() if name in numbers},
         newest={name: newest for name, newest in detectors.newest.items() if name in numbers},
     )
