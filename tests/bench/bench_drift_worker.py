@@ -251,7 +251,9 @@ def main() -> None:
     parser.add_argument(
         "--segments", type=int, default=100_000, help="segments in one worker's table (default: 100,000)"
     )
-    parser.add_argument("--messages", type=int, default=3000, help="events through the pure step, and through Kafka")
+    parser.add_argument("--messages", type=int, default=3000, help="events through the pure step")
+    # Offsets are committed about once a second: with few events the pace is that of the commits.
+    parser.add_argument("--kafka-messages", type=int, default=10_000, help="events through a worker on Kafka")
     parser.add_argument("--events", type=int, default=400, help="events that each segment in the table has seen")
     parser.add_argument("--no-kafka", action="store_true", help="leave out the worker on Kafka")
     arguments = parser.parse_args()
@@ -266,7 +268,7 @@ def main() -> None:
         print(line, flush=True)
     if not arguments.no_kafka:
         print("one worker process on Kafka, from the log to its committed offsets")
-        for line in on_kafka(arguments.messages, 40):
+        for line in on_kafka(arguments.kafka_messages, 40):
             print(line, flush=True)
 
 
