@@ -126,7 +126,7 @@ def inflation_of(series: Series, codes: Array) -> float:
         series: the reference before the window.
         codes: the window's part of the reference.
 
-    The larger of two estimates, each less one standard error, so that independent values are taken for what they are:
+    The larger of two estimates, each less a part of its standard error, so that independent values are taken for such:
     ``(1 + r) / (1 - r)`` of the lag-1 autocorrelation, exact for a first-order autoregression; and the variance of the
     means of batches of 16 (batch means), which knows of slower dependence.
     """
@@ -138,7 +138,7 @@ def inflation_of(series: Series, codes: Array) -> float:
     if variance <= 1e-12:
         return 1.0
     products = series.products + float(codes[:-1] @ codes[1:]) + (series.last * float(codes[0]) if len(codes) else 0)
-    correlation = (products / (count - 1) - mean * mean) / variance - count**-0.5
+    correlation = (products / (count - 1) - mean * mean) / variance - 0.5 * count**-0.5
     correlation = min(max(correlation, 0.0), 0.95)
     inflation = (1 + correlation) / (1 - correlation)
     if series.batches >= _LEAST_BATCHES:

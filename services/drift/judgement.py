@@ -13,9 +13,11 @@ from services.drift.scan import Candidate
 __all__ = ["JudgementParameters", "Pending", "Verdict", "evidence_of", "joined", "opened", "verdict_on"]
 
 # Parts of the change that a candidate's window shows: of the alternative's mixture, and still there as it has not ended.
-_PARTS = (1.0, 0.6, 0.36, 0.2)
+_PARTS = {1.0: 0.35, 0.6: 0.35, 0.36: 0.2, 0.2: 0.1}
 _REMNANT = 0.4
+# Part of what the choice of the split may add to the evidence that is taken off, by measurement.
 _SELECTED = 0.5
+_SELECTED_RATE = 0.25
 
 Verdict = Literal["undecided", "confirmed", "outlier", "abandoned"]
 
@@ -121,7 +123,9 @@ def evidence_of(pending: Pending) -> float:
         return 0.0
     parts = [_evidence(pending, part) for part in _PARTS]
     largest = max(parts)
-    mixed = largest + math.log(math.fsum(math.exp(each - largest) for each in parts) / len(parts))
+    mixed = largest + math.log(
+        math.fsum(weight * math.exp(each - largest) for weight, each in zip(_PARTS.values(), parts, strict=True))
+    )
     return mixed - pending.handicap
 
 
@@ -138,7 +142,7 @@ def _handicap(candidate: Candidate, rate: bool, inflation: float) -> float:
         zeros = candidate.before_count - ones
         away = zeros * math.log((1 - candidate.before_mean) / (1 - pooled)) if zeros else 0.0
         away += ones * math.log(candidate.before_mean / pooled) if ones else 0.0
-        return _SELECTED * away / inflation
+        return _SELECTED_RATE * away / inflation
     difference = (candidate.after_mean - candidate.before_mean) * candidate.after_count / whole / candidate.deviation
     return _SELECTED * 0.5 * difference * difference * candidate.before_count / inflation
 

@@ -203,13 +203,14 @@ def _judged(state: ScalarState, parameters: ScalarParameters, allowance: float) 
     if state.seen % parameters.clock == 0:
         codes = code(window_of(state), coding)
         if state.seen % _RENEWED == 0:
-            old = codes[: max(len(codes) - 2 * _RENEWED, _RENEWED)]
+            old = codes[: max(len(codes) - 2 * _RENEWED, 48)]
             inflation = (
                 inflation_of(state.moments.levels, old),
                 inflation_of(state.moments.spreads, np.abs(old)),
             )
         candidate = _candidate(state, codes, False, parameters)
-        bar, raised = _raised(bars[0], candidate, level, level_evidence, inflation[0], parameters)
+        least = parameters.rate_gain if coding.rate else parameters.gain
+        bar, raised = _raised(bars[0], candidate, level, level_evidence, inflation[0], least, parameters)
         bars = bar, bars[1]
         if candidate is not None and raised:
             wealth += refund(level.alpha, level_evidence) if level is not None else 0.0
@@ -217,7 +218,7 @@ def _judged(state: ScalarState, parameters: ScalarParameters, allowance: float) 
             level = opened(candidate, state.seen, coding.rate, inflation[0], alpha)
         if not coding.rate:
             candidate = _candidate(state, codes, True, parameters)
-            bar, raised = _raised(bars[1], candidate, spread, spread_evidence, inflation[1], parameters)
+            bar, raised = _raised(bars[1], candidate, spread, spread_evidence, inflation[1], least, parameters)
             bars = bars[0], bar
             if candidate is not None and raised:
                 wealth += refund(spread.alpha, spread_evidence) if spread is not None else 0.0
@@ -247,6 +248,7 @@ def _raised(
     pending: Pending | None,
     evidence: float,
     inflation: float,
+    least: float,
     parameters: ScalarParameters,
 ) -> tuple[float, bool]:
     """Return the bar, and whether a candidate clears it and is judged from now on.
@@ -257,8 +259,8 @@ def _raised(
     """
     gain = candidate.gain / inflation if candidate is not None else 0.0
     if bar == _RAISED:
-        return max(gain, parameters.gain) + parameters.repeated, False
-    bar = max(bar - parameters.clock / parameters.forgotten, parameters.gain)
+        return max(gain, least) + parameters.repeated, False
+    bar = max(bar - parameters.clock / parameters.forgotten, least)
     if candidate is None or gain < bar:
         return bar, False
     if pending is None:
@@ -271,7 +273,8 @@ def _raised(
 def _candidate(state: ScalarState, codes: Array, spread: bool, parameters: ScalarParameters) -> Candidate | None:
     """Scan the newest values."""
     assert state.coding is not None
-    sums = sums_of(state.moments, codes, spread, parameters.least_before, parameters.multiplicity)
+    multiplicity = parameters.rate_multiplicity if state.coding.rate else parameters.multiplicity
+    sums = sums_of(state.moments, codes, spread, parameters.least_before, multiplicity)
     if not len(sums.sizes):
         return None
     found = scan_rate(sums) if state.coding.rate else scan_means(sums)

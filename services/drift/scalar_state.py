@@ -26,9 +26,13 @@ class ScalarParameters(msgspec.Struct, frozen=True):
     warm_up: int = 40
     """Values that set location and scale; no change is looked for before."""
     gain: float = 5.0
-    """Log-likelihood ratio, nats, from which the scan raises a candidate."""
+    """Log-likelihood ratio, nats, from which the scan of a number raises a candidate."""
     multiplicity: float = 1.0
     """Nats that are asked for more, for each e-fold by which fewer values came after the change."""
+    rate_gain: float = 3.0
+    """As ``gain``, of a rate: the evidence on one is exact, so more candidates can be judged."""
+    rate_multiplicity: float = 0.5
+    """As ``multiplicity``, of a rate."""
     clock: int = 4
     """Values between two scans."""
     least: int = 3

@@ -52,7 +52,8 @@ def told(
             pattern, returned = "recurring", back == 0
         elif _gradual(state, what, values, pending, parameters):
             pattern = "gradual"
-    settings = f"gain={parameters.gain:g}, warm_up={parameters.warm_up}, inflation={pending.inflation:.2f}"
+    gain = parameters.rate_gain if coding.rate else parameters.gain
+    settings = f"gain={gain:g}, warm_up={parameters.warm_up}, inflation={pending.inflation:.2f}"
     detector = f"likelihood ratio scan of the {what}, confirmed by fresh values ({settings})"
     shift = Shift(
         what=what,
