@@ -11,7 +11,7 @@ While a trial has evidence for a change no message enters the reference (:mod:`s
 traffic does not become the measure of itself.
 
 Everything here is pure: :func:`observe` takes a state and a feature vector and returns the next state. A state is
-a few byte strings, at most 50 KB however long the stream.
+a few byte strings, at most 55 KB however long the stream.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ __all__ = ["TopicParameters", "TopicState", "observe", "rebased_now"]
 _DETECTOR = "kernel Fisher discriminant, judged by ranks of later messages"
 # Messages enter the reference in blocks of this size.
 _BLOCK = 16
+# Messages of a reference that need no more at once.
+_ENOUGH = 100
 # Neighbours, up to this far apart, of which the likeness is measured.
 _NEIGHBOURS = 16
 # Weight of what was measured on past blocks when a block adds its own: a memory of 50 blocks.
@@ -45,13 +47,13 @@ class TopicParameters(msgspec.Struct, frozen=True):
 
     first: int = 32
     """Messages that make the first reference."""
-    sample: int = 128
+    sample: int = 192
     """Messages of the reference that are kept one by one, to rank others among."""
     recent: int = 192
     """Newest messages that are kept out of the reference, once there are enough."""
     memory: int = 4096
     """Messages that the reference remembers; older ones fade."""
-    candidate: float = 1.5
+    candidate: float = 2.0
     """Standardised statistic of a window that makes it a candidate."""
     least: int = 18
     """Messages since the change before it can be confirmed: what is over sooner is a burst."""
@@ -59,6 +61,8 @@ class TopicParameters(msgspec.Struct, frozen=True):
     """Those of them after the candidate's window."""
     refuted: float = -2.0
     """Evidence, in nats, at which a trial of a weak candidate is given up; stronger ones are given more time."""
+    undecided: float = 0.5
+    """Evidence of a trial, in nats, from which on nothing enters the reference."""
     suspicious: float = 6.0
     """Standardised statistic of a candidate from which on nothing enters the reference while it is judged."""
     advance: int = 400
@@ -247,8 +251,12 @@ def _absorbed(state: TopicState, parameters: TopicParameters) -> TopicState:
         many, undecided = parameters.first, False
     else:
         many = _BLOCK
-        undecided = any(evidence(trial) > 0.5 or trial.statistic > parameters.suspicious for trial in state.trials)
-        lag = parameters.recent if undecided else min(max(state.seen // 3, 2 * _BLOCK), parameters.recent)
+        undecided = any(
+            evidence(trial) > parameters.undecided or trial.statistic > parameters.suspicious for trial in state.trials
+        )
+        # A third of all at first; half of them once that leaves a reference that can do without.
+        lag = max(state.seen // 3, min(state.seen // 2, state.seen - _ENOUGH), 2 * _BLOCK)
+        lag = parameters.recent if undecided else min(lag, parameters.recent)
         if held < lag + _BLOCK:
             return state
         if not undecided:

@@ -40,7 +40,7 @@ _NEAR_HALF = tuple(2 * max(min(upper, 0.5) - lower, 0.0) for lower, upper in pai
 # other side any more.
 _ALTERNATIVES = (_shares(0.9, _FAR), _shares(0.5, _FAR), _shares(0.2, _FAR), _shares(0.85, _NEAR_HALF))
 # Messages' worth of belief in an alternative, before the fresh messages say otherwise.
-_BELIEF = 12.0
+_BELIEF = 20.0
 # A message is scored along the trial's direction alone, and by that and how strange it is to the reference at all.
 _SCORES = 2
 # Scores this close, in standard deviations, are of the same text.
