@@ -42,8 +42,9 @@ __all__ = ["CategoryParameters", "CategoryState", "inherited", "observe", "rebas
 _ALTERNATIVES = 3
 _WITNESS = 0.25
 """Weight of the candidate's window beside the reference under no change: calibrated on streams without one."""
-_STEEPEST = 2.5
-"""Nats that one event may add: a category that was never there must come more than a few times."""
+_STEEPEST, _STEEPEST_AGAIN = 4.0, 1.0
+"""Nats that one event may add, and one that repeats the event before it: a category that was never there must come more
+than a few times, and not all at once."""
 _FOLLOWS = 800
 """Events within which a further change that goes on in the same direction is one gradual change."""
 
@@ -57,11 +58,11 @@ class CategoryParameters(msgspec.Struct, frozen=True):
     """Events behind them before windows are tested."""
     clock: int = 2
     """Events between two looks."""
-    candidate: float = 3.3
+    candidate: float = 2.8
     """Standardised statistic that makes a candidate."""
     least_stability_index: float = 0.03
     """Windows that moved less are no candidates."""
-    spend: float = 0.5
+    spend: float = 0.7
     """Share of the wealth that a candidate takes as its alpha."""
     most_alpha: float = 0.05
     confirm_least: int = 8
@@ -244,11 +245,10 @@ def _judged(
     )
     # An event may repeat the one before it whatever the mixture is: that is evidence of nothing.
     repetition = state.scatter.repetition
-    floor = repetition if again else 0.0
+    floor, most = (repetition, _STEEPEST_AGAIN) if again else (0.0, _STEEPEST)
     dispersion = state.scatter.remaining
     logs = tuple(
-        log
-        + min(math.log((floor + (1 - repetition) * chance) / (floor + (1 - repetition) * null)), _STEEPEST) / dispersion
+        log + min(math.log((floor + (1 - repetition) * chance) / (floor + (1 - repetition) * null)), most) / dispersion
         for log, chance in zip(pending.logs, chances, strict=True)
     )
     fresh = fresh.copy()

@@ -93,7 +93,9 @@ class Scatter(msgspec.Struct, frozen=True, array_like=True):
     @property
     def repetition(self) -> float:
         """Chance that an event repeats the one before instead of being drawn anew."""
-        return min(0.95, (max(0.0, self.repeats - self.chances) + 1) / (self.events - self.chances + 2))
+        free = self.events - self.chances
+        error = math.sqrt(self.chances * free / self.events) if self.events else 0.0
+        return min(0.95, (max(0.0, self.repeats - self.chances - error) + 1) / (free + 2))
 
     @property
     def remaining(self) -> float:
