@@ -138,7 +138,8 @@ class Overlay:
         made again in view of what those became later, however far a crash lets the writes come.
         """
         writes: Writes = {}
-        for table_key in sorted(reversed(self._dirty), key=self._data.__contains__):
+        newest_first = list(self._dirty)[::-1]
+        for table_key in sorted(newest_first, key=self._data.__contains__):
             live = self._live[table_key]
             writes[table_key] = None if live.state is None else self._pack(live)
         self._dirty = {}
