@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from msgspec.structs import replace
-from penstock.contracts.records import Alert
+from penstock.contracts.records import Alert, Severity
 
 from services.alerting.groups import (
     Ending,
@@ -29,7 +29,7 @@ from services.alerting.groups import (
     tried,
     withheld,
 )
-from services.alerting.incidents import Settled, Tell, settle
+from services.alerting.incidents import Settled, Tell, rank, settle
 from services.alerting.register import Register
 from services.alerting.routing import Plan
 from services.alerting.store import Keys, Transaction
@@ -148,7 +148,7 @@ class Outbox:
         made = await transaction.scores(Keys.rate(key), (now - _HOUR).timestamp() * 1000)
         over = len(made) >= group.most_per_hour and not group.summary
         most = _ALL if over or group.summary else self._most
-        entries = await transaction.listed(Entry, Keys.entries(identity), most)
+        entries = await self._head(transaction, identity, most)
         if not entries:
             self._forget(transaction, identity, key)
             self._rest(transaction, replace(group, lease=None))
@@ -156,7 +156,9 @@ class Outbox:
         transaction.skip(Keys.entries(identity), len(entries))
         # The same by its identity: told once.
         entries = list({entry.entry_id: entry for entry in entries}.values())
-        if not over:
+        # What is critical does not wait behind the rest: it has as many messages for itself.
+        grave = any(rank(entry.alert.severity) >= rank(Severity.CRITICAL) for entry in entries)
+        if not over or (grave and len(made) < 2 * group.most_per_hour):
             return composed(group, entries, self._most, now)
         fresh = summary_of(group)
         summary = await transaction.load(Group, Keys.group(fresh.group_id)) or fresh
@@ -169,6 +171,16 @@ class Outbox:
             transaction.schedule(Keys.due(key), summary.group_id, due)
             transaction.schedule(Keys.waiting(key), summary.group_id, entries[0].queued_at)
         return overflowing(group, entries, due, now)
+
+    async def _head(self, transaction: Transaction, identity: str, most: int) -> list[Entry]:
+        """Return the first of what has gathered, all of it where ``most`` is 0.
+
+        Others only append, and only whoever has the group, which is watched, removes: what comes meanwhile is no reason to
+        run again, or a flood of alerts would keep a group from ever being sent. That nothing has gathered must hold to
+        the end.
+        """
+        key = Keys.entries(identity)
+        return await transaction.listed(Entry, key, most, watched=False) or await transaction.listed(Entry, key, most)
 
     async def _checked(self, transaction: Transaction, group: Group, job: Job, now: datetime) -> Job:
         """Take back what was acknowledged, silenced or, where it was only to be repeated, resolved meanwhile."""
@@ -272,7 +284,7 @@ class Outbox:
 
     async def _next(self, transaction: Transaction, group: Group, added: int, now: datetime) -> datetime | None:
         """Return when the group makes its next job, if something waits for that."""
-        waiting = await transaction.listed(Entry, Keys.entries(group.group_id), 1)
+        waiting = await self._head(transaction, group.group_id, 1)
         if not waiting and not added:
             return None
         transaction.schedule(Keys.waiting(group.key), group.group_id, waiting[0].queued_at if waiting else now)

@@ -35,8 +35,9 @@ class _Watched:
         found: list[bytes | None] = await self._pipe.mget(keys)
         return found
 
-    async def items(self, key: str, most: int) -> list[bytes]:
-        await self._pipe.watch(key)
+    async def items(self, key: str, most: int, watched: bool) -> list[bytes]:
+        if watched:
+            await self._pipe.watch(key)
         found: list[bytes] = await self._pipe.lrange(key, 0, most - 1)  # -1: the last
         return found
 

@@ -92,7 +92,7 @@ class Reads(Protocol):
     """What a transaction can read. Whatever was read and changes before the end makes it run again."""
 
     async def get(self, *keys: str) -> list[bytes | None]: ...
-    async def items(self, key: str, most: int) -> list[bytes]: ...
+    async def items(self, key: str, most: int, watched: bool) -> list[bytes]: ...
     async def length(self, key: str) -> int: ...
     async def values(self, key: str) -> list[bytes]: ...
     async def scores(self, key: str, first: float) -> list[float]:
@@ -117,9 +117,10 @@ class Transaction:
         values = await self._reads.get(*keys) if keys else []
         return [None if value is None else msgspec.msgpack.decode(value, type=kind) for value in values]
 
-    async def listed(self, kind: type[S], key: str, most: int) -> list[S]:
-        """Return the first items of a list, all of them where ``most`` is 0."""
-        return [msgspec.msgpack.decode(item, type=kind) for item in await self._reads.items(key, most)]
+    async def listed(self, kind: type[S], key: str, most: int, *, watched: bool = True) -> list[S]:
+        """Return the first items of a list, all of them where ``most`` is 0. Unwatched, a change of the list does not make
+        the transaction run again."""
+        return [msgspec.msgpack.decode(item, type=kind) for item in await self._reads.items(key, most, watched)]
 
     async def length(self, key: str) -> int:
         """Return the length of a list."""

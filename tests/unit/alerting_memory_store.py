@@ -137,8 +137,9 @@ class _Reads:
             await self._see(key)
         return [self._store.data.get(key) for key in keys]
 
-    async def items(self, key: str, most: int) -> list[bytes]:
-        await self._see(key)
+    async def items(self, key: str, most: int, watched: bool) -> list[bytes]:
+        if watched:
+            await self._see(key)
         return list(self._store.lists[key][: most or None])
 
     async def length(self, key: str) -> int:

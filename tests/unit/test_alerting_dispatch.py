@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from datetime import timedelta
+from typing import TypeVar
 
 import pytest
 from msgspec.structs import replace
@@ -14,8 +15,11 @@ from prometheus_client import REGISTRY
 
 from services.alerting.channels.protocol import Attempt
 from services.alerting.core import pause_s
-from services.alerting.store import Keys
+from services.alerting.store import Body, Keys, Transaction
 from tests.unit.alerting_fakes import FakeChannel, Platform, PlatformOf, an_alert, an_entry
+from tests.unit.alerting_memory_store import MemoryStore
+
+T = TypeVar("T")
 
 FAILED = Attempt(outcome="retry", status_code=500, reason="HTTP 500")
 REFUSED = Attempt(outcome="dead", status_code=400, reason="refused with 400")
@@ -207,7 +211,7 @@ async def test_what_is_over_the_rate_is_told_in_one_summary(platform_of: Platfor
     platform.group_most = 5
     platform.desk, platform.dispatcher, platform.recovery = platform.replica("one")
     channel = platform.channels["oncall"]
-    alerts = [*several(10), an_alert("worst", fingerprint="w", severity="critical")]
+    alerts = [*several(10), an_alert("worst", fingerprint="w", severity="warning")]
     await platform.publish(*alerts)
     await platform.work(5)
     assert len(channel.got) == 3
@@ -236,6 +240,50 @@ async def test_what_is_over_the_rate_is_told_in_one_summary(platform_of: Platfor
     await platform.publish(an_alert("calm", platform.clock.now(), fingerprint="calm"))
     await platform.work(5)
     assert channel.told()[-1] == ("firing", ["calm"])
+
+
+async def test_what_is_critical_does_not_wait_behind_the_rest(platform_of: PlatformOf) -> None:
+    entry = an_entry("oncall", group_by=["fingerprint"], most_per_hour=3, repeat_interval_s=86_400)
+    platform = platform_of(entry)
+    channel = platform.channels["oncall"]
+    await platform.publish(*several(10))
+    await platform.work(60)
+    assert len(channel.got) == 4, "three messages and the summary of the hour"
+    worse = [an_alert(f"c{n}", platform.clock.now(), fingerprint=f"c{n}", severity="critical") for n in range(5)]
+    await platform.publish(*worse)
+    await platform.work(10)
+    assert sorted(channel.told()[4:]) == [("firing", [f"c{n}"]) for n in range(3)], (
+        "as many messages again, and no more"
+    )
+    await platform.work(3600, step=60)
+    told = Counter(each for _, ids in channel.told() for each in ids)
+    assert told == {each.event_id: 1 for each in [*several(10), *worse]}
+
+
+class Flooded(MemoryStore):
+    """Whatever a transaction reads, more has gathered before it ends, as long as the flood goes on."""
+
+    left = 50
+
+    async def run(self, body: Body[T], *, rebuilding: bool = False) -> T:
+        async def during(transaction: Transaction) -> T:
+            result = await body(transaction)
+            for key in [key for key, found in self.lists.items() if found and self.left]:
+                self._apply(("RPUSH", key, self.lists[key][-1]))
+                self.left -= 1
+            return result
+
+        return await super().run(during, rebuilding=rebuilding)
+
+
+async def test_a_flood_does_not_keep_its_group_from_being_sent(catalogue: Catalogue) -> None:
+    store = Flooded()
+    platform = Platform(catalogue, an_entry("oncall", group_wait_s=1), store)
+    await platform.publish(an_alert("a1"))
+    await platform.work(120)
+    assert store.left == 0
+    assert store.conflicts == 0
+    assert platform.channels["oncall"].told()[0] == ("firing", ["a1"])
 
 
 async def test_a_receiver_that_cannot_be_opened_is_told_of_to_the_others(platform_of: PlatformOf) -> None:
