@@ -70,11 +70,13 @@ class Moments(msgspec.Struct, frozen=True, array_like=True):
     offsets: tuple[int, ...] = ()
     """Offset of the first value of each block and of the one that is not full yet."""
 
-    @property
-    def rows(self) -> Array:
-        """The blocks' sums, the newest first, the one that is not full yet included; shape (blocks, 4)."""
-        full = np.frombuffer(self.blocks, np.float32).reshape(-1, _COLUMNS)[::-1]
-        return np.vstack([self.begun, full])
+    def column(self, index: int) -> Array:
+        """Return one sum of all blocks, the newest first, the one that is not full yet included."""
+        full = np.frombuffer(self.blocks, np.float32).reshape(-1, _COLUMNS)
+        sums = np.empty(len(full) + 1)
+        sums[0] = self.begun[index]
+        sums[1:] = full[::-1, index]
+        return sums
 
     def reach(self, count: int) -> Array:
         """Return how many values the window of ``count`` and 1, 2, ... of the newest blocks hold."""
@@ -92,8 +94,8 @@ class Moments(msgspec.Struct, frozen=True, array_like=True):
         blocks = int(np.searchsorted(reach, count, side="right")) if self.levels.count else 0
         if not blocks:
             return 0, 0.0, 0.0, -1
-        sums = self.rows[:blocks].sum(axis=0)
-        return int(reach[blocks - 1]), float(sums[2]), float(sums[3]), self.offsets[-blocks]
+        total, squares = (float(self.column(index)[:blocks].sum()) for index in (2, 3))
+        return int(reach[blocks - 1]), total, squares, self.offsets[-blocks]
 
 
 def slid(moments: Moments, standard: float, coded: float, offset: int) -> Moments:

@@ -204,10 +204,10 @@ def _judged(state: ScalarState, parameters: ScalarParameters, allowance: float) 
         codes = code(window_of(state), coding)
         if state.seen % _RENEWED == 0:
             old = codes[: max(len(codes) - 2 * _RENEWED, 48)]
-            inflation = (
-                inflation_of(state.moments.levels, old),
-                inflation_of(state.moments.spreads, np.abs(old)),
-            )
+            level_inflation = inflation_of(state.moments.levels, old)
+            # Values that depend on each other wander, and so do their distances to a location that stays.
+            spread_inflation = max(inflation_of(state.moments.spreads, np.abs(old)), (1 + level_inflation) / 2)
+            inflation = level_inflation, spread_inflation
         candidate = _candidate(state, codes, False, parameters)
         least = parameters.rate_gain if coding.rate else parameters.gain
         bar, raised = _raised(bars[0], candidate, level, level_evidence, inflation[0], least, parameters)

@@ -7,6 +7,7 @@ once. The scan gives the likeliest place of the change with it.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -55,17 +56,27 @@ def sums_of(moments: Moments, codes: Array, spread: bool, least: int, multiplici
     """
     series, values = (moments.spreads, np.abs(codes)) if spread else (moments.levels, codes)
     whole = series.count + len(values)
-    sums = np.cumsum(values[::-1])
+    sums = values[::-1].cumsum()
     total, squares = series.total + float(sums[-1]), series.squares + float(values @ values)
-    sizes = np.arange(1.0, len(values) + 1)
-    penalties = multiplicity * np.log(len(values) / sizes)
+    sizes, places = _window_sizes(len(values))
+    penalties = multiplicity * places
     if series.count:
         reach = moments.reach(len(values))
         sizes = np.concatenate([sizes, reach])
-        sums = np.concatenate([sums, sums[-1] + np.cumsum(moments.rows[:, 1 if spread else 0])])
+        sums = np.concatenate([sums, sums[-1] + moments.column(1 if spread else 0).cumsum()])
         penalties = np.concatenate([penalties, np.zeros(len(reach))])
-    within = int(np.searchsorted(sizes, whole - least, side="right"))
+    within = int(sizes.searchsorted(whole - least, side="right"))
     return Sums(sizes[:within], sums[:within], whole, total, squares, penalties[:within])
+
+
+@cache
+def _window_sizes(count: int) -> tuple[Array, Array]:
+    """Return 1, 2, ... ``count``, and the logarithm of how many times each fits in."""
+    sizes = np.arange(1.0, count + 1)
+    places = np.log(count / sizes)
+    # They are shared.
+    sizes.flags.writeable = places.flags.writeable = False
+    return sizes, places
 
 
 def scan_means(sums: Sums) -> Candidate:
