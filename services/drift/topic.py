@@ -34,8 +34,8 @@ __all__ = ["TopicParameters", "TopicState", "observe", "rebased_now"]
 _DETECTOR = "kernel Fisher discriminant, judged by ranks of later messages"
 # Messages enter the reference in blocks of this size.
 _BLOCK = 16
-# Messages of a reference that need no more at once.
-_ENOUGH = 100
+# Messages of a reference that need no more at once, and those that always need more.
+_ENOUGH, _FEWEST = 100, 64
 # Neighbours, up to this far apart, of which the likeness is measured.
 _NEIGHBOURS = 16
 # Weight of what was measured on past blocks when a block adds its own: a memory of 50 blocks.
@@ -188,7 +188,8 @@ def _tried(state: TopicState, ranking: Ranking, parameters: TopicParameters) -> 
     for trial, (ranked, others) in zip(state.trials, ranking.along(state.trials), strict=True):
         after = judged(trial, ranked, others)
         patience = parameters.refuted * (1 + min(trial.statistic, 16.0) / 8)
-        if evidence(after) > patience and after.fresh < 40 + 3 * trial.size:
+        # Many messages against few would tell no more than that the few are not quite like all others.
+        if evidence(after) > patience and after.fresh < 40 + min(3 * trial.size, others):
             kept.append(after)
         else:
             wealth += _refund(state, after)
@@ -237,7 +238,8 @@ def _candidates(
     direction = windows.differences[best]
     if size * FEATURES <= len(state.recent):
         direction = purified(values(state.recent[-size * FEATURES :]), known)
-    trial = Trial(state.seen - size, state.seen, direction.astype(np.float32).tobytes(), alpha, statistic)
+    before = float(windows.before[best])
+    trial = Trial(state.seen - size, state.seen, direction.astype(np.float32).tobytes(), alpha, statistic, before)
     return msgspec.structs.replace(state, trials=(*kept, trial), wealth=wealth - alpha)
 
 
@@ -251,7 +253,8 @@ def _absorbed(state: TopicState, parameters: TopicParameters) -> TopicState:
         many, undecided = parameters.first, False
     else:
         many = _BLOCK
-        undecided = any(
+        # Fewer are no measure of anything: they are wrong more often than what is new.
+        undecided = reference.absorbed >= _FEWEST and any(
             evidence(trial) > parameters.undecided or trial.statistic > parameters.suspicious for trial in state.trials
         )
         # A third of all at first; half of them once that leaves a reference that can do without.

@@ -63,6 +63,8 @@ class Trial(msgspec.Struct, frozen=True, array_like=True):
     """Chance of confirming it that was paid for."""
     statistic: float
     """Of the window, standardised."""
+    before: float
+    """Messages behind the mean that the window was compared with."""
     counts: tuple[tuple[int, ...], ...] = ((0,) * BINS,) * _SCORES
     """Later messages by bin of their rank, for each score."""
     logs: tuple[float, ...] = (0.0,) * (len(_ALTERNATIVES) * _SCORES)
@@ -125,7 +127,8 @@ class Ranking:
         directions = np.array([np.frombuffer(trial.direction, np.float32) for trial in trials]).T
         along = known.images @ directions
         gap = (self._cross - known.leverage)[:, None]
-        share, pull = 1 / self._weight, self._pull
+        share = 1 / self._weight
+        pull = 1 / np.maximum(np.array([trial.before for trial in trials], np.float32) - 1, 1)
         leverage = known.leverage[:, None]
         left_out = gap * (pull + share * (along + pull * leverage) / (1 - share * leverage))
         spread = np.std(along, axis=0) + _NOTHING

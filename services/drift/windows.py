@@ -22,7 +22,7 @@ _TIERS = ((16, 4), (32, 4), (64, 4), (128, 6))
 # Single messages from which on blocks are added: windows grow by steps that are small against them.
 _SINGLES = 32
 # Messages of the reference that must be left before a window.
-_LEAST = 32
+_LEAST = 64
 
 
 class Block(msgspec.Struct, frozen=True, array_like=True):
@@ -73,7 +73,7 @@ def newest(recent: bytes, blocks: Sequence[Block], mean: Array, weight: float) -
         absorbed = np.array([block.absorbed for block in older], np.float32)
         left = np.float32(weight) - absorbed.cumsum()
         longer = len(singles) + np.array([block.count for block in older], np.float32).cumsum()
-        enough = left >= np.maximum(_LEAST, longer / 8)
+        enough = left >= np.maximum(_LEAST, longer / 2)
         sums = singles.sum(axis=0, dtype=np.int32).astype(np.float32) / SCALE + totals.cumsum(axis=0)
         # A block has either all of its messages in the reference or, after merging, a share of them.
         shares = (absorbed / np.array([block.count for block in older], np.float32))[:, None]

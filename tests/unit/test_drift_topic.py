@@ -340,7 +340,7 @@ def test_windows_are_those_of_the_messages() -> None:
     messages = np.vstack([values(quantised(feature)) for feature in features]).astype(np.float64)
     known = geometry(state.reference)
     windows = newest(state.recent, state.blocks, known.mean, state.reference.weight)
-    assert windows.sizes.max() > 1000
+    assert windows.sizes.max() > 900
     held = len(state.offsets) // 8
     for size, difference, before in zip(windows.sizes.astype(int), windows.differences, windows.before, strict=True):
         preceding = messages[: min(1600 - size, 1600 - held)].mean(0)
@@ -377,7 +377,7 @@ def test_the_trial_of_uniform_ranks_is_a_fair_game() -> None:
     crossed, ends = 0, []
     for _ in range(400):
         sample = rng.random((2, 128))
-        trial = Trial(0, 8, b"", 0.05, 2.0)
+        trial = Trial(0, 8, b"", 0.05, 2.0, 400.0)
         most = 0.0
         for value in rng.random((80, 2)):
             ranked = [(np.count_nonzero(sample[i] > value[i]) + rng.random()) / 129 for i in range(2)]
@@ -393,7 +393,7 @@ def test_the_trial_of_uniform_ranks_is_a_fair_game() -> None:
 
 def test_the_trial_of_far_ranks_is_won() -> None:
     rng = np.random.default_rng(1)
-    trial = Trial(0, 8, b"", 0.001, 2.0)
+    trial = Trial(0, 8, b"", 0.001, 2.0, 400.0)
     for _ in range(60):
         rank = rng.random() / 129 if rng.random() < 0.3 else rng.random()
         trial = judged(trial, [rank, rank], 128)
