@@ -406,7 +406,7 @@ class Score(Part, frozen=True, kw_only=True):
     """One score of one text."""
 
     name: Annotated[str, Meta(description="What was scored, e.g. toxicity, groundedness.")]
-    subject: Annotated[str, Meta(description="prompt or answer.")]
+    subject: Annotated[str, Meta(description="prompt, answer, or feedback (what a person said of it).")]
     score: Annotated[float, Meta(description="From 0 to 1.")]
     label: Annotated[str, Meta(description="The verdict at the evaluator's threshold, e.g. toxic, clean.")] = ""
     version: Annotated[str, Meta(description="Version of the evaluator and of its model.")] = ""
