@@ -239,7 +239,7 @@ async def test_workers_that_are_killed_and_rebalanced_in_mid_stream_tell_what_an
         expected = {
             identity: record
             for part in log.values()
-            for identity, record in uninterrupted(part, len(log)).items()
+            for identity, record in uninterrupted(part, catalogue.topics["signals"].partitions).items()
             if record.tenant_id in teams
         }
         await until("all changes", lambda: expected.keys() <= told.keys())
