@@ -76,13 +76,16 @@ def _channels(runtime: Runtime[Settings]) -> Channels:
     client = open_http_client()
     runtime.on_stop(client.aclose)
     destinations = Destinations(settings.alert_allowed_destinations)
+    # Who writes the configuration names variables that are sent to a receiver: never those that lead to the platform.
+    own = {name.upper() for name in type(settings).model_fields} - {"ALERT_WEBHOOK_URL", "ALERT_WEBHOOK_SECRET"}
+    secrets = {name: value for name, value in os.environ.items() if name.upper() not in own}
 
     def opened(receiver: Receiver) -> Channel:
         published = [entry for entry in runtime.config.entries("alerting").values() if isinstance(entry, Alerting)]
         routes = [route for entry in [*published, settings.otherwise()] for route in entry.routes]
         return open_channel(
             receiver,
-            os.environ,
+            secrets,
             destinations,
             runtime.clock,
             client,
