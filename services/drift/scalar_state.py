@@ -41,7 +41,7 @@ class ScalarParameters(msgspec.Struct, frozen=True):
     """Values before a change that it takes to tell one."""
     share: float = 0.8
     """Share of the wealth that a candidate takes."""
-    granted: int = 200
+    granted: int = 400
     """Values whose allowance a new state is given at once."""
     repeated: float = 2.0
     """Nats by which a candidate must exceed the one that was given up before, less one for each ``forgotten`` values."""
