@@ -119,7 +119,7 @@ class KafkaCluster:
             for name in self._topics
             if name in metadata.topics
         }
-        groups = await self._groups()
+        groups, unwatched = await self._groups()
         led = [Place(name, n) for name, parts in topics.items() for n, each in parts.items() if each.leader is not None]
         begins = await self._offsets(led, _AT.earliest())
         # Ends after the commits: a commit that lies behind its end is then true, and never a negative lag.
@@ -132,6 +132,7 @@ class KafkaCluster:
             ends={place: found.offset for place, found in ends.items()},
             newest=await self._newest(led),
             away=away,
+            unwatched=unwatched,
         )
         wanted = list(dated(look))
         return _with_times(look, await self._dates(wanted)) if wanted else look
@@ -147,7 +148,8 @@ class KafkaCluster:
                 newest[place.topic] = (place, found.offset, found.timestamp)
         return newest
 
-    async def _groups(self) -> list[GroupLook]:
+    async def _groups(self) -> tuple[list[GroupLook], frozenset[str]]:
+        """Return the groups that are watched, and the services that are left out."""
         listed = await self._done(self._admin.list_consumer_groups(request_timeout=self._timeout_s))
         if listed.errors:
             raise listed.errors[0]
@@ -155,10 +157,14 @@ class KafkaCluster:
             group.group_id: service
             for group in listed.valid
             if (service := service_of(group.group_id, self._services)) is not None
-            and not any(fnmatchcase(group.group_id, pattern) for pattern in self._ignored)
         }
+        ignored = {
+            name for name in {*owners, *self._services} if any(fnmatchcase(name, each) for each in self._ignored)
+        }
+        unwatched = frozenset(owners.get(name, name) for name in ignored)
+        owners = {name: service for name, service in owners.items() if name not in ignored}
         if not owners:
-            return []
+            return [], unwatched
         asked = self._admin.describe_consumer_groups(sorted(owners), request_timeout=self._timeout_s)
         # One group a call is what the API takes; the calls run side by side.
         offsets = {
@@ -192,7 +198,7 @@ class KafkaCluster:
                     },
                 )
             )
-        return found
+        return found, unwatched
 
     async def _offsets(self, places: Sequence[Place], spec: Any) -> dict[Partition, Any]:
         if not places:
@@ -268,7 +274,7 @@ async def asked_registry(client: httpx.AsyncClient, url: str, timeout_s: float =
 
 def _with_times(look: Look, times: Mapping[tuple[Partition, int], int]) -> Look:
     return Look(
-        look.at, look.topics, look.groups, look.begins, look.ends, times, look.newest, look.away,
+        look.at, look.topics, look.groups, look.begins, look.ends, times, look.newest, look.away, look.unwatched,
     )  # fmt: skip
 
 

@@ -143,7 +143,7 @@ def _without_members(group: GroupLook, look: Look, rules: HealthRules) -> Findin
 def _absent(look: Look, catalogue: Mapping[str, Topic], rules: HealthRules) -> Iterable[Finding]:
     """A service that never read anything has no group to be missed: the catalogue says that it should."""
     services = {name.removeprefix("dlq-") for name in catalogue if name.startswith("dlq-")}
-    for service in sorted(services - {group.service for group in look.groups}):
+    for service in sorted(services - {group.service for group in look.groups} - look.unwatched):
         waiting = {
             name: sum(
                 max(0, look.ends[place] - look.begins.get(place, 0)) for place in look.ends if place.topic == name
@@ -163,7 +163,10 @@ def _absent(look: Look, catalogue: Mapping[str, Topic], rules: HealthRules) -> I
             severity=Severity.CRITICAL,
             title=f"{service} has never read anything: {messages(total)} unread",
             description=f"No consumer group of {service} is known to the cluster, and it should read {listed}.",
-            suggested_action=f"Start {service} (`penstock run {service}`), and see the last lines of its log.",
+            suggested_action=(
+                f"Start {service} (`penstock run {service}`), and see the last lines of its log. If it is left out on "
+                f"purpose, add {service} to MONITOR_IGNORED_GROUPS."
+            ),
             labels={"service": service},
             figures={"unread": float(total)},
             for_s=max(rules.absent_s, 120.0),

@@ -84,6 +84,7 @@ class Look:
         written_at: Unix time in ms of the message at an offset, for the oldest unread ones.
         newest: of each topic, the message with the latest time: its partition, offset and Unix time in ms.
         away: what does not answer, by name, with the reason.
+        unwatched: services that are left out, by their own name or that of one of their groups.
     """
 
     at: datetime
@@ -94,6 +95,7 @@ class Look:
     written_at: Mapping[tuple[Partition, int], int] = field(default_factory=dict)
     newest: Mapping[str, tuple[Partition, int, int]] = field(default_factory=dict)
     away: Mapping[str, str] = field(default_factory=dict)
+    unwatched: frozenset[str] = frozenset()
 
     def unread(self, group: GroupLook) -> list[Unread]:
         """Return what ``group`` has not read, by partition, without those it has read to the end.

@@ -22,7 +22,9 @@ class MonitorSettings(ServiceSettings):
         3600.0, description="How often a condition that goes on is raised again, with its present figures.", ge=60
     )
     monitor_ignored_groups: tuple[str, ...] = Field(
-        (), description='JSON list of consumer groups, patterns (* and ?), that are not watched: ["guardrails-stream"].'
+        (),
+        description="JSON list of consumer groups, patterns (* and ?), that are not watched: "
+        '["guardrails-stream"]; the name of a service stands for one that is not deployed.',
     )
     monitor_dlq_window_s: float = Field(600.0, description="Dead letters are counted over this.", ge=60, le=3600)
     monitor_dlq_warning: int = Field(5, description="Dead letters in the window that make it a warning.", ge=1)

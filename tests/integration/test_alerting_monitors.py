@@ -45,7 +45,9 @@ def service() -> str:
 
 @pytest.fixture
 async def cluster(kafka_settings: KafkaSettings, topic: str, service: str) -> AsyncIterator[KafkaCluster]:
-    opened = KafkaCluster(kafka_settings, SystemClock(), [topic, "no-such-topic"], [service], ["*-ignored"])
+    opened = KafkaCluster(
+        kafka_settings, SystemClock(), [topic, "no-such-topic"], [service, "never-deployed"], ["*-ignored", "never-*"]
+    )
     yield opened
     await opened.close()
 
@@ -86,6 +88,7 @@ async def test_a_look_shows_topics_members_and_what_is_unread_since_when(
     assert [(p.replicas, p.in_sync, p.leader is not None) for p in look.topics[topic].values()] == [(1, 1, True)] * 2
     (seen,) = look.groups
     assert (seen.name, seen.service, seen.state) == (group, service, "stable")
+    assert look.unwatched == {service, "never-deployed"}
     assert [member.client_id for member in seen.members] == ["penstock-tests"]
     assert seen.reads() == {Partition(topic, 0), Partition(topic, 1)}
     (unread,) = look.unread(seen)

@@ -87,6 +87,7 @@ def test_a_service_that_never_read_anything_is_missed_once_messages_wait(topics:
     assert found(look, topics) == []
     (absent,) = found(replace(look, ends={**look.ends, READ: 3}), topics)
     assert (absent.name, absent.labels, absent.figures) == ("service_absent", {"service": "intake"}, {"unread": 3.0})
+    assert found(replace(look, ends={**look.ends, READ: 3}, unwatched=frozenset({"intake"})), topics) == []
 
 
 def test_topics_are_compared_with_the_catalogue(topics: Mapping[str, Topic]) -> None:
