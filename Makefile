@@ -55,6 +55,7 @@ bench: $(VENV)/.development ## Measure latency, throughput and memory beside a r
 	$(BIN)/python -m tests.bench.bench_money
 	$(BIN)/python -m tests.bench.bench_answer_cache
 	$(BIN)/python -m tests.bench.bench_cost_alerts
+	$(BIN)/python -m tests.bench.bench_false_alarm_budget
 	$(BIN)/python -m tests.bench.bench_drift $(DRIFT_ARGS)
 	$(BIN)/python -m tests.bench.bench_drift_worker
 
