@@ -165,16 +165,21 @@ def observe(incident: Incident | None, alert: Alert) -> tuple[Incident, str | No
         ), None
     worse = rank(alert.severity) > rank(known.severity)
     assert known.newest is not None
-    acknowledgement = known.acknowledgement
+    acknowledgement, escalated, alerted_at = known.acknowledgement, known.escalated, known.alerted_at
+    if worse and alerted_at is not None:
+        # Whoever is called has to have had the time to answer to this; what came before may be hours ago.
+        alerted_at = max(alerted_at, at)
     if acknowledgement is not None and rank(alert.severity) > rank(acknowledgement.severity):
-        acknowledgement = None
+        acknowledgement, escalated = None, ()
     return replace(
         known,
         alert=alert if worse or at >= known.newest else known.alert,
         severity=alert.severity if worse else known.severity,
         newest=max(at, known.newest),
         count=known.count + 1,
+        alerted_at=alerted_at,
         acknowledgement=acknowledgement,
+        escalated=escalated,
     ), None
 
 

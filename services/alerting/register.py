@@ -100,7 +100,8 @@ class Register:
             transaction.unschedule(Keys.WAKE, name)
         else:
             transaction.schedule(Keys.WAKE, name, wake)
-        if (silence := covering(incident, silences, now)) is not None:
+        # Those of the settings are never ended, so nothing is ever looked up by them.
+        if (silence := covering(incident, silences, now)) is not None and silence not in self._always:
             transaction.join(Keys.silenced(silence.silence_id), name)
         return [(plan, tell) for tell in tells] if plan is not None else [], reasons
 

@@ -139,6 +139,35 @@ async def test_what_gets_worse_is_told_though_acknowledged(platform_of: Platform
     assert platform.channels["oncall"].told() == [("firing", ["a1"]), ("firing", ["a2"])]
 
 
+@pytest.mark.parametrize("acknowledged", [True, False])
+async def test_what_gets_worse_leaves_the_time_to_answer_before_the_next_is_called(
+    platform_of: PlatformOf, acknowledged: bool
+) -> None:
+    steps = [{"after_s": 300, "receivers": ["boss"], "severity": "critical"}]
+    platform = platform_of(an_entry("oncall", "boss", escalate=steps, repeat_interval_s=80_000))
+    await platform.publish(an_alert())
+    await platform.work(30)
+    if acknowledged:
+        await platform.act(an_action("acknowledge", platform.clock.now()))
+    await platform.work(3600, step=60)
+    await platform.publish(an_alert("a2", at=platform.clock.now(), severity="critical"))
+    await platform.work(290, step=10)
+    assert platform.channels["oncall"].told() == [("firing", ["a1"]), ("firing", ["a2"])]
+    assert not platform.channels["boss"].got
+    await platform.work(30, step=10)
+    assert platform.channels["boss"].told() == [("escalation", ["a2"])]
+
+
+async def test_a_silence_of_the_settings_keeps_no_list_of_what_it_covers(platform_of: PlatformOf) -> None:
+    platform = platform_of(an_entry("oncall"))
+    platform.silences = (Silence("settings-0", {"kind": "*"}, None, platform.clock.now() + timedelta(days=900)),)
+    platform.desk, platform.dispatcher, platform.recovery = platform.replica("one")
+    await platform.publish(an_alert())
+    await platform.work(30)
+    assert not platform.channels["oncall"].got
+    assert await platform.store.members(Keys.silenced("settings-0")) == set()
+
+
 async def test_someone_resolves_and_those_who_were_told_hear_it(platform_of: PlatformOf) -> None:
     platform = platform_of(an_entry("oncall"))
     await platform.publish(an_alert())

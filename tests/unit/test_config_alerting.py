@@ -38,6 +38,7 @@ def test_an_entry_is_read_and_has_its_receivers_by_name() -> None:
     [
         ({"receivers": [CHAT, CHAT]}, "'chat' is taken by another receiver"),
         ({"routes": [{"receivers": ["chta"]}]}, "names 'chta'; the receivers are chat, pager, mail"),
+        ({"routes": [{"receivers": ["chat"], "resolve_after_s": float("inf")}]}, "less than or equal to 2592000"),
         (
             {"routes": [{"receivers": ["chat"], "escalate": [{"after_s": 60, "receivers": ["boss"]}]}]},
             "names 'boss'",

@@ -128,6 +128,7 @@ class AlertRoute(Part):
     resolve_after_s: float | None = Field(
         default=None,
         gt=0,
+        le=2_592_000,
         description="An alert that was not raised again for so long is resolved; null: never by time.",
     )
     escalate: tuple[Escalation, ...] = Field(default=(), description="Who is told when nobody acknowledges, in steps.")
