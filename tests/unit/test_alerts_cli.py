@@ -15,6 +15,7 @@ from penstock.cli.alerts.acting import matches, rebase_of, silence
 from penstock.cli.alerts.board import Silence, fold
 from penstock.cli.alerts.drawing import as_data, as_page, as_table, outcome, silences_table
 from penstock.cli.alerts.reading import chosen, chosen_silence
+from penstock.cli.alerts.showing import counted
 from penstock.cli.alerts.trial import ended, trial_alert
 from penstock.cli.instants import SPAN
 from penstock.contracts.codec import Codec
@@ -73,6 +74,13 @@ def test_the_list_says_what_since_when_how_often_and_who() -> None:
         "acknowledged by ann until 01-05 16:00 UTC (a campaign)", "told slack", "pager is tried again: HTTP 503",
     ):  # fmt: skip
         assert part in text
+
+
+def test_a_long_list_says_that_it_is_cut_and_counts_what_did_not_arrive() -> None:
+    (one,) = fold([alert()], [delivery("failed")], [], NOW).incidents
+    assert "Listed" not in counted([one], False, 1)
+    cut = counted([one] * 3, False, 2)
+    assert cut.startswith("3 firing; 3 did not reach everyone. Listed are the first 2: --limit")
 
 
 def test_the_page_has_evidence_requests_deliveries_history_and_the_runbook() -> None:

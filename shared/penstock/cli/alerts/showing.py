@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import click
 import msgspec
 from rich.console import RenderableType
 
-from penstock.cli.alerts.board import rank
+from penstock.cli.alerts.board import Incident, rank
 from penstock.cli.alerts.drawing import as_data, as_page, as_table, silences_table
 from penstock.cli.alerts.reading import chosen, read_board
 from penstock.cli.cluster import table_console
@@ -16,7 +17,7 @@ from penstock.cli.connection import connect, run_command
 from penstock.cli.instants import INSTANT
 from penstock.config.plane import ConfigPlane
 
-__all__ = ["list_", "show", "silences"]
+__all__ = ["counted", "list_", "show", "silences"]
 
 _SINCE = click.option(
     "--since",
@@ -35,12 +36,15 @@ _SINCE = click.option(
     "--severity", type=click.Choice(["info", "warning", "critical"]), help="Only those that are at least so severe."
 )
 @_SINCE
+@click.option(
+    "--limit", type=click.IntRange(1), default=200, show_default=True, help="Most that are listed; JSON lists all."
+)
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON each.")
 def list_(
-    every: bool, team: str | None, kind: str | None, severity: str | None, since: datetime, as_json: bool
+    every: bool, team: str | None, kind: str | None, severity: str | None, since: datetime, limit: int, as_json: bool
 ) -> None:
     """List what fires now, the worst first: since when, how often, who has it in hand, and who was told."""
-    run_command(_list(every, team, kind, severity, since, as_json))
+    run_command(_list(every, team, kind, severity, since, limit, as_json))
 
 
 @click.command(short_help="Show all that is known of an alert, and its runbook's first steps.")
@@ -61,7 +65,7 @@ def silences(every: bool, as_json: bool) -> None:
 
 
 async def _list(
-    every: bool, team: str | None, kind: str | None, severity: str | None, since: datetime, as_json: bool
+    every: bool, team: str | None, kind: str | None, severity: str | None, since: datetime, limit: int, as_json: bool
 ) -> None:
     async with connect() as connection:
         plane = await ConfigPlane.open(connection.bus, connection.codec)
@@ -83,7 +87,12 @@ async def _list(
     if not found:
         click.echo(f"nothing {'was raised' if every else 'fires'} (read since {since:%Y-%m-%d %H:%M} UTC)")
         return
-    _print(as_table(found, now))
+    _print(as_table(found[:limit], now))
+    click.echo(counted(found, every, limit), err=True)
+
+
+def counted(found: Sequence[Incident], every: bool, limit: int) -> str:
+    """Return the line beneath the list: how many there are, listed or not, and how many did not reach everyone."""
     firing = [each for each in found if each.firing]
     failing = sum(any(told.fails for told in each.told()) for each in firing)
     line = f"{len(firing)} firing"
@@ -91,7 +100,9 @@ async def _list(
         line += f", {len(found) - len(firing)} over"
     if failing:
         line += f"; {failing} did not reach everyone"
-    click.echo(f"{line}. `penstock alerts show ID` has the rest", err=True)
+    if len(found) > limit:
+        line += f". Listed are the first {limit}: --limit, --team, --kind and --severity show others"
+    return f"{line}. `penstock alerts show ID` has the rest"
 
 
 async def _show(prefix: str, since: datetime, as_json: bool) -> None:
