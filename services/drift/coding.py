@@ -31,6 +31,10 @@ CLIP = 4.0
 # Standardised values are kept within what float32 holds, and their squares within what can be summed.
 _FARTHEST = 1e9
 _SMALLEST = 1e-300
+# Beyond this the first values of a reference are not told apart, so that they can be summed.
+_LARGEST = 1e300
+# Of a rate, what lies within this of the usual value is it: a location chosen from stored values is rounded to float32.
+_SAME = 1e-6
 
 # The standard normal distribution's 90 % quantile.
 _Q90 = 1.2815515655446004
@@ -51,7 +55,10 @@ class Coding(msgspec.Struct, frozen=True, array_like=True):
 
     def standard(self, value: float) -> float:
         """Return a value in units of the scale, from the location."""
-        return min(max((value - self.location) / self.scale, -_FARTHEST), _FARTHEST)
+        away = value - self.location
+        if self.rate and abs(away) <= _SAME * self.scale + 4 * math.ulp(self.location):
+            return 0.0
+        return min(max(away / self.scale, -_FARTHEST), _FARTHEST)
 
     def coded(self, standard: float) -> float:
         """Return the code of a standardised value, as ``code`` does."""
@@ -65,8 +72,8 @@ class Coding(msgspec.Struct, frozen=True, array_like=True):
 def scale_of(values: Iterable[float]) -> Literal["rate", "score"]:
     """Return how values whose meaning is not known are watched: only zeros and ones are a rate.
 
-    It need not be asked of a stream: a reference of which nearly all values are the same, or that takes two values
-    only, is watched as a rate under ``score`` too.
+    It need not be asked of a stream: a reference of which nearly all values are the same, or that takes the values 0 and
+    1 only, is watched as a rate under ``score`` too.
     """
     return "rate" if all(value in (0, 1) for value in values) else "score"
 
@@ -75,11 +82,13 @@ def coding_of(values: Sequence[float], scale: Scale) -> Coding:
     """Choose the coding of a reference from its first values."""
     if scale == "rate":
         return Coding(rate=True)
+    values = [min(max(value, -_LARGEST), _LARGEST) for value in values]
     counts = Counter(values)
     usual, often = counts.most_common(1)[0]
-    if len(counts) <= 2:
+    if len(counts) == 1 or counts.keys() == {0.0, 1.0}:
         low = min(counts)
-        # Of two values the lower is the usual one, so that zeros and ones are a rate of ones.
+        # Of zeros and ones zero is the usual one, however often it is. Of two other values the rarer one is not taken
+        # for a one: more of a third value would look like more of it.
         return Coding(low, (max(counts) - low) or abs(low) / 20 or 1.0, rate=True)
     if often >= _USUAL * len(values):
         return Coding(usual, max(abs(value - usual) for value in counts), rate=True)
