@@ -20,7 +20,7 @@ from services.alerting.outbox import Outbox
 from services.alerting.past import Past, in_time
 from services.alerting.register import Kept, Register
 from services.alerting.routing import Plan
-from services.alerting.store import Keys, Store, Transaction, milliseconds
+from services.alerting.store import Body, Keys, Store, Transaction, milliseconds
 
 __all__ = ["Recovery"]
 
@@ -147,8 +147,9 @@ class Recovery:
         for count, event in enumerate(in_time(events)):
             past.take(*event)
             if count % _CHUNK == 0:
-                # A long log must not keep this process from telling Kafka that it lives.
+                # A long log must not keep this process from telling Kafka that it lives, nor cost it the right to rebuild.
                 await asyncio.sleep(0)
+                await self._hold(_LOCK_S)
         return past
 
     async def _read(self, reader: RawReader) -> list[tuple[Message, Record]]:
@@ -171,31 +172,37 @@ class Recovery:
         await self._store.clear()
         now = self._clock.now()
 
+        async def written(body: Body[None]) -> None:
+            # Whoever else had the right meanwhile has cleared what was written before: this must not be opened then.
+            await self._hold(_LOCK_S)
+            await self._store.run(body, rebuilding=True)
+
         async def silences(transaction: Transaction) -> None:
             for name, silence in past.silences.items():
                 if silence.ends_at > now:
                     transaction.map(Keys.SILENCES, name, silence)
 
-        await self._store.run(silences, rebuilding=True)
+        await written(silences)
         for chunk in _chunks(list(past.kept.items())):
 
             async def kept(transaction: Transaction, chunk: Sequence[tuple[str, Kept]] = chunk) -> None:
                 for event_id, one in chunk:
                     transaction.put(Keys.alert(event_id), one, _KEPT_S)
 
-            await self._store.run(kept, rebuilding=True)
+            await written(kept)
         for group in _chunks(list(past.incidents.values())):
 
             async def incidents(transaction: Transaction, group: Sequence[Incident] = group) -> None:
                 self._register.keep(transaction, group, now)
 
-            await self._store.run(incidents, rebuilding=True)
+            await written(incidents)
         for tells in _chunks(list(past.outstanding.values())):
 
             async def queued(transaction: Transaction, tells: Sequence[tuple[Plan, Tell]] = tells) -> None:
                 await self._outbox.queue(transaction, tells, now)
 
-            await self._store.run(queued, rebuilding=True)
+            await written(queued)
+        await self._hold(_LOCK_S)
         await self._store.open()
 
 

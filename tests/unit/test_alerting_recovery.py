@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from datetime import timedelta
 from itertools import pairwise
+from typing import TypeVar
 
 import pytest
 from hypothesis import given, settings
@@ -16,8 +17,11 @@ from penstock.contracts.catalogue import Catalogue
 from services.alerting.app import alert_hop
 from services.alerting.channels.protocol import Attempt
 from services.alerting.incidents import Incident
-from services.alerting.store import Keys, Transaction
+from services.alerting.store import Body, Keys, Transaction
 from tests.unit.alerting_fakes import FakeChannel, Platform, an_action, an_alert, an_entry
+from tests.unit.alerting_memory_store import MemoryStore
+
+T = TypeVar("T")
 
 FAILED = Attempt(outcome="retry", status_code=500, reason="HTTP 500")
 
@@ -42,6 +46,46 @@ async def test_what_is_answered_while_redis_is_emptied_is_not_sent_again(catalog
     await platform.work(120)
     assert platform.channels["oncall"].told() == [("firing", ["a1"])]
     assert platform.outcomes() == [("a1", "oncall", "delivered")]
+
+
+class Slow(MemoryStore):
+    """Once, the right to rebuild runs out while it is written, and another replica has it for a moment."""
+
+    writes = 0
+    taken = False
+    opened = 0
+
+    async def run(self, body: Body[T], *, rebuilding: bool = False) -> T:
+        self.writes += rebuilding
+        return await super().run(body, rebuilding=rebuilding)
+
+    async def lock(self, holder: str, ttl_s: float) -> bool:
+        if self.writes == 2 and not self.taken:
+            self.taken = True
+            await self.clear()
+            await self.unlock(holder)
+            return False
+        return await super().lock(holder, ttl_s)
+
+    async def open(self) -> None:
+        self.opened += 1
+        await super().open()
+
+
+async def test_what_was_overtaken_while_it_was_written_is_not_taken_for_whole(catalogue: Catalogue) -> None:
+    store = Slow()
+    platform = Platform(catalogue, an_entry("oncall"), store)
+    platform.channels["oncall"] = FakeChannel(always=FAILED)
+    await platform.publish(an_alert("a1"))
+    await platform.work(5)
+    platform.channels["oncall"].always = None
+    store.flush()
+    await platform.work(60)
+    assert store.taken
+    assert store.opened == 1
+    assert platform.channels["oncall"].told() == [("firing", ["a1"])]
+    assert store.data[Keys.incident("f1")], "what the other had cleared stands again"
+    assert store.data[Keys.alert("a1")]
 
 
 async def test_what_another_replica_is_sending_is_waited_for(catalogue: Catalogue) -> None:
