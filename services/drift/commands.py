@@ -9,6 +9,7 @@ from penstock.contracts.records import DriftCommand
 
 from services.drift import detectors as watching
 from services.drift.detectors import Detectors, Parameters
+from services.drift.pinned import flaw
 from services.drift.segments import Observed, SegmentState
 
 __all__ = ["InvalidCommand", "decode", "obeyed", "pinned_reference", "rebase"]
@@ -54,11 +55,11 @@ def decode(reference: bytes) -> Detectors:
     """Return the detectors' states of a pinned reference.
 
     Raises:
-        InvalidCommand: the bytes are none, or of another version.
+        InvalidCommand: the bytes are none, of another version, or states whose parts do not fit each other.
     """
     try:
         pinned = msgspec.msgpack.decode(reference, type=_Pinned)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (ValueError, OverflowError) as error:  # of msgspec's own, of texts that are no UTF-8
         raise InvalidCommand(
             f"the pinned reference cannot be read ({error}): make it with this version's `penstock drift pin`"
         ) from error
@@ -66,7 +67,12 @@ def decode(reference: bytes) -> Detectors:
         raise InvalidCommand(
             f"the pinned reference has format {pinned.format}, this version reads {_FORMAT}: make it again"
         )
-    return pinned.detectors
+    # No candidate and no past regimes, whatever it says: a reference has none.
+    detectors = watching.handed_down(pinned.detectors)
+    wrong = flaw(detectors)
+    if wrong is not None:
+        raise InvalidCommand(f"the pinned reference is broken: {wrong}; make it with `penstock drift pin`")
+    return detectors
 
 
 def obeyed(state: SegmentState, command: DriftCommand) -> tuple[SegmentState, list[str]]:

@@ -17,12 +17,12 @@ from services.drift.signals import EMBEDDING_SIGNAL, definition
 from services.drift.trials import evidence
 
 __all__ = [
-    "Detectors", "Found", "Parameters", "VectorState", "count_of", "handed_down", "has", "moving", "observe",
+    "MOST_SIGNALS", "Detectors", "Found", "Parameters", "VectorState", "count_of", "handed_down", "has", "moving", "observe",
     "rebased", "replaced", "with_reference",
 ]  # fmt: skip
 
-# Signals of one segment; what comes beyond is not watched, so that no writer of scores makes a state grow without end.
-_MOST = 96
+MOST_SIGNALS = 96
+"""Signals of one segment; what comes beyond is not watched, so that no writer of scores makes a state grow without end."""
 _FADE = 1 / 16
 _LIKELY = 3.0
 # Categories behind those that chose the cells before they are called a reference.
@@ -100,9 +100,14 @@ def observe(
         ValueError: a number does not fit its signal's scale.
     """
     numbers, profiles, newest = dict(detectors.numbers), dict(detectors.profiles), dict(detectors.newest)
+    vectors, mixtures = dict(detectors.vectors), dict(detectors.categories)
+
+    def is_full() -> bool:
+        return len(numbers) + len(vectors) + len(mixtures) >= MOST_SIGNALS
+
     found: list[Found] = []
     for name, value in record.values.items():
-        if name not in numbers and len(detectors) >= _MOST:
+        if name not in numbers and is_full():
             continue
         defined = definition(name)
         scale, seen = defined.scale, defined.transform(value)
@@ -117,10 +122,11 @@ def observe(
         if shift is not None:
             found.append(Found(name, shift))
 
-    vectors = dict(detectors.vectors)
     for name, packed in _vectors(record).items():
-        vector = vector_of(packed)
         known = vectors.get(name)
+        if known is None and is_full():
+            continue
+        vector = vector_of(packed)
         if known is None or known.dimensions != vector.shape[1]:
             known = VectorState(vector.shape[1], topic.TopicState())
         state, shift = topic.observe(known.topic, fourier_features(vector)[0], offset, parameters.topic, allowance)
@@ -128,9 +134,8 @@ def observe(
         if shift is not None:
             found.append(Found(name, shift))
 
-    mixtures = dict(detectors.categories)
     for name, category in record.categories.items():
-        if name not in mixtures and len(detectors) >= _MOST:
+        if name not in mixtures and is_full():
             continue
         mixtures[name], shift = categories.observe(
             mixtures.get(name, categories.CategoryState()), category, offset, parameters.categories, allowance
