@@ -140,7 +140,10 @@ def inflation_of(series: Series, codes: Array) -> float:
     if variance <= 1e-12:
         return 1.0
     products = series.products + float(codes[:-1] @ codes[1:]) + (series.last * float(codes[0]) if len(codes) else 0)
-    correlation = (products / (count - 1) - mean * mean) / variance - 0.5 * count**-0.5
+    correlation = (products / (count - 1) - mean * mean) / variance
+    # Of few values it is too small on average, by about this (Kendall, "Note on bias in the estimation of
+    # autocorrelation", 1954).
+    correlation += (1 + 3 * max(correlation, 0.0)) / count - 0.5 * count**-0.5
     correlation = min(max(correlation, 0.0), 0.95)
     inflation = (1 + correlation) / (1 - correlation)
     if series.batches >= _LEAST_BATCHES:

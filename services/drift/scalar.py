@@ -112,12 +112,21 @@ def _warmed(
         return state
     coding = coding_of(warm, scale)
     standard = np.array([coding.standard(each) for each in warm], np.float32)
+    codes = code(standard.astype(float), coding)
     return msgspec.structs.replace(
         state,
         coding=coding,
         warm=(),
         window=standard.tobytes(),
+        inflation=_inflation(state, codes),
     )
+
+
+def _inflation(state: ScalarState, codes: Array) -> tuple[float, float]:
+    """Return the long-run variance over the variance of what lies before the window and of ``codes``, the oldest in it."""
+    level = inflation_of(state.moments.levels, codes)
+    # Values that depend on each other wander, and so do their distances to a location that stays.
+    return level, max(inflation_of(state.moments.spreads, np.abs(codes)), (1 + level) / 2)
 
 
 def _moves(warm: tuple[float, ...]) -> bool:
@@ -203,11 +212,7 @@ def _judged(state: ScalarState, parameters: ScalarParameters, allowance: float) 
     if state.seen % parameters.clock == 0:
         codes = code(window_of(state), coding)
         if state.seen % _RENEWED == 0:
-            old = codes[: max(len(codes) - 2 * _RENEWED, 48)]
-            level_inflation = inflation_of(state.moments.levels, old)
-            # Values that depend on each other wander, and so do their distances to a location that stays.
-            spread_inflation = max(inflation_of(state.moments.spreads, np.abs(old)), (1 + level_inflation) / 2)
-            inflation = level_inflation, spread_inflation
+            inflation = _inflation(state, codes[: max(len(codes) - 2 * _RENEWED, 48)])
         candidate = _candidate(state, codes, False, parameters)
         least = parameters.rate_gain if coding.rate else parameters.gain
         bar, raised = _raised(bars[0], candidate, level, level_evidence, inflation[0], least, parameters)
