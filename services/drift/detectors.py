@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from hashlib import blake2b
 from typing import NamedTuple
 
 import msgspec
@@ -11,6 +12,7 @@ from penstock.contracts.records import Signal
 
 from services.drift import categories, scalar, seasonal, topic
 from services.drift.features import fourier_features
+from services.drift.outliers import Burst
 from services.drift.projection import vector_of
 from services.drift.shift import Shift
 from services.drift.signals import EMBEDDING_SIGNAL, definition
@@ -27,6 +29,7 @@ _FADE = 1 / 16
 _LIKELY = 3.0
 # Categories behind those that chose the cells before they are called a reference.
 _LEAST = 40
+_CONVERSATIONS, _DIGEST = 128, 8
 
 
 class Parameters(msgspec.Struct, frozen=True):
@@ -57,6 +60,8 @@ class Detectors(msgspec.Struct, frozen=True, omit_defaults=True):
     profiles: dict[str, seasonal.Profile] = {}
     newest: dict[str, float] = {}
     """Of each number a mean of its newest values that forgets (weight 1/16), on the detector's scale."""
+    conversations: bytes = b""
+    """Digests of the newest conversations whose vectors were watched, eight bytes each, the newest last."""
 
     def __contains__(self, signal: object) -> bool:
         return signal in self.numbers or signal in self.vectors or signal in self.categories
@@ -116,13 +121,22 @@ def observe(
         if parameters.seasonal:
             profiles[name], seen = seasonal.adjusted(profiles.get(name), seen, at, scale=scale)
         numbers[name], shift = scalar.observe(
-            numbers.get(name, scalar.ScalarState()), seen, offset, parameters.scalar, allowance, scale=scale
+            numbers.get(name, scalar.ScalarState()),
+            seen,
+            offset,
+            parameters.scalar,
+            allowance,
+            scale=scale,
+            river=defined.river,
         )
         newest[name] = newest[name] + (seen - newest[name]) * _FADE if name in newest else seen
         if shift is not None:
             found.append(Found(name, shift))
 
+    conversations, is_told = _noted(detectors.conversations, record)
     for name, packed in _vectors(record).items():
+        if is_told:
+            continue
         known = vectors.get(name)
         if known is None and is_full():
             continue
@@ -142,7 +156,22 @@ def observe(
         )
         if shift is not None:
             found.append(Found(name, shift))
-    return Detectors(numbers, vectors, mixtures, profiles, newest), found
+    return Detectors(numbers, vectors, mixtures, profiles, newest, conversations), found
+
+
+def _noted(conversations: bytes, record: Signal) -> tuple[bytes, bool]:
+    """Return the conversations with that of an event, and whether its vectors were watched before.
+
+    The messages of a conversation are about one thing. Taken one by one they would look like a change to that thing, as
+    long as they come: so of each conversation the first is watched.
+    """
+    if record.conversation_id is None or not _vectors(record):
+        return conversations, False
+    digest = blake2b(record.conversation_id.encode(), digest_size=_DIGEST).digest()
+    known = [conversations[place : place + _DIGEST] for place in range(0, len(conversations), _DIGEST)]
+    if digest in known:
+        return conversations, True
+    return b"".join([*known, digest][-_CONVERSATIONS:]), False
 
 
 def rebased(detectors: Detectors, signal: str) -> Detectors:
@@ -196,7 +225,7 @@ def handed_down(detectors: Detectors) -> Detectors:
         vectors={
             name: VectorState(
                 state.dimensions,
-                msgspec.structs.replace(state.topic, wealth=0.0, trials=(), regimes=(), regime=-1),
+                msgspec.structs.replace(state.topic, wealth=0.0, trials=(), regimes=(), regime=-1, burst=Burst()),
             )
             for name, state in detectors.vectors.items()
         },
@@ -206,6 +235,7 @@ def handed_down(detectors: Detectors) -> Detectors:
         },
         profiles=detectors.profiles,
         newest=detectors.newest,
+        conversations=detectors.conversations,
     )
 
 

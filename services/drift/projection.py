@@ -88,6 +88,7 @@ def project(
             categories=read.categories,
             vectors=read.vectors,
             versions=versions,
+            conversation_id=getattr(getattr(record, "context", None), "conversation_id", None),
         )
         emits.append(Emit("signals", family_of(segment), signal))
     return emits

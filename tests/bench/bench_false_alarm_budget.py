@@ -6,7 +6,7 @@ Each segment has eight signals: costs and latencies (lognormal), lengths (negati
 score (beta), a language, and a topic (an embedding from one of four clusters). A budget is what the whole partition may
 spend in a day, so what is found before the change is to be compared with days times budget. In the last twelve hours the
 costs of every segment rise by a factor of 1.5, which is one deviation. With ``--run`` the messages of a segment stay on a
-cluster for so many on the average, as those of conversations do.
+cluster for so many on the average, as those of conversations do; with ``--untold`` nobody says which belong together.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ _CHANGE_HOURS = 12
 _FACTOR = 1.5
 
 
-def traffic(segments: int, per_day: int, days: int, seed: int, run: float = 1.0) -> Iterator[tuple[Signal, bool]]:
+def traffic(
+    segments: int, per_day: int, days: int, seed: int, run: float = 1.0, told: bool = True
+) -> Iterator[tuple[Signal, bool]]:
     """Yield the signals of a partition in order, and whether they come after the change."""
     rng = np.random.default_rng(seed)
     total = segments * per_day * days
@@ -38,12 +40,14 @@ def traffic(segments: int, per_day: int, days: int, seed: int, run: float = 1.0)
     centres = rng.standard_normal((4, DIMENSIONS))
     levels = np.exp(rng.normal(0, 1, segments))
     state = rng.integers(0, 4, segments)
+    conversation = np.zeros(segments, int)
     for n in range(total):
         which = int(rng.integers(0, segments))
         at = BEGIN + span * (n / total)
         changed = at >= BEGIN + span - timedelta(hours=_CHANGE_HOURS)
         if rng.random() < 1 / run:
             state[which] = rng.integers(0, 4)
+            conversation[which] += 1
         level = levels[which]
         values = {
             "cost.usd": 1e-5 * level * float(np.exp(rng.normal(0, 0.4))) * (_FACTOR if changed else 1),
@@ -60,12 +64,13 @@ def traffic(segments: int, per_day: int, days: int, seed: int, run: float = 1.0)
                 segment=f"bench|m|v1|route{which}", source="completions", source_partition=0, source_offset=n, values=values,
                 categories={"answer.language": str(rng.choice(["en", "de", "fr"], p=[0.8, 0.15, 0.05]))},
                 vectors={"prompt.topic": vector.tobytes()},
+                conversation_id=f"{which}-{conversation[which]}" if told else None,
             ),
             changed,
         )  # fmt: skip
 
 
-def figures(budget: float, segments: int, per_day: int, days: int, seed: int, run: float) -> str:
+def figures(budget: float, segments: int, per_day: int, days: int, seed: int, run: float, told: bool) -> str:
     """Run the partition once and return a line of the table."""
     rules = logic(Rules(budget=Budget(per_day=budget)))
     states: dict[str, Any] = {}
@@ -73,7 +78,7 @@ def figures(budget: float, segments: int, per_day: int, days: int, seed: int, ru
     since: dict[str, int] = {}
     delays: dict[str, int] = {}
     begun = time.process_time()
-    for record, changed in traffic(segments, per_day, days, seed, run):
+    for record, changed in traffic(segments, per_day, days, seed, run, told):
         events += 1
         if changed:
             since[record.segment] = since.get(record.segment, 0) + 1
@@ -110,13 +115,17 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=1, help="of the traffic (default: 1)")
     parser.add_argument("--run", type=float, default=1.0, help="messages on one cluster in a row (default: 1)")
+    parser.add_argument("--untold", action="store_true", help="producers name no conversation")
     given = parser.parse_args()
     print(
         "| budget a day | may be spent | false alarms | in 10,000 values | changes found | delay, events | events/s |"
     )
     print("|---|---|---|---|---|---|---|")
     for budget in given.budgets:
-        print(figures(budget, given.segments, given.events, given.days, given.seed, given.run), flush=True)
+        print(
+            figures(budget, given.segments, given.events, given.days, given.seed, given.run, not given.untold),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -447,6 +447,7 @@ class Signal(Record, frozen=True, kw_only=True):
     embedding: Annotated[bytes | None, Meta(description="Embedding of the question in events of version 1; since then it stands in vectors.")] = None
     vectors: Annotated[dict[str, bytes], Meta(description="Embeddings by signal name, float32 little-endian.")] = {}
     versions: Annotated[dict[str, str], Meta(description="What was in force, by name (model, prompt, policy): a new one is a likely cause of a change.")] = {}
+    conversation_id: Annotated[str | None, Meta(description="Conversation of the request: its messages are about one thing, so they say once what a segment is about.")] = None
 
 
 class Release(Part, frozen=True, kw_only=True):
