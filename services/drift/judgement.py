@@ -64,6 +64,8 @@ class Pending(msgspec.Struct, frozen=True, array_like=True):
     ended_sum: float = 0.0
     handicap: float = 0.0
     """Evidence, nats, that is not counted: the reference was chosen by the same scan."""
+    river: str = ""
+    """The detector of River's that raised it; empty for the scan."""
 
     @property
     def threshold(self) -> float:
@@ -97,7 +99,7 @@ class Pending(msgspec.Struct, frozen=True, array_like=True):
         return (self.mean - self.before_mean) / self.deviation
 
 
-def opened(candidate: Candidate, seen: int, rate: bool, inflation: float, alpha: float) -> Pending:
+def opened(candidate: Candidate, seen: int, rate: bool, inflation: float, alpha: float, river: str = "") -> Pending:
     """Return a candidate as nothing fresh has come yet."""
     return Pending(
         alpha=alpha,
@@ -110,6 +112,7 @@ def opened(candidate: Candidate, seen: int, rate: bool, inflation: float, alpha:
         after_count=candidate.after_count,
         inflation=inflation,
         handicap=_handicap(candidate, rate, inflation),
+        river=river,
     )
 
 

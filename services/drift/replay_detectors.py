@@ -13,6 +13,7 @@ from services.drift.features import fourier_features
 from services.drift.replay_baselines import BASELINES, baseline
 from services.drift.replay_finding import Detector, Finding, UnknownParameter
 from services.drift.replay_lines import Value
+from services.drift.river_stage import RIVER_DETECTORS
 from services.drift.shift import Shift
 from services.drift.signals import SIGNALS
 
@@ -37,6 +38,8 @@ class PenstockParameters(msgspec.Struct, frozen=True):
     categories: categories.CategoryParameters = categories.CategoryParameters()
     seasonal: bool = True
     """Whether numbers with an instant are watched as what they differ from the usual of their hour of the week."""
+    river: tuple[str, ...] | None = None
+    """Detectors of River's that raise candidates of numbers beside the scan; ``None`` for those of the signal."""
 
 
 class Penstock:
@@ -58,6 +61,8 @@ class Penstock:
         # A number of which nothing is known is a score: that a reference holds two values only is seen by the detector.
         scale = "score" if self._defined is None else self._defined.scale
         self._scale: Scale = "amount" if scale == "amount" else "rate" if scale == "rate" else "score"
+        declared = () if self._defined is None else self._defined.river
+        self._river = declared if parameters.river is None else parameters.river
         self._numbers = scalar.ScalarState()
         self._profile: seasonal.Profile | None = None
         self._binary = True
@@ -75,7 +80,13 @@ class Penstock:
             if at is not None and self._parameters.seasonal:
                 seen = self._deseasoned(seen, at)
             self._numbers, shift = scalar.observe(
-                self._numbers, seen, offset, self._parameters.scalar, self._allowance, scale=self._scale
+                self._numbers,
+                seen,
+                offset,
+                self._parameters.scalar,
+                self._allowance,
+                scale=self._scale,
+                river=self._river,
             )
         elif isinstance(value, str):
             self._categories, shift = categories.observe(
@@ -162,6 +173,15 @@ def _parameter(text: str) -> float | str:
     return text
 
 
+def _river(text: str) -> tuple[str, ...]:
+    """Read the names of River's detectors, with a ``+`` between them; ``none`` for the scan alone."""
+    names = () if text.lower() == "none" else tuple(dict.fromkeys(text.lower().replace("_", "-").split("+")))
+    for name in names:
+        if name not in RIVER_DETECTORS:
+            raise UnknownParameter(f"river={text}: there is no {name!r}; write none, or {'+'.join(RIVER_DETECTORS)}")
+    return names
+
+
 def _penstock(given: Mapping[str, float | str]) -> PenstockParameters:
     """Return parameters; ``warm_up`` is that of all that have one, ``topic.reference`` that of vectors only."""
     parameters = PenstockParameters()
@@ -170,11 +190,16 @@ def _penstock(given: Mapping[str, float | str]) -> PenstockParameters:
         if key == "seasonal" and isinstance(value, bool):
             parameters = msgspec.structs.replace(parameters, seasonal=value)
             continue
+        if key == "river":
+            parameters = msgspec.structs.replace(parameters, river=_river(str(value)))
+            continue
         of, _, field = key.rpartition(".")
         chosen = [name for name, part in parts.items() if of in ("", name) and field in part.__struct_fields__]
         if not chosen:
             known = ", ".join(f"{name}.{field}" for name, part in parts.items() for field in part.__struct_fields__)
-            raise UnknownParameter(f"{DEFAULT} has no parameter {key!r}; it has seasonal (true or false), {known}")
+            raise UnknownParameter(
+                f"{DEFAULT} has no parameter {key!r}; it has seasonal (true or false), river, {known}"
+            )
         for name in chosen:
             changed = msgspec.to_builtins(parts[name]) | {field: value}
             try:

@@ -56,6 +56,8 @@ class ScalarParameters(msgspec.Struct, frozen=True):
     """Values that a ramp takes at least; what is over sooner is a step."""
     follows: int = 200
     """Values after a change within which another in its direction goes on with it: both are a ramp."""
+    flagged: float = 0.6
+    """Share of the gain above that is enough where a detector of River's flags the level as well."""
 
 
 class ScalarState(msgspec.Struct, frozen=True, array_like=True):
@@ -83,6 +85,8 @@ class ScalarState(msgspec.Struct, frozen=True, array_like=True):
     """Direction of the last change of the level; 0 when there was none."""
     regimes: tuple[Regime, ...] = ()
     """Past references, the baseline first."""
+    river: dict[str, bytes] = {}
+    """States of River's detectors that raise candidates as well, by name (river_stage.py)."""
 
 
 def window_of(state: ScalarState) -> Array:

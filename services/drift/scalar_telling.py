@@ -10,6 +10,7 @@ import numpy as np
 from services.drift.coding import Array, code
 from services.drift.judgement import Pending
 from services.drift.regimes import matching, ramp_gain, remembered
+from services.drift.river_stage import TITLES
 from services.drift.scalar_state import STRIDE, ScalarParameters, ScalarState, described, window_of
 from services.drift.shift import Pattern, Shift, What
 
@@ -54,7 +55,8 @@ def told(
             pattern = "gradual"
     gain = parameters.rate_gain if coding.rate else parameters.gain
     settings = f"gain={gain:g}, warm_up={parameters.warm_up}, inflation={pending.inflation:.2f}"
-    detector = f"likelihood ratio scan of the {what}, confirmed by fresh values ({settings})"
+    raised = TITLES[pending.river] if pending.river else "likelihood ratio scan"
+    detector = f"{raised} of the {what}, confirmed by fresh values ({settings})"
     shift = Shift(
         what=what,
         pattern=pattern,
@@ -93,7 +95,7 @@ def _excised(state: ScalarState, first: int, last: int) -> ScalarState:
     begin = len(state.marks) - (len(state.window) // _BYTES - first) // STRIDE
     marks = (*state.marks[:begin], *state.marks[begin + dropped :])
     seen = state.seen - (last - first)
-    return msgspec.structs.replace(state, seen=seen, window=window, marks=marks, level=None, spread=None)
+    return msgspec.structs.replace(state, seen=seen, window=window, marks=marks, level=None, spread=None, river={})
 
 
 def _offset_at(state: ScalarState, position: int) -> int:

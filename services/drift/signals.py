@@ -55,6 +55,7 @@ class Definition:
         read: takes it from a record; ``None`` where the event has none.
         text: takes from a record the text that the signal is made of: its language for a category, its embedding for a
             vector. A definition has ``read`` or ``text``.
+        river: detectors of River's that raise candidates of a number beside the scan, by their names in river_stage.py.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Definition:
     least: float
     read: Callable[[Any], float | str | bytes | None] | None = None
     text: Callable[[Any], str | None] | None = None
+    river: tuple[str, ...] = ()
 
     def transform(self, value: float) -> float | None:
         """Return a number on the scale on which the detector sees it; ``None`` where it has none (an amount of 0)."""
@@ -274,7 +276,8 @@ SIGNALS: Sequence[Definition] = (
     Definition("answer.toxicity", "evaluations", "model", "quality", "score", 0.05, _score("answer", "toxicity")),
     Definition("answer.groundedness", "evaluations", "model", "quality", "score", 0.05, _score("answer", "groundedness")),
     Definition("feedback.rating", "evaluations", "model", "quality", "score", 0.1, _score("feedback", "rating")),
-    Definition("feedback.disagreement", "evaluations", "model", "concept", "rate", 0.1, _score("feedback", "disagreement")),
+    Definition("feedback.disagreement", "evaluations", "model", "concept", "rate", 0.1, _score("feedback", "disagreement"),
+               river=("hddm-w",)),
     Definition("feedback.rating_gap", "evaluations", "model", "concept", "score", 0.1, _score("feedback", "rating_gap")),
 )  # fmt: skip
 
