@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -21,6 +22,7 @@ from services.drift.coding import Array, Coding, Scale, code, coding_of
 from services.drift.evidence import refund, spend
 from services.drift.history import inflation_of, slid
 from services.drift.judgement import Pending, joined, opened, verdict_on
+from services.drift.river_stage import advanced, applicable
 from services.drift.scalar_state import STRIDE, WINDOW, ScalarParameters, ScalarState, described, window_of
 from services.drift.scalar_telling import told
 from services.drift.scan import Candidate, scan_means, scan_rate, sums_of
@@ -42,7 +44,14 @@ _SETTLED = 3.0
 
 
 def observe(
-    state: ScalarState, value: float, offset: int, parameters: ScalarParameters, allowance: float, *, scale: Scale
+    state: ScalarState,
+    value: float,
+    offset: int,
+    parameters: ScalarParameters,
+    allowance: float,
+    *,
+    scale: Scale,
+    river: Sequence[str] = (),
 ) -> tuple[ScalarState, Shift | None]:
     """Add one value.
 
@@ -53,12 +62,14 @@ def observe(
         parameters: how the detector is set.
         allowance: expected false alarms that this value may cause, e.g. 2e-5 for 0.2 in 10,000 values.
         scale: what the number is. Of a ``rate``, 0 or 1, only the level is watched; of the others the spread too.
+        river: detectors of River's that raise candidates of the level beside the scan: ``adwin``, ``hddm-w`` (where the
+            values are zeros and ones), ``page-hinkley``.
 
     Returns:
         The next state, and the change if this value confirmed one. After a change what comes next is the reference.
 
     Raises:
-        ValueError: the value is not finite, or is a rate's and neither 0 nor 1.
+        ValueError: the value is not finite, or is a rate's and neither 0 nor 1; River's detectors have no such name.
     """
     if not math.isfinite(value):
         raise ValueError(f"the value {value} is not finite; leave it out, and count it as a signal of its own")
@@ -73,7 +84,7 @@ def observe(
     undisturbed = state.level is None and state.spread is None and not state.moments.levels.count
     if state.seen in _RECODED and scale != "rate" and undisturbed:
         return _recoded(state, scale), None
-    return _judged(state, parameters, allowance / 2)
+    return _judged(state, parameters, allowance / 2, river)
 
 
 def rebased(state: ScalarState) -> ScalarState:
@@ -166,6 +177,7 @@ def _entered(state: ScalarState, value: float, offset: int, parameters: ScalarPa
         marks,
         state.heading,
         state.regimes,
+        state.river,
     )
 
 
@@ -181,10 +193,13 @@ def _recoded(state: ScalarState, scale: Scale) -> ScalarState:
         state,
         coding=coding,
         window=standard.tobytes(),
+        river={},
     )
 
 
-def _judged(state: ScalarState, parameters: ScalarParameters, allowance: float) -> tuple[ScalarState, Shift | None]:
+def _judged(
+    state: ScalarState, parameters: ScalarParameters, allowance: float, names: Sequence[str]
+) -> tuple[ScalarState, Shift | None]:
     """Look for a change of the value that has just entered."""
     coding = state.coding
     assert coding is not None
@@ -229,6 +244,19 @@ def _judged(state: ScalarState, parameters: ScalarParameters, allowance: float) 
                 wealth += refund(spread.alpha, spread_evidence) if spread is not None else 0.0
                 alpha, wealth = spend(wealth, parameters.share)
                 spread = opened(candidate, state.seen, False, inflation[1], alpha)
+    river: dict[str, bytes] = {}
+    if names:
+        fits = applicable(names, rate=coding.rate)
+        begins = any(name not in river for name in fits)
+        shown = code(window_of(state), coding).tolist() if begins else (newest,)
+        river, flagged = advanced(river, shown, fits)
+        if flagged and level is None and bars[0] != _RAISED:
+            least = parameters.rate_gain if coding.rate else parameters.gain
+            candidate = _candidate(state, code(window_of(state), coding), False, parameters)
+            bar = parameters.flagged * max(bars[0], least)
+            if candidate is not None and candidate.gain / inflation[0] >= bar:
+                alpha, wealth = spend(wealth, parameters.share)
+                level = opened(candidate, state.seen, coding.rate, inflation[0], alpha, flagged)
     return ScalarState(
         state.seen,
         wealth,
@@ -244,6 +272,7 @@ def _judged(state: ScalarState, parameters: ScalarParameters, allowance: float) 
         state.marks,
         state.heading,
         state.regimes,
+        river,
     ), None
 
 
