@@ -139,9 +139,9 @@ def observe(
     """
     record, offset = event.record, event.offset
     state = state or _born(event, now)
-    detectors, found = watching.observe(
-        state.detectors, record, offset, record.occurred_at, event.allowance, rules.detectors
-    )
+    # A clock that is ahead would put the hours that are learned into the future, and all others after it behind them.
+    at = min(record.occurred_at, now)
+    detectors, found = watching.observe(state.detectors, record, offset, at, event.allowance, rules.detectors)
     versions = noted(state.versions, coordinates(record.segment) | record.versions, offset, record.occurred_at)
     state = SegmentState(
         # Events of one segment may reach the log out of order; its clock never runs back.
@@ -219,6 +219,9 @@ def _commanded(command: DriftCommand, lookup: Lookup) -> Iterable[tuple[str, Com
         )
     family: FamilyState | None = lookup(family_key(family_of(command.segment)))
     names = sorted(name for name in (family.children if family else ()) if matches(command.segment, name))
+    if not names and lookup(command.segment) is not None:
+        # A family remembers so many segments only; one that is named in full is found without it.
+        names = [command.segment]
     if not names and command.action == "pin":
         raise InvalidCommand(
             f"no segment {command.segment} has been seen, so there is nothing to pin: see `penstock drift list`, and "
