@@ -27,12 +27,12 @@ RIVER_DETECTORS = tuple(TITLES)
 """Names of the detectors."""
 
 # Generous, since fresh values decide.
-_DELTA = 0.05
-_CONFIDENCE = 0.01
-_WEIGHT = 0.05
+DELTA = 0.05
+CONFIDENCE = 0.01
+WEIGHT = 0.05
 # Page-Hinkley, in standard deviations: half of the smallest shift that is looked for, and the sum that flags it.
-_TOLERANCE = 0.25
-_SUM = 8.0
+TOLERANCE = 0.25
+SUM = 8.0
 
 _SAMPLES = ("_total", "_s1_decr", "_s1_incr", "_s2_decr", "_s2_incr")
 _HDDM_W = struct.Struct("<17d")
@@ -78,14 +78,14 @@ def _adwin() -> Any:
 
     Each use begins by overwriting all of it, so nothing passes from one use to the next.
     """
-    detector: Any = drift.ADWIN(delta=_DELTA, clock=4, min_window_length=5, grace_period=20)  # type: ignore[no-untyped-call]
+    detector: Any = drift.ADWIN(delta=DELTA, clock=4, min_window_length=5, grace_period=20)  # type: ignore[no-untyped-call]
     # The compiled part's own state is plain numbers: the parameters, sums, and the buckets.
     return detector._helper
 
 
 @cache
 def _blank() -> bytes:
-    detector: Any = drift.ADWIN(delta=_DELTA, clock=4, min_window_length=5, grace_period=20)  # type: ignore[no-untyped-call]
+    detector: Any = drift.ADWIN(delta=DELTA, clock=4, min_window_length=5, grace_period=20)  # type: ignore[no-untyped-call]
     return bytes(detector._helper.__getstate__())
 
 
@@ -95,20 +95,22 @@ def _adwin_step(frozen: bytes | None, codes: Sequence[float]) -> tuple[bytes, bo
     found = False
     for value in codes:
         found = bool(detector.update(value))
-    return bytes(detector.__getstate__()), found
+    # River starts anew after what it found.
+    return _blank() if found else bytes(detector.__getstate__()), found
 
 
 def _hddm_w_step(frozen: bytes | None, codes: Sequence[float]) -> tuple[bytes, bool]:
     detector: Any = drift.binary.HDDMW(  # type: ignore[no-untyped-call]
-        drift_confidence=_CONFIDENCE, warning_confidence=_CONFIDENCE, lambda_val=_WEIGHT, two_sided_test=True
+        drift_confidence=CONFIDENCE, warning_confidence=CONFIDENCE, lambda_val=WEIGHT, two_sided_test=True
     )
     if frozen is not None:
         numbers = _HDDM_W.unpack(frozen)
         for index, name in enumerate(_SAMPLES):
             mean, started, ibc = numbers[3 * index : 3 * index + 3]
             sample = getattr(detector, name)
-            # The first value that a mean takes is the mean.
-            sample._ewma.update(mean)
+            if started:
+                # The first value that a mean takes is the mean.
+                sample._ewma.update(mean)
             sample._is_init, sample._ibc = bool(started), ibc
         detector._incr_cutpoint, detector._decr_cutpoint = numbers[15:]
     for value in codes:
@@ -125,7 +127,7 @@ def _hddm_w_step(frozen: bytes | None, codes: Sequence[float]) -> tuple[bytes, b
 
 
 def _page_hinkley_step(frozen: bytes | None, codes: Sequence[float]) -> tuple[bytes, bool]:
-    detector: Any = drift.PageHinkley(delta=_TOLERANCE, threshold=_SUM, alpha=1.0)
+    detector: Any = drift.PageHinkley(delta=TOLERANCE, threshold=SUM, alpha=1.0)
     if frozen is not None:
         mean = stats.Mean()
         mean.n, mean._mean, rises, falls, lowest, highest = _PAGE_HINKLEY.unpack(frozen)
