@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from msgspec.structs import replace
-from penstock.bus import Emit, Producer, Transient
+from penstock.bus import Emit, KafkaUnavailable, Producer, Transient
 from penstock.clock import Clock
 from penstock.config.alerting import Receiver
 from penstock.telemetry import get_logger, metrics
@@ -133,7 +133,10 @@ class Dispatcher:
         try:
             await self.sweep()
         except Emptied:
-            await restore()
+            try:
+                await restore()
+            except KafkaUnavailable as error:
+                raise Transient(f"what alerting knew cannot be rebuilt from the log: {error}") from error
 
     async def sweep(self) -> None:
         """Look at the incidents whose time has come, and begin to work on the groups whose time has.
@@ -144,8 +147,13 @@ class Dispatcher:
         """
         self._reap()
         store, now = self._register.store, self._clock.now()
-        for fingerprint in await store.due(Keys.WAKE, now, _WAKES):
-            await self._send(await self._desk.wake(fingerprint))
+        emits: list[Emit] = []
+        try:
+            for fingerprint in await store.due(Keys.WAKE, now, _WAKES):
+                emits += await self._desk.wake(fingerprint)
+        finally:
+            # Together: to wait for Kafka after each would take minutes where tens of thousands end at once.
+            await self._send(emits)
         for key in sorted(await store.members(Keys.RECEIVERS)):
             running = self._running.setdefault(key, {})
             free = self._per_receiver - len(running)
@@ -303,5 +311,5 @@ class Dispatcher:
             except Transient as error:
                 if self._clock.monotonic() >= give_up:
                     raise
-                log.warning("waiting for Redis", reason=str(error))
+                log.warning("waiting", reason=str(error))
                 await self._clock.sleep(0.5)

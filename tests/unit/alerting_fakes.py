@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from penstock.bus import Event, MemoryBus, Message, Producer
+from penstock.bus.types import RawProducer
 from penstock.clock import ManualClock
 from penstock.config.alerting import Alerting, AlertRoute, Receiver
 from penstock.config.plane import ConfigPlane
@@ -159,7 +160,7 @@ class Platform:
         register = Register(self.store, directory, self.silences)
         outbox = Outbox(register, self.group_most)
         desk = Desk(register, outbox, self.clock)
-        producer = Producer(self.bus.producer(), self.bus.codec, "alerting", self.clock)
+        producer = Producer(self.raw_producer(), self.bus.codec, "alerting", self.clock)
         channels = Channels(self._opened)
         dispatcher = Dispatcher(
             register, outbox, desk, channels, producer, self.clock, holder=holder, dice=random.Random(5)
@@ -176,6 +177,10 @@ class Platform:
             horizon=timedelta(days=7),
         )
         return desk, dispatcher, recovery
+
+    def raw_producer(self) -> RawProducer:
+        """What the replicas send with."""
+        return self.bus.producer()
 
     def _opened(self, receiver: Receiver) -> Channel:
         if receiver.name in self.misconfigured:
