@@ -18,8 +18,6 @@ from services.alerting.store import Keys, Transaction
 
 __all__ = ["Desk", "forgiven", "invalid"]
 
-_TOLD_S = 9 * 86_400
-"""Longer than any receiver is tried: a dead letter carries the alert as it stood in the log."""
 _AGAIN = timedelta(minutes=1)
 
 
@@ -63,10 +61,9 @@ class Desk:
             tells, reasons = self._register.proceed(transaction, incident, silences, now)
             await self._outbox.queue(transaction, tells, now)
             told, held = _accounted(alert, [tell for _, tell in tells], reasons, reason, now)
-            short_s = self._register.directory.max_age.total_seconds() + 3600
             later = incident.alert is not None and incident.alert.event_id == alert.event_id
             entry = Kept.of(message, held, place)
-            transaction.put(Keys.alert(alert.event_id), entry, max(short_s, _TOLD_S) if told or later else short_s)
+            transaction.put(Keys.alert(alert.event_id), entry, self._register.kept_s(told or later))
             return [held_at_once(alert, *one, place) for one in held]
 
         return await self._register.store.run(body)

@@ -31,6 +31,8 @@ class Past:
         self.incidents: dict[str, Incident] = {}
         self.silences: dict[str, Silence] = {}
         self.kept: dict[str, Kept] = {}
+        self.told: set[str] = set()
+        """Alerts that were to be told to someone, or could be when they came."""
         self.outstanding: dict[tuple[str, str], tuple[Plan, Tell]] = {}
         """What was to be told, by fingerprint and receiver, and of which the log does not say how it ended."""
         self._directory = directory
@@ -62,6 +64,9 @@ class Past:
         reasons = self._decide(incident, at)
         held = [("", reason, at)] if reason is not None else [(name, why, at) for name, why in reasons.items()]
         self.kept[alert.event_id] = Kept.of(message, held, place)
+        newest = incident.alert
+        if newest is not None and newest.event_id == alert.event_id:
+            self.told.add(alert.event_id)
 
     def _action(self, action: AlertAction, at: datetime) -> None:
         if invalid(action) is not None:
@@ -122,6 +127,7 @@ class Past:
         self.incidents[incident.fingerprint] = incident
         if plan is not None:
             self.outstanding |= {(incident.fingerprint, tell.receiver): (plan, tell) for tell in tells}
+            self.told |= {tell.alert.event_id for tell in tells}
         return reasons
 
 

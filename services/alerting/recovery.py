@@ -20,7 +20,7 @@ from services.alerting.outbox import Outbox
 from services.alerting.past import Past, in_time
 from services.alerting.register import Kept, Register
 from services.alerting.routing import Plan
-from services.alerting.store import Body, Keys, Store, Transaction, milliseconds
+from services.alerting.store import Body, Keys, Store, Transaction, milliseconds, moment
 
 __all__ = ["Recovery"]
 
@@ -28,7 +28,6 @@ log = get_logger(__name__)
 
 T = TypeVar("T")
 
-_KEPT_S = 9 * 86_400
 _CHUNK = 500
 _POLL_S = 0.5
 _LOCK_S = 30.0
@@ -183,11 +182,19 @@ class Recovery:
                     transaction.map(Keys.SILENCES, name, silence)
 
         await written(silences)
-        for chunk in _chunks(list(past.kept.items())):
+        # What is tried anew may take as long as if it had come now.
+        underway = {tell.alert.event_id for _, tell in past.outstanding.values()}
+        living: list[tuple[str, Kept, float]] = []
+        for event_id, one in past.kept.items():
+            since = now if event_id in underway else min(now, moment(one.timestamp_ms))
+            left_s = self._register.kept_s(event_id in past.told) - (now - since).total_seconds()
+            if left_s > 0:
+                living.append((event_id, one, left_s))
+        for chunk in _chunks(living):
 
-            async def kept(transaction: Transaction, chunk: Sequence[tuple[str, Kept]] = chunk) -> None:
-                for event_id, one in chunk:
-                    transaction.put(Keys.alert(event_id), one, _KEPT_S)
+            async def kept(transaction: Transaction, chunk: Sequence[tuple[str, Kept, float]] = chunk) -> None:
+                for event_id, one, left_s in chunk:
+                    transaction.put(Keys.alert(event_id), one, left_s)
 
             await written(kept)
         for group in _chunks(list(past.incidents.values())):

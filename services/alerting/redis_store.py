@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from penstock.bus import Transient
 from penstock.telemetry import get_logger
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, WatchError
+from redis.exceptions import OutOfMemoryError, RedisError, WatchError
 
 from services.alerting.store import Body, Emptied, Keys, Transaction, milliseconds, moment
 
@@ -91,7 +91,7 @@ class RedisStore:
                         continue
                     return result
         except (RedisError, OSError) as error:
-            raise Transient(f"Redis is away: {error}") from error
+            raise _failed(error) from error
         raise Transient(f"a transaction was overtaken {_TRIES} times")
 
     async def holds(self) -> bool:
@@ -126,7 +126,7 @@ class RedisStore:
                 if key != Keys.REBUILDING.encode():
                     await self._redis.unlink(key)
         except (RedisError, OSError) as error:
-            raise Transient(f"Redis is away: {error}") from error
+            raise _failed(error) from error
 
     async def open(self) -> None:
         await _reply(self._redis.set(Keys.EPOCH, await self._run_id()))
@@ -154,4 +154,13 @@ async def _reply(call: Awaitable[T]) -> T:
     try:
         return await call
     except (RedisError, OSError) as error:
-        raise Transient(f"Redis is away: {error}") from error
+        raise _failed(error) from error
+
+
+def _failed(error: Exception) -> Transient:
+    if isinstance(error, OutOfMemoryError):
+        return Transient(
+            f"Redis is full: {error}. Give it more memory (maxmemory): alerting keeps some 3 KB of an alert, for 9 days "
+            "where it was told"
+        )
+    return Transient(f"Redis is away: {error}")

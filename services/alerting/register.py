@@ -16,6 +16,9 @@ from services.alerting.store import Keys, Store, Transaction
 __all__ = ["Kept", "Register"]
 
 _INCIDENT_S = 30 * 86_400
+_TOLD_S = 9 * 86_400
+"""Longer than any receiver is tried: a dead letter carries the alert as it stood in the log."""
+_MARGIN_S = 3600.0
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -105,11 +108,25 @@ class Register:
             transaction.join(Keys.silenced(silence.silence_id), name)
         return [(plan, tell) for tell in tells] if plan is not None else [], reasons
 
+    def kept_s(self, told: bool) -> float:
+        """Return how long an alert is kept from when it came, s.
+
+        Args:
+            told: whether it is told to someone, or may still be. Another is only kept until nothing would be told of it
+                were it read again.
+        """
+        short_s = self.directory.max_age.total_seconds() + _MARGIN_S
+        return max(short_s, _TOLD_S) if told else short_s
+
     def keep(self, transaction: Transaction, incidents: Iterable[Incident], now: datetime) -> None:
-        """Keep incidents as they are, to be looked at ``now``."""
+        """Keep incidents as they are, to be looked at ``now`` but for those that are over and of which all was told."""
         for incident in incidents:
             transaction.put(Keys.incident(incident.fingerprint), incident, _INCIDENT_S)
-            if incident.alert is not None:
+            if incident.alert is None:
+                continue
+            plan = self.directory.plan(incident.alert)
+            # An end that a silence holds back is told after it, so silences do not count here.
+            if incident.status == "firing" or decide(incident, plan, (), now)[1]:
                 transaction.schedule(Keys.WAKE, incident.fingerprint, now)
 
     def over(self, incident: Incident, now: datetime) -> bool:

@@ -188,3 +188,21 @@ async def test_alerts_taken_in_side_by_side_gather_once_and_are_claimed_by_one_r
         return await transaction.load_many(Kept, [Keys.alert(f"a{number}") for number in range(90)])
 
     assert all(one is not None for one in await store.run(kept))
+
+
+async def test_a_redis_that_is_full_is_told_from_one_that_is_away(store: RedisStore, redis: Redis) -> None:
+    async def write(transaction: Transaction) -> None:
+        transaction.put(Keys.alert("a1"), Number(1), 60)
+
+    before = {name: (await redis.config_get(name))[name] for name in ("maxmemory", "maxmemory-policy")}
+    await redis.config_set("maxmemory-policy", "noeviction")
+    await redis.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(Transient, match=r"Redis is full: .*more memory"):
+            await store.run(write)
+        with pytest.raises(Transient, match="Redis is full"):
+            await store.open()
+    finally:
+        for name, value in before.items():
+            await redis.config_set(name, value)
+    await store.run(write)

@@ -17,7 +17,7 @@ from penstock.contracts.catalogue import Catalogue
 from services.alerting.app import alert_hop
 from services.alerting.channels.protocol import Attempt
 from services.alerting.incidents import Incident
-from services.alerting.store import Body, Keys, Transaction
+from services.alerting.store import Body, Keys, Transaction, Write
 from tests.unit.alerting_fakes import FakeChannel, Platform, an_action, an_alert, an_entry
 from tests.unit.alerting_memory_store import MemoryStore
 
@@ -360,3 +360,37 @@ def test_whatever_happens_and_whenever_redis_is_emptied(catalogue: Catalogue, ev
 )
 async def test_known_courses(catalogue: Catalogue, events: list[tuple[object, ...]]) -> None:
     await scenario(catalogue, events)
+
+
+class Remembering(MemoryStore):
+    """Also notes for how long each key was set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ttl_s: dict[str, int] = {}
+
+    def _apply(self, write: Write) -> None:
+        super()._apply(write)
+        if write[0] == "SET":
+            self.ttl_s[str(write[1])] = int(write[4])
+
+
+async def test_what_is_rebuilt_lives_no_longer_than_it_would_have(catalogue: Catalogue) -> None:
+    store = Remembering()
+    platform = Platform(catalogue, an_entry("oncall", repeat_interval_s=86_400 * 20), store)
+    await platform.publish(an_alert("a1"), an_alert("b1", fingerprint="f2"))
+    await platform.publish(an_alert("stale", at=platform.clock.now() - timedelta(days=2), status="resolved"))
+    end = platform.clock.now() + timedelta(seconds=1)
+    await platform.work(5)
+    await platform.publish(an_alert("b2", at=end, fingerprint="f2", status="resolved"))
+    await platform.work(5)
+    assert store.ttl_s[Keys.alert("stale")] == 25 * 3600
+    await platform.work(2 * 86_400, step=3600)
+    store.flush()
+    store.ttl_s.clear()
+    # Only what is written, not what is looked at after it.
+    await platform.restore()
+    day = 86_400
+    assert 6.9 * day < store.ttl_s[Keys.alert("a1")] < 7 * day, "told two days ago"
+    assert Keys.alert("stale") not in store.ttl_s, "nobody was told, and it is older than a day"
+    assert store.sorted[Keys.WAKE].keys() == {"f1"}, "f2 is over, and everybody knows"
