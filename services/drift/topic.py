@@ -40,6 +40,9 @@ _ENOUGH, _FEWEST = 100, 64
 _NEIGHBOURS = 16
 # Weight of what was measured on past blocks when a block adds its own: a memory of 50 blocks.
 _KEEP = 0.98
+# A message that equals one of so many before it is the same again (a client that tries again, a loop), which is no news; of
+# one that goes on every fourth counts, so that a traffic of nothing else is still seen to be one.
+_SAME, _COPIES = 8, 3
 
 
 class TopicParameters(msgspec.Struct, frozen=True):
@@ -94,6 +97,8 @@ class TopicState(msgspec.Struct, frozen=True):
     """What was there before the last change and earlier; the first is the baseline."""
     regime: int = -1
     """Which of them is there again; -1: none."""
+    copies: int = 0
+    """Copies that were left out since the last message that counted."""
 
 
 def observe(
@@ -114,12 +119,15 @@ def observe(
     """
     place = state.seen
     message = quantised(feature)
+    if state.copies < _COPIES and _is_copy(message, state.recent):
+        return msgspec.structs.replace(state, copies=state.copies + 1), None
     paid = parameters.advance if state.ever == 0 else int(state.ever >= parameters.advance)
     state = msgspec.structs.replace(
         state,
         wealth=state.wealth + allowance * paid,
         ever=state.ever + 1,
         seen=place + 1,
+        copies=0,
         first_offset=offset if place == 0 else state.first_offset,
         recent=state.recent + message,
         offsets=state.offsets + offset.to_bytes(8, "little", signed=True),
@@ -140,6 +148,12 @@ def observe(
     if burst_over(burst):
         return _absorbed(msgspec.structs.replace(state, burst=Burst()), parameters), _outlier(state, known, place)
     return _absorbed(_candidates(state, windows, statistics, known, parameters), parameters), None
+
+
+def _is_copy(message: bytes, recent: bytes) -> bool:
+    """Tell whether a message equals one of the newest."""
+    newest = recent[-_SAME * len(message) :]
+    return any(newest[place : place + len(message)] == message for place in range(0, len(newest), len(message)))
 
 
 def rebased_now(state: TopicState) -> TopicState:

@@ -174,6 +174,23 @@ def test_messages_in_bursts_are_no_drift() -> None:
     assert sum(index >= 1000 for index, _ in shifts) <= 1
 
 
+def test_messages_that_are_sent_again_are_no_news() -> None:
+    rng = np.random.default_rng(11)
+    alarms = 0
+    for seed in range(3):
+        messages = topics(seed, 4, 1000)
+        alarms += len(run(np.repeat(messages, rng.integers(1, 4, len(messages)), axis=0))[1])
+    assert alarms <= 1
+
+
+def test_a_loop_that_sends_one_message_is_still_a_change() -> None:
+    for seed in range(3):
+        loop = np.repeat(elsewhere(seed, 1), 200, axis=0)
+        _, shifts = run(np.vstack([topics(seed, 4, 400), loop]))
+        assert shifts, f"seed {seed}"
+        assert 400 <= shifts[0][0] < 560
+
+
 def test_a_handful_of_strange_messages_is_an_outlier_and_told_once() -> None:
     vectors = topics(3, 6, 700)
     vectors[500:509] = elsewhere(3, 9) * np.float32(3)
