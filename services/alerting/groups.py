@@ -18,7 +18,7 @@ from services.alerting.routing import Plan, fields_of, group_fields, group_id, r
 
 __all__ = [
     "Ending", "Entry", "Group", "Held", "Job", "Lease", "composed", "ending_of", "entry_of", "fresh_group",
-    "notification_of", "overflowing", "retried", "summary_of", "tried", "withheld",
+    "notification_of", "overflowing", "reduced", "retried", "summary_of", "tried", "withheld",
 ]  # fmt: skip
 
 
@@ -71,6 +71,8 @@ class Job(msgspec.Struct, frozen=True):
     ending: Ending | None = None
     channel: str = ""
     destination: str = ""
+    more: bool = False
+    """Sends nothing, only accounts for what was taken out; what still waits is taken up at once."""
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -78,6 +80,9 @@ class Group(msgspec.Struct, frozen=True):
 
     A job whose first try failed goes on as a group of its own (``retries``), by the message's identity: what gathers
     after it does not wait for it.
+
+    A summary of more than it takes at once is put together in several steps: ``gravest`` are the alerts that it is to name
+    of those that were taken so far, ``counted`` how many were left out.
     """
 
     group_id: str
@@ -94,6 +99,8 @@ class Group(msgspec.Struct, frozen=True):
     sent_at: datetime | None = None
     job: Job | None = None
     lease: Lease | None = None
+    gravest: tuple[Entry, ...] = ()
+    counted: int = 0
 
     @property
     def key(self) -> str:
@@ -150,31 +157,55 @@ def summary_of(group: Group) -> Group:
     """Return the group that takes what is over the rate of a receiver."""
     digest = blake2b(f"{group.key}/{group.purpose}/summary".encode(), digest_size=16).hexdigest()
     return msgspec.structs.replace(
-        group, group_id=digest, summary=True, fields={}, busy=False, job=None, lease=None, sent_at=None
+        group,
+        group_id=digest,
+        summary=True,
+        fields={},
+        busy=False,
+        job=None,
+        lease=None,
+        sent_at=None,
+        gravest=(),
+        counted=0,
     )
 
 
 def composed(group: Group, entries: Sequence[Entry], most: int, now: datetime) -> Group:
     """Return the group with a job of these alerts; of a summary that has too many, the gravest and newest are named."""
-    held: tuple[Held, ...] = ()
-    if len(entries) > most:
-        chosen = {entry.entry_id for entry in sorted(entries, key=_importance, reverse=True)[:most]}
-        reason = f"over the rate of {group.most_per_hour} messages an hour: only counted in the summary"
-        held = tuple(Held(entry, "left_out", reason, now) for entry in entries if entry.entry_id not in chosen)
-        entries = [entry for entry in entries if entry.entry_id in chosen]
+    entries, held = _parted(group, entries, most, now)
     # Alerts are told oldest first, however they came.
     ordered = tuple(sorted(entries, key=lambda entry: entry.alert.occurred_at))
     stage = f"alerting/{group.key}/{group.purpose}/notification"
     name = event_id("/".join(sorted(entry.entry_id for entry in ordered)), stage, len(held))
     fields = _agreed(entry.alert for entry in ordered) if group.summary else group.fields
-    return msgspec.structs.replace(group, fields=fields, job=Job(name, ordered, now, left_out=len(held), held=held))
+    job = Job(name, ordered, now, left_out=group.counted + len(held), held=held)
+    return msgspec.structs.replace(group, fields=fields, job=job, gravest=(), counted=0)
+
+
+def reduced(group: Group, entries: Sequence[Entry], most: int, now: datetime) -> Group:
+    """Return a summary that has more than it takes at once, with the gravest of what was taken so far, and a job that
+    records that the rest is only counted."""
+    entries, held = _parted(group, entries, most, now)
+    job = Job("", (), now, held=held, ending=Ending("withheld", now), more=True)
+    return msgspec.structs.replace(group, job=job, gravest=tuple(entries), counted=group.counted + len(held))
+
+
+def _parted(
+    group: Group, entries: Sequence[Entry], most: int, now: datetime
+) -> tuple[Sequence[Entry], tuple[Held, ...]]:
+    if len(entries) <= most:
+        return entries, ()
+    chosen = {entry.entry_id for entry in sorted(entries, key=_importance, reverse=True)[:most]}
+    reason = f"over the rate of {group.most_per_hour} messages an hour: only counted in the summary"
+    held = tuple(Held(entry, "left_out", reason, now) for entry in entries if entry.entry_id not in chosen)
+    return [entry for entry in entries if entry.entry_id in chosen], held
 
 
 def overflowing(group: Group, entries: Sequence[Entry], until: datetime, now: datetime) -> Group:
     """Return the group with a job that sends nothing and records that its alerts wait for the summary."""
     reason = f"over the rate of {group.most_per_hour} messages an hour: the summary of {until:%H:%M:%S} UTC tells it"
     held = tuple(Held(entry, "waits", reason, now, until) for entry in entries)
-    job = Job("", (), now, held=held, ending=Ending("withheld", now))
+    job = Job("", (), now, held=held, ending=Ending("withheld", now), more=True)
     return msgspec.structs.replace(group, job=job)
 
 

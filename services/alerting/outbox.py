@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
+import msgspec
 from msgspec.structs import replace
 from penstock.contracts.records import Alert, Severity
 
@@ -24,6 +25,7 @@ from services.alerting.groups import (
     entry_of,
     fresh_group,
     overflowing,
+    reduced,
     retried,
     summary_of,
     tried,
@@ -39,9 +41,16 @@ __all__ = ["Outbox"]
 _HOUR = timedelta(hours=1)
 _WEEK_S = 7 * 86_400
 _KEPT_S = 2 * _WEEK_S
-_ALL = 0
+_AT_ONCE = 1000
+"""Most alerts that are put aside at once: they stand in one value."""
+_SETTLED_AT_ONCE = 10
+"""Incidents that one transaction settles: with more, alerts that keep coming for them would keep it from ever ending."""
 _SUMMARY_S = 10.0
 """Least time that a summary gathers."""
+
+
+class _Progress(msgspec.Struct, frozen=True):
+    settled: int = 0
 
 
 class Outbox:
@@ -147,15 +156,19 @@ class Outbox:
         key, identity = group.key, group.group_id
         made = await transaction.scores(Keys.rate(key), (now - _HOUR).timestamp() * 1000)
         over = len(made) >= group.most_per_hour and not group.summary
-        most = _ALL if over or group.summary else self._most
+        # More than one message names, so that what is over the rate is put aside quickly, but no more than one value holds.
+        most = max(self._most, _AT_ONCE) if over or group.summary else self._most
         entries = await self._head(transaction, identity, most)
-        if not entries:
+        if not entries and not group.gravest:
             self._forget(transaction, identity, key)
             self._rest(transaction, replace(group, lease=None))
             return None
         transaction.skip(Keys.entries(identity), len(entries))
         # The same by its identity: told once.
-        entries = list({entry.entry_id: entry for entry in entries}.values())
+        more = len(entries) == most and await transaction.length(Keys.entries(identity)) > most
+        entries = list({entry.entry_id: entry for entry in [*group.gravest, *entries]}.values())
+        if group.summary and more:
+            return reduced(group, entries, self._most, now)
         # What is critical does not wait behind the rest: it has as many messages for itself.
         grave = any(rank(entry.alert.severity) >= rank(Severity.CRITICAL) for entry in entries)
         if not over or (grave and len(made) < 2 * group.most_per_hour):
@@ -173,7 +186,7 @@ class Outbox:
         return overflowing(group, entries, due, now)
 
     async def _head(self, transaction: Transaction, identity: str, most: int) -> list[Entry]:
-        """Return the first of what has gathered, all of it where ``most`` is 0.
+        """Return the first of what has gathered.
 
         Others only append, and only whoever has the group, which is watched, removes: what comes meanwhile is no reason to
         run again, or a flood of alerts would keep a group from ever being sent. That nothing has gathered must hold to
@@ -230,38 +243,48 @@ class Outbox:
         assert job is not None
         assert job.ending is not None
         ending = job.ending
+        settled: list[tuple[Alert, Settled]] = [
+            (held.entry.alert, held.outcome) for held in job.held if held.outcome != "waits"
+        ]
+        if ending.outcome != "failed":
+            outcome: Settled = "dead" if ending.outcome == "dead" else "delivered"
+            settled += [(entry.alert, outcome) for entry in job.entries]
+        progress = Keys.progress(group.group_id)
 
-        async def body(transaction: Transaction) -> None:
+        async def body(transaction: Transaction) -> bool:
             found = await transaction.load(Group, Keys.group(group.group_id))
             if found is None or found.job is None or found.job.ending != ending:
-                return
-            settled: list[tuple[Alert, Settled]] = [
-                (held.entry.alert, held.outcome) for held in job.held if held.outcome != "waits"
-            ]
+                return True
+            done = (await transaction.load(_Progress, progress) or _Progress()).settled
+            piece = settled[done : done + _SETTLED_AT_ONCE]
+            if done + len(piece) < len(settled):
+                await self._settle(transaction, found, piece, now)
+                transaction.put(progress, _Progress(done + len(piece)), _KEPT_S)
+                return False
+            transaction.delete(progress)
             if ending.outcome == "failed":
                 again = retried(found)
                 transaction.put(Keys.group(again.group_id), again, _KEPT_S)
                 transaction.schedule(Keys.due(group.key), again.group_id, ending.next_try_at or now)
                 transaction.schedule(Keys.waiting(group.key), again.group_id, job.entries[0].queued_at)
-            else:
-                outcome: Settled = "dead" if ending.outcome == "dead" else "delivered"
-                settled += [(entry.alert, outcome) for entry in job.entries]
             after = replace(found, job=None, lease=None, sent_at=now if job.entries else found.sent_at)
-            added = await self._settle(transaction, after, settled, now)
+            added = await self._settle(transaction, after, piece, now)
             if found.retries:
                 if ending.outcome != "failed":
                     self._forget(transaction, group.group_id, group.key)
                     transaction.delete(Keys.group(group.group_id))
-                return
+                return True
             due = await self._next(transaction, after, added, now)
             if due is None:
                 self._forget(transaction, group.group_id, group.key)
                 self._rest(transaction, after)
             else:
-                transaction.schedule(Keys.due(group.key), group.group_id, due)
+                transaction.schedule(Keys.due(group.key), group.group_id, now if job.more else due)
                 transaction.put(Keys.group(group.group_id), after, _KEPT_S)
+            return True
 
-        await self._register.store.run(body)
+        while not await self._register.store.run(body):
+            pass
 
     async def _settle(
         self, transaction: Transaction, group: Group, settled: Sequence[tuple[Alert, Settled]], now: datetime

@@ -58,6 +58,11 @@ class Keys:
         return f"{_PREFIX}entries:{group_id}"
 
     @staticmethod
+    def progress(group_id: str) -> str:
+        """How many of the alerts of a group's job have been settled."""
+        return f"{_PREFIX}progress:{group_id}"
+
+    @staticmethod
     def due(receiver: str) -> str:
         """Groups of a receiver by the time at which something is to be done, ms."""
         return f"{_PREFIX}due:{receiver}"
