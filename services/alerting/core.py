@@ -15,7 +15,7 @@ from services.alerting.groups import Group
 from services.alerting.routing import MISCONFIGURED, fields_of
 from services.alerting.store import milliseconds
 
-__all__ = ["held_at_once", "misconfigured", "pause_s", "resolution", "settled", "usable_again"]
+__all__ = ["about_receiver", "held_at_once", "misconfigured", "pause_s", "resolution", "settled", "usable_again"]
 
 _LONGEST_PAUSE_S = 600.0
 _LONGEST_ASKED_S = 3600.0
@@ -135,7 +135,7 @@ def misconfigured(group: Group, reason: str, now: datetime) -> Emit | None:
         return None
     return alert_emit(
         replace(
-            _about(group, alerts[0], now, "firing"),
+            _about(group, alerts[0], now),
             severity=Severity.CRITICAL,
             title=f"Alerts do not reach receiver {group.receiver} of {group.config}",
             description=f"Receiver {group.receiver} of the alerting entry {group.config} cannot be opened: {reason}. "
@@ -146,24 +146,42 @@ def misconfigured(group: Group, reason: str, now: datetime) -> Emit | None:
     )
 
 
-def usable_again(group: Group, now: datetime) -> Emit | None:
-    """Return what the other receivers are told once a receiver can be opened again."""
-    assert group.job is not None
-    if not group.job.entries:
-        return None
+def about_receiver(entry: str, receiver: str) -> str:
+    """Return the fingerprint of alerts about a receiver that cannot be opened."""
+    return fingerprint("health", MISCONFIGURED, entry, receiver)
+
+
+def usable_again(alert: Alert, removed: bool, now: datetime) -> Emit:
+    """Return what the other receivers are told once a receiver can be opened again, or is no longer wanted.
+
+    Args:
+        alert: what they were told when it could not be opened.
+        removed: whether it stands no longer in the configuration.
+    """
+    receiver = f"Receiver {alert.labels.get('receiver', '')} of {alert.labels.get('entry', '')}"
+    if removed:
+        title, description = f"{receiver} was removed", "It stands no longer in the configuration."
+    else:
+        title, description = f"{receiver} can be reached again", "It could be opened."
     return alert_emit(
         replace(
-            _about(group, group.job.entries[0].alert, now, "resolved"),
-            title=f"Receiver {group.receiver} of {group.config} can be reached again",
-            description="It could be opened. Dead letters from before wait for `penstock dlq replay alerting`.",
+            alert,
+            event_id=event_id(alert.event_id, f"alerting.{MISCONFIGURED}/resolved"),
+            causation_id=alert.event_id,
+            # Its beginning may have been dated by another clock.
+            occurred_at=max(now, alert.occurred_at),
+            status="resolved",
+            title=title,
+            description=f"{description} Dead letters from before wait for `penstock dlq replay alerting`.",
+            suggested_action="",
         )
     )
 
 
-def _about(group: Group, alert: Alert, now: datetime, status: str) -> Alert:
+def _about(group: Group, alert: Alert, now: datetime) -> Alert:
     assert group.job is not None
     return Alert(
-        event_id=event_id(group.job.notification_id, f"alerting.{MISCONFIGURED}/{status}"),
+        event_id=event_id(group.job.notification_id, f"alerting.{MISCONFIGURED}/firing"),
         request_id="",
         tenant_id=alert.tenant_id,
         occurred_at=now,
@@ -171,10 +189,10 @@ def _about(group: Group, alert: Alert, now: datetime, status: str) -> Alert:
         kind="health",
         name=MISCONFIGURED,
         severity=Severity.INFO,
-        status=status,
+        status="firing",
         title="",
         description="",
-        fingerprint=fingerprint("health", MISCONFIGURED, group.config, group.receiver),
+        fingerprint=about_receiver(group.config, group.receiver),
         labels={"team": fields_of(alert)["team"], "receiver": group.receiver, "entry": group.config},
         runbook=_RUNBOOK,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -15,9 +15,10 @@ from penstock.config.alerting import Receiver
 from penstock.telemetry import get_logger, metrics
 
 from services.alerting.channels.protocol import Attempt, Channel, Misconfigured
-from services.alerting.core import misconfigured, pause_s, settled, usable_again
+from services.alerting.core import about_receiver, misconfigured, pause_s, settled, usable_again
 from services.alerting.desk import Desk
 from services.alerting.groups import Group, ending_of, notification_of
+from services.alerting.incidents import Incident
 from services.alerting.outbox import Outbox
 from services.alerting.register import Kept, Register
 from services.alerting.store import Emptied, Keys, Transaction
@@ -35,6 +36,8 @@ _RECORD_S = 20.0
 _POLL_S = 0.2
 _MEASURE_S = 5.0
 _WAKES = 256
+_SETTLES = timedelta(minutes=1)
+"""Time in which an alert that was sent has come back from the log."""
 
 
 class Channels:
@@ -44,20 +47,20 @@ class Channels:
         self._opener = opener
         self._open: dict[str, tuple[Receiver, Channel]] = {}
 
-    async def to(self, key: str, receiver: Receiver) -> tuple[Channel, bool]:
-        """Return the way to a receiver, and whether it was opened for this call.
+    async def to(self, key: str, receiver: Receiver) -> Channel:
+        """Return the way to a receiver.
 
         Raises:
             Misconfigured: it cannot be opened.
         """
         found = self._open.get(key)
         if found is not None and found[0] == receiver:
-            return found[1], False
+            return found[1]
         channel = self._opener(receiver)
         self._open[key] = (receiver, channel)
         if found is not None:
             await found[1].aclose()
-        return channel, True
+        return channel
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -187,6 +190,34 @@ class Dispatcher:
             metrics.ALERT_QUEUE.labels(key).set(count)
             metrics.ALERT_OLDEST_SECONDS.labels(key).set((now - oldest).total_seconds() if oldest else 0.0)
         await self._desk.forget_silences()
+        for key in await store.members(Keys.MISCONFIGURED):
+            await self._look_again(key, now)
+
+    async def _look_again(self, key: str, now: datetime) -> None:
+        """Tell that a receiver that could not be opened can be, or stands no longer in the configuration."""
+        config, _, name = key.partition("/")
+        receiver = self._register.directory.receiver(config, name)
+        if receiver is not None:
+            try:
+                await self._channels.to(key, receiver)
+            except Misconfigured:
+                return
+
+        about = about_receiver(config, name)
+
+        async def body(transaction: Transaction) -> Incident | None:
+            return (await self._register.incidents(transaction, [about])).get(about)
+
+        incident = await self._register.store.run(body)
+        # Where it is not known yet, what says that it cannot be opened is on its way here.
+        if incident is None or incident.alert is None:
+            return
+        if incident.status == "firing":
+            await self._send([usable_again(incident.alert, receiver is None, now)])
+        elif incident.resolved_at is None or now - incident.resolved_at < _SETTLES:
+            return
+        # Only now: where it could not be sent, it is looked at again.
+        await self._register.store.leave(Keys.MISCONFIGURED, key)
 
     async def _work(self, identity: str, key: str) -> None:
         try:
@@ -218,14 +249,12 @@ class Dispatcher:
             reason = f"receiver {group.receiver} stands no longer in the alerting entry {group.config}"
             return group, Attempt(outcome="dead", reason=reason)
         try:
-            channel, opened = await self._channels.to(group.key, receiver)
+            channel = await self._channels.to(group.key, receiver)
         except Misconfigured as error:
             await self._misconfigured(group, str(error))
             return replace(group, job=replace(job, channel=receiver.type)), Attempt(
                 outcome="dead", reason=f"receiver {group.receiver} cannot be opened: {error}"
             )
-        if opened and await self._register.store.leave(Keys.MISCONFIGURED, group.key):
-            await self._send(one for one in [usable_again(group, self._clock.now())] if one is not None)
         group = replace(group, job=replace(job, channel=channel.name, destination=channel.destination))
         try:
             # A channel keeps to the receiver's time itself; the lease must not outlive one that does not.

@@ -10,7 +10,7 @@ from penstock.bus import Message
 
 from services.alerting.decisions import covering, decide, expired, wake_at
 from services.alerting.incidents import Incident, Silence, Tell
-from services.alerting.routing import Directory, Plan
+from services.alerting.routing import MISCONFIGURED, Directory, Plan, receiver_key
 from services.alerting.store import Keys, Store, Transaction
 
 __all__ = ["Kept", "Register"]
@@ -124,6 +124,10 @@ class Register:
             transaction.put(Keys.incident(incident.fingerprint), incident, _INCIDENT_S)
             if incident.alert is None:
                 continue
+            if incident.status == "firing" and incident.alert.name == MISCONFIGURED and incident.alert.kind == "health":
+                labels = incident.alert.labels
+                key = receiver_key(labels.get("entry", ""), labels.get("receiver", ""))
+                transaction.join(Keys.MISCONFIGURED, key)
             plan = self.directory.plan(incident.alert)
             # An end that a silence holds back is told after it, so silences do not count here.
             if incident.status == "firing" or decide(incident, plan, (), now)[1]:

@@ -304,6 +304,33 @@ async def test_a_receiver_that_cannot_be_opened_is_told_of_to_the_others(platfor
     assert (last.purpose, last.alerts[0].name) == ("resolved", "receiver_misconfigured")
 
 
+@pytest.mark.parametrize("remedy", ["removed", "set"])
+@pytest.mark.parametrize("forgotten", [False, True])
+async def test_what_is_told_of_a_receiver_ends_though_nothing_is_sent_to_it_any_more(
+    platform_of: PlatformOf, remedy: str, forgotten: bool
+) -> None:
+    platform = platform_of(an_entry("oncall", "broken", repeat_interval_s=86_400))
+    platform.misconfigured = {"broken"}
+    await platform.publish(an_alert())
+    await platform.work(30)
+    if forgotten:
+        platform.store.flush()
+        await platform.work(30)
+    assert [n.purpose for n, _ in platform.channels["oncall"].got] == ["firing", "firing"]
+    if remedy == "removed":
+        platform.plane.put("default", an_entry("oncall", repeat_interval_s=86_400))
+    else:
+        platform.misconfigured = set()
+    await platform.work(30)
+    last = platform.channels["oncall"].got[-1][0]
+    assert (last.purpose, last.alerts[0].name) == ("resolved", "receiver_misconfigured")
+    assert ("removed" in last.alerts[0].title) == (remedy == "removed")
+    assert not await platform.store.members(Keys.MISCONFIGURED)
+    count = len(platform.bus.messages("alerts"))
+    await platform.work(120)
+    assert len(platform.bus.messages("alerts")) == count == 3
+
+
 async def test_receivers_that_are_all_misconfigured_do_not_tell_of_each_other_for_ever(platform_of: PlatformOf) -> None:
     platform = platform_of(an_entry("one", "two"))
     platform.misconfigured = {"one", "two"}
