@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
+import msgspec
 from msgspec.structs import replace
 from penstock.alerts import alert_emit, fingerprint
 from penstock.bus import Emit
@@ -19,6 +20,10 @@ __all__ = ["about_receiver", "held_at_once", "misconfigured", "pause_s", "resolu
 
 _LONGEST_PAUSE_S = 600.0
 _LONGEST_ASKED_S = 3600.0
+_WHY_MOST = 1_000
+_DESCRIPTION_MOST = 10_000
+_LARGE = 1024 * 1024
+"""Size, in bytes, of an alert of which only what is needed is repeated when it ends; a message may have 8 MiB."""
 _RUNBOOK = "services/alerting/runbooks/health.md"
 
 
@@ -111,14 +116,25 @@ def _delivery(
 
 
 def resolution(alert: Alert, cause_id: str, why: str, now: datetime) -> Emit:
-    """Return the alert that says that a condition has ended, because of ``cause_id``."""
+    """Return the alert that says that a condition has ended, because of ``cause_id``.
+
+    The description is cut, so that it is no longer than that of an alert that already takes as much as a message may.
+    """
+    description = f"{why[:_WHY_MOST]} {alert.description}"
+    if len(description) > _DESCRIPTION_MOST:
+        description = f"{description[: _DESCRIPTION_MOST - 1]}…"
+    large = len(msgspec.json.encode(alert)) > _LARGE
     resolved = replace(
         alert,
         event_id=event_id(cause_id, f"alerting.resolved/{alert.fingerprint}"),
         causation_id=cause_id,
         occurred_at=now,
         status="resolved",
-        description=f"{why} {alert.description}",
+        description=description,
+        # What is not needed to say that it has ended makes room for why.
+        suggested_action="" if large else alert.suggested_action,
+        sample_requests=[] if large else alert.sample_requests,
+        evidence=[] if large else alert.evidence,
     )
     return alert_emit(resolved)
 

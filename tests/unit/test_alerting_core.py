@@ -90,6 +90,19 @@ def test_that_a_condition_ended_is_the_same_alert_however_often_it_is_said() -> 
     assert first.record.event_id != resolution(an_alert(), "other", "It ended.", NOW).record.event_id
 
 
+def test_that_a_condition_ended_is_never_longer_than_that_it_began(codec: Codec) -> None:
+    long = "ä" * 4_000_000
+    for alert in (
+        an_alert(description=long),
+        an_alert(suggested_action=long),
+        an_alert(sample_requests=["r" * 100] * 80_000),
+    ):
+        ended = resolution(alert, "cause", long, NOW).record
+        assert len(codec.encode("alerts", ended)) < len(codec.encode("alerts", alert))
+    ended = resolution(an_alert(description="Short."), "cause", "It ended.", NOW).record
+    assert (ended.description, ended.sample_requests) == ("It ended. Short.", ["r1", "r2"])
+
+
 def test_alerts_about_a_receiver_name_it_and_end_under_the_same_fingerprint(codec: Codec) -> None:
     group = a_group(entry("a1"))
     begun = misconfigured(group, "the variable X is not set", NOW)
