@@ -271,6 +271,12 @@ async def watch(
             if not complained:
                 log.warning("could not look at the platform, will try again", reason=str(error) or type(error).__name__)
             complained = True
+        except asyncio.CancelledError:
+            # aiokafka cancels what waits for an answer when the connection closes: nobody has asked this task to end.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            log.warning("could not look at the platform, will try again", reason="a call to Kafka was broken off")
         except Exception as error:
             # A defect of a monitor must not end the delivery of alerts, which this process is for.
             log.error("a monitor failed, will try again", reason=str(error), kind=type(error).__name__, exc_info=error)

@@ -56,7 +56,7 @@ class Runtime(Generic[S]):
 
     def background(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run ``job`` beside the hops until ``stopping`` is set; if it raises, the service stops with it."""
-        task = asyncio.create_task(job)
+        task = asyncio.create_task(job, name=getattr(job, "__qualname__", "background job"))
         self._background.append(task)
         return task
 
@@ -168,6 +168,8 @@ async def _until_stopped(
     """Wait for the signal or the first failure; then give the rest its deadline."""
     stopper = asyncio.create_task(stopping.wait())
     await asyncio.wait([stopper, following, *jobs], return_when=asyncio.FIRST_COMPLETED)
+    asked = stopping.is_set()
+    ended = [job.get_name() for job in [following, *jobs] if job.done()]
     stopping.set()
     stopper.cancel()
     if jobs:
@@ -182,3 +184,6 @@ async def _until_stopped(
     for result in results:
         if isinstance(result, Exception):
             raise result
+    if ended and not asked:
+        # A client that cancels what waits for its connection ends a job without an error of its own.
+        raise Transient(f"{', '.join(sorted(ended))} ended though nobody asked it to")

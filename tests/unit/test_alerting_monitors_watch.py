@@ -228,7 +228,7 @@ class FakeLeadership:
 class Recorder:
     """A watcher that only says what it was asked."""
 
-    def __init__(self, fail: Callable[[int], Exception | None] = lambda step: None) -> None:
+    def __init__(self, fail: Callable[[int], BaseException | None] = lambda step: None) -> None:
         self.asked: list[str] = []
         self.fail = fail
 
@@ -275,6 +275,23 @@ async def test_a_defect_of_a_monitor_does_not_end_alerting() -> None:
     recorder = Recorder(lambda step: ZeroDivisionError("a defect") if step == 2 else None)
     await played([True, True, True], recorder)
     assert recorder.asked == ["take over", "step", "step", "step", "forget"]
+
+
+async def test_a_client_that_cancels_its_own_call_does_not_end_alerting() -> None:
+    recorder = Recorder(lambda step: asyncio.CancelledError() if step == 2 else None)
+    await played([True, True, True], recorder)
+    assert recorder.asked == ["take over", "step", "step", "step", "forget"]
+
+
+async def test_the_watch_ends_when_it_is_told_to() -> None:
+    stopping = asyncio.Event()
+    job = asyncio.create_task(
+        watch(Recorder(), FakeLeadership([True] * 9, stopping), ManualClock(), 15.0, stopping)  # type: ignore[arg-type]
+    )
+    await asyncio.sleep(0)
+    job.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await job
 
 
 def test_settings_name_what_contradicts() -> None:
