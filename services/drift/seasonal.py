@@ -33,6 +33,8 @@ __all__ = ["Phase", "Profile", "adjusted", "expected", "phase"]
 
 Phase = Literal["none", "hour of day", "hour of week"]
 
+_LEAST_A_VISIT = 4
+"""Values of a rate in an hour, on average, from which its season is taken off."""
 _CUT_VALUE = 6.0
 """Deviations to which a value is cut before it teaches."""
 
@@ -70,7 +72,9 @@ def adjusted(
     visit = Visit(visit.hour, visit.foretold, visit.count + 1, visit.total + taken, visit.squares + taken * taken)
     left = value
     if deviation and scale == "rate":
-        left = _thinned(value, profile, deviation)
+        # Of fewer values an hour's share is mostly chance, and thinning would copy the chance into what is watched.
+        if profile.seen >= _LEAST_A_VISIT * profile.visits:
+            left = _thinned(value, profile, deviation)
     elif deviation:
         left = value - (deviation - profile.centre)
     return msgspec.structs.replace(profile, seen=profile.seen + 1, visit=visit), left
