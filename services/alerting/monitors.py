@@ -253,7 +253,9 @@ async def watch(
     What is away stops no monitor: it is logged, and the next look tries again.
     """
     leads, complained = False, False
-    while not stopping.is_set():
+
+    async def look() -> None:
+        nonlocal leads, complained
         try:
             if not await leadership.held():
                 if leads:
@@ -271,19 +273,29 @@ async def watch(
             if not complained:
                 log.warning("could not look at the platform, will try again", reason=str(error) or type(error).__name__)
             complained = True
-        except asyncio.CancelledError:
-            # aiokafka cancels what waits for an answer when the connection closes: nobody has asked this task to end.
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            log.warning("could not look at the platform, will try again", reason="a call to Kafka was broken off")
         except Exception as error:
             # A defect of a monitor must not end the delivery of alerts, which this process is for.
             log.error("a monitor failed, will try again", reason=str(error), kind=type(error).__name__, exc_info=error)
+
+    async def pause() -> None:
         waits = [asyncio.ensure_future(clock.sleep(interval_s)), asyncio.ensure_future(stopping.wait())]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
+
+    while not stopping.is_set():
+        for part in (look, pause):
+            try:
+                await part()
+            except asyncio.CancelledError as error:
+                # Kafka's clients cancel what waits for an answer when a connection closes. Whoever ends the service says so
+                # before.
+                task = asyncio.current_task()
+                if stopping.is_set() or task is None:
+                    raise
+                while task.cancelling():
+                    task.uncancel()
+                log.warning("a look at the platform was broken off, will try again", exc_info=error)
     await watcher.forget()

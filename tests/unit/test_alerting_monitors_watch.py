@@ -283,12 +283,19 @@ async def test_a_client_that_cancels_its_own_call_does_not_end_alerting() -> Non
     assert recorder.asked == ["take over", "step", "step", "step", "forget"]
 
 
-async def test_the_watch_ends_when_it_is_told_to() -> None:
+async def test_the_watch_ends_when_it_is_told_to_and_not_before() -> None:
     stopping = asyncio.Event()
+    recorder = Recorder()
     job = asyncio.create_task(
-        watch(Recorder(), FakeLeadership([True] * 9, stopping), ManualClock(), 15.0, stopping)  # type: ignore[arg-type]
+        watch(recorder, FakeLeadership([True] * 9, stopping), ManualClock(), 15.0, stopping)  # type: ignore[arg-type]
     )
+    for _ in range(3):
+        await asyncio.sleep(0)
+        job.cancel()
     await asyncio.sleep(0)
+    assert not job.done()
+    assert "step" in recorder.asked
+    stopping.set()
     job.cancel()
     with pytest.raises(asyncio.CancelledError):
         await job
