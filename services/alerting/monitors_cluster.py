@@ -24,7 +24,7 @@ from redis.exceptions import RedisError
 
 from services.alerting.monitors_look import GroupLook, Look, Member, PartitionLook, service_of
 
-__all__ = ["Cluster", "KafkaCluster", "Unseen", "asked_redis", "asked_registry"]
+__all__ = ["Cluster", "KafkaCluster", "Unseen", "asked_redis", "asked_registry", "reached"]
 
 T = TypeVar("T")
 Dated = Callable[[Look], Iterable[tuple[Partition, int]]]
@@ -110,6 +110,7 @@ class KafkaCluster:
 
     async def _look(self, dated: Dated) -> Look:
         away = dict(await self._away()) if self._away else {}
+        await reached(self._address)
         metadata = await asyncio.to_thread(self._admin.list_topics, timeout=self._timeout_s)
         topics = {
             name: {
@@ -250,6 +251,31 @@ class KafkaCluster:
                     consumer.pause(place)
         consumer.pause(*offsets)
         return found
+
+
+async def reached(bootstrap: str, timeout_s: float = 2.0) -> None:
+    """Return if a broker takes a connection.
+
+    librdkafka's admin client must not be asked while none does: requests that end in a reconnect can trip its assertion
+    (in rd_kafka_enq_once_del_source_return, seen in 2.16), which ends the process.
+
+    Args:
+        bootstrap: ``host:port``, several with commas between.
+        timeout_s: longest time of one try.
+
+    Raises:
+        OSError: none does.
+    """
+    for address in bootstrap.split(","):
+        host, _, port = address.strip().rpartition(":")
+        try:
+            async with asyncio.timeout(timeout_s):
+                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        except (OSError, TimeoutError, ValueError):
+            continue
+        writer.close()
+        return
+    raise OSError("no broker takes a connection")
 
 
 async def asked_redis(redis: Redis, timeout_s: float = 5.0) -> str | None:
