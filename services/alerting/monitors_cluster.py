@@ -4,36 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
-from fnmatch import fnmatchcase
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import httpx
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
-from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, KafkaException
-from confluent_kafka import TopicPartition as Place
-from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # re-exported without saying so
 from penstock.bus import Partition
 from penstock.bus.kafka import client_options
 from penstock.clock import Clock
-from penstock.contracts.provisioning import admin_client
 from penstock.settings import KafkaSettings
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from services.alerting.monitors_look import GroupLook, Look, Member, PartitionLook, service_of
+from services.alerting.monitors_admin import AdminProcess
+from services.alerting.monitors_look import Look
 
-__all__ = ["Cluster", "KafkaCluster", "Unseen", "asked_redis", "asked_registry", "reached"]
+__all__ = ["Cluster", "KafkaCluster", "Unseen", "asked_redis", "asked_registry"]
 
-T = TypeVar("T")
 Dated = Callable[[Look], Iterable[tuple[Partition, int]]]
 """Says of which messages the time is needed."""
 
-_REBALANCING = {ConsumerGroupState.PREPARING_REBALANCING, ConsumerGroupState.COMPLETING_REBALANCING}
-_EMPTY = {ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD}
 _DATED_AT_ONCE = 64
-_AT: Any = OffsetSpec  # untyped
 
 
 class Unseen(Exception):
@@ -82,7 +73,7 @@ class KafkaCluster:
             away: asked at each look for what else does not answer; a coroutine function that returns
                 :attr:`Look.away`.
         """
-        self._admin = admin_client(settings)
+        self._admin = AdminProcess(settings)
         self._options = client_options(settings)
         self._address = settings.kafka_bootstrap
         self._clock = clock
@@ -100,115 +91,30 @@ class KafkaCluster:
             # One bound for all: a broker that answers each request slowly must not make a look last forever.
             async with asyncio.timeout(6 * self._timeout_s):
                 return await self._look(dated)
-        except (KafkaException, KafkaError, OSError, TimeoutError) as error:
+        except (KafkaError, OSError, TimeoutError) as error:
             raise Unseen(f"{self._address}: {_reason(error)}") from error
 
     async def close(self) -> None:
+        self._admin.close()
         if self._consumer is not None:
             await self._consumer.stop()
             self._consumer = None
 
     async def _look(self, dated: Dated) -> Look:
         away = dict(await self._away()) if self._away else {}
-        await reached(self._address)
-        metadata = await asyncio.to_thread(self._admin.list_topics, timeout=self._timeout_s)
-        topics = {
-            name: {
-                number: PartitionLook(None if each.leader < 0 else each.leader, len(each.replicas), len(each.isrs))
-                for number, each in metadata.topics[name].partitions.items()
-            }
-            for name in self._topics
-            if name in metadata.topics
-        }
-        groups, unwatched = await self._groups()
-        led = [Place(name, n) for name, parts in topics.items() for n, each in parts.items() if each.leader is not None]
-        begins = await self._offsets(led, _AT.earliest())
-        # Ends after the commits: a commit that lies behind its end is then true, and never a negative lag.
-        ends = await self._offsets(led, _AT.latest())
+        read = await self._admin.read(self._topics, self._services, self._ignored, self._timeout_s)
         look = Look(
             at=self._clock.now(),
-            topics=topics,
-            groups=tuple(groups),
-            begins={place: found.offset for place, found in begins.items()},
-            ends={place: found.offset for place, found in ends.items()},
-            newest=await self._newest(led),
+            topics=read.topics,
+            groups=read.groups,
+            begins=read.begins,
+            ends=read.ends,
+            newest=read.newest,
             away=away,
-            unwatched=unwatched,
+            unwatched=read.unwatched,
         )
         wanted = list(dated(look))
         return _with_times(look, await self._dates(wanted)) if wanted else look
-
-    async def _newest(self, places: Sequence[Place]) -> dict[str, tuple[Partition, int, int]]:
-        try:
-            latest = await self._offsets(places, _AT.max_timestamp())
-        except KafkaException:
-            return {}  # brokers before 3.0, and tiered topics of some, do not say: clocks are not judged there
-        newest: dict[str, tuple[Partition, int, int]] = {}
-        for place, found in latest.items():
-            if found.timestamp > newest.get(place.topic, (place, -1, -1))[2]:
-                newest[place.topic] = (place, found.offset, found.timestamp)
-        return newest
-
-    async def _groups(self) -> tuple[list[GroupLook], frozenset[str]]:
-        """Return the groups that are watched, and the services that are left out."""
-        listed = await self._done(self._admin.list_consumer_groups(request_timeout=self._timeout_s))
-        if listed.errors:
-            raise listed.errors[0]
-        owners = {
-            group.group_id: service
-            for group in listed.valid
-            if (service := service_of(group.group_id, self._services)) is not None
-        }
-        ignored = {
-            name for name in {*owners, *self._services} if any(fnmatchcase(name, each) for each in self._ignored)
-        }
-        unwatched = frozenset(owners.get(name, name) for name in ignored)
-        owners = {name: service for name, service in owners.items() if name not in ignored}
-        if not owners:
-            return [], unwatched
-        asked = self._admin.describe_consumer_groups(sorted(owners), request_timeout=self._timeout_s)
-        # One group a call is what the API takes; the calls run side by side.
-        offsets = {
-            name: self._admin.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(name)], request_timeout=self._timeout_s
-            )[name]
-            for name in sorted(owners)
-        }
-        found = []
-        for name, future in asked.items():
-            described = await self._done(future)
-            committed = await self._done(offsets[name])
-            state = described.state
-            members = tuple(
-                Member(
-                    each.member_id,
-                    each.client_id,
-                    each.host,
-                    frozenset(Partition(p.topic, p.partition) for p in each.assignment.topic_partitions),
-                )
-                for each in described.members
-            )
-            found.append(
-                GroupLook(
-                    name=name,
-                    service=owners[name],
-                    state="rebalancing" if state in _REBALANCING else "empty" if state in _EMPTY else "stable",
-                    members=members,
-                    committed={
-                        Partition(p.topic, p.partition): p.offset for p in committed.topic_partitions if p.offset >= 0
-                    },
-                )
-            )
-        return found, unwatched
-
-    async def _offsets(self, places: Sequence[Place], spec: Any) -> dict[Partition, Any]:
-        if not places:
-            return {}
-        asked = self._admin.list_offsets(dict.fromkeys(places, spec), request_timeout=self._timeout_s)
-        return {Partition(p.topic, p.partition): await self._done(future) for p, future in asked.items()}
-
-    async def _done(self, future: Future[T]) -> T:
-        return await asyncio.wait_for(asyncio.wrap_future(future), self._timeout_s + 1)
 
     async def _dates(self, wanted: Sequence[tuple[Partition, int]]) -> Mapping[tuple[Partition, int], int]:
         """Return the times of messages, from what was fetched before where the place has not moved.
@@ -251,31 +157,6 @@ class KafkaCluster:
                     consumer.pause(place)
         consumer.pause(*offsets)
         return found
-
-
-async def reached(bootstrap: str, timeout_s: float = 2.0) -> None:
-    """Return if a broker takes a connection.
-
-    librdkafka's admin client must not be asked while none does: requests that end in a reconnect can trip its assertion
-    (in rd_kafka_enq_once_del_source_return, seen in 2.16), which ends the process.
-
-    Args:
-        bootstrap: ``host:port``, several with commas between.
-        timeout_s: longest time of one try.
-
-    Raises:
-        OSError: none does.
-    """
-    for address in bootstrap.split(","):
-        host, _, port = address.strip().rpartition(":")
-        try:
-            async with asyncio.timeout(timeout_s):
-                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-        except (OSError, TimeoutError, ValueError):
-            continue
-        writer.close()
-        return
-    raise OSError("no broker takes a connection")
 
 
 async def asked_redis(redis: Redis, timeout_s: float = 5.0) -> str | None:

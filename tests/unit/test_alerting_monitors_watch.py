@@ -16,7 +16,7 @@ from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.records import Alert, LlmRequest
 
 from services.alerting.monitors import Watcher, watch
-from services.alerting.monitors_cluster import Dated, Unseen, reached
+from services.alerting.monitors_cluster import Dated, Unseen
 from services.alerting.monitors_look import GroupLook, Look, Member, PartitionLook
 from services.alerting.monitors_settings import MonitorSettings
 
@@ -307,13 +307,3 @@ def test_settings_name_what_contradicts() -> None:
     with pytest.raises(ValueError, match="MONITOR_LAG_CRITICAL_S is below"):
         MonitorSettings(monitor_lag_s=100, monitor_lag_critical_s=50)
     assert MonitorSettings().lag_rules().late_s == 300.0
-
-
-async def test_a_broker_is_reached_before_it_is_asked() -> None:
-    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    await reached(f"nowhere,127.0.0.1:{port}")
-    server.close()
-    await server.wait_closed()
-    with pytest.raises(OSError, match="no broker takes a connection"):
-        await reached(f"127.0.0.1:{port}")
