@@ -406,7 +406,7 @@ class Score(Part, frozen=True, kw_only=True):
     """One score of one text."""
 
     name: Annotated[str, Meta(description="What was scored, e.g. toxicity, groundedness.")]
-    subject: Annotated[str, Meta(description="prompt, answer, or feedback (what a person said of it).")]
+    subject: Annotated[str, Meta(description="prompt or answer.")]
     score: Annotated[float, Meta(description="From 0 to 1.")]
     label: Annotated[str, Meta(description="The verdict at the evaluator's threshold, e.g. toxic, clean.")] = ""
     version: Annotated[str, Meta(description="Version of the evaluator and of its model.")] = ""
@@ -550,7 +550,7 @@ class AlertDelivery(Record, frozen=True, kw_only=True):
 class ConfigEntry(Record, frozen=True, kw_only=True):
     """One version of one entry of the configuration; its name is the record's key. request_id is empty, tenant_id the owner's."""
 
-    kind: Annotated[str, Meta(description="prompts, policies, prices, routes, teams or alerting.")]
+    kind: Annotated[str, Meta(description="prompts, policies, prices, routes or teams.")]
     name: Annotated[str, Meta(description="Name of the entry.")]
     version: Annotated[str, Meta(description="Content hash: first 16 hex digits of SHA-256 over the canonical JSON.")]
     content: Annotated[str, Meta(description="The entry as canonical JSON; empty where deleted.")]
