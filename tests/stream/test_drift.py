@@ -200,7 +200,8 @@ async def test_workers_that_are_killed_and_rebalanced_in_mid_stream_tell_what_an
                     record = codec.decode(message.topic, message.value)
                     if message.topic == "signals":
                         log[message.partition].append((message, record))
-                        signals.add(record.event_id)
+                        if record.tenant_id in teams:
+                            signals.add(record.event_id)  # those that a killed hop wrote again count once
                     if record.tenant_id in teams and message.topic != "signals":
                         first = told.setdefault(record.event_id, record)
                         assert first == record, "a repetition is the same event"
@@ -212,10 +213,7 @@ async def test_workers_that_are_killed_and_rebalanced_in_mid_stream_tell_what_an
                 await (await producer.send("completions", team, a_completion(number, team)))
 
     def projected(count: int) -> Callable[[], object]:
-        return lambda: (
-            sum(1 for part in log.values() for _, record in part if record.tenant_id in teams)
-            >= (2 * count * len(teams))
-        )
+        return lambda: len(signals) >= 2 * count * len(teams)
 
     try:
         await send(0, 40)
@@ -244,8 +242,7 @@ async def test_workers_that_are_killed_and_rebalanced_in_mid_stream_tell_what_an
         }
         await until("all changes", lambda: expected.keys() <= told.keys())
         events = [record for record in told.values() if isinstance(record, DriftEvent)]
-        for identity, record in told.items():
-            assert record == expected[identity]
+        assert told == expected
         for team in teams:
             own = [event for event in events if event.tenant_id == team]
             topic = [event for event in own if event.signal == "prompt.topic"]

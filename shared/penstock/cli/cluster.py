@@ -64,8 +64,9 @@ def _local_stack() -> Mapping[str, str]:
 def one_line_errors(*others: type[Exception]) -> Iterator[None]:
     """Turn what a person can mend (and ``others``) into one line on standard error and exit status 1.
 
-    Logs go to standard error as well, errors only.
+    Logs go to standard error as well, errors only, until the block ends.
     """
+    before = structlog.get_config()
     structlog.configure(
         processors=[structlog.processors.add_log_level, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())],
         wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
@@ -76,6 +77,8 @@ def one_line_errors(*others: type[Exception]) -> Iterator[None]:
         yield
     except expected as error:
         raise click.ClickException(str(error)) from error
+    finally:
+        structlog.configure(**before)
 
 
 def table_console() -> Console:
