@@ -19,6 +19,7 @@ TOPICS = list(CATALOGUE.topics.values())
 SCHEMAS = sorted((CATALOGUE.root / "avro").glob("*.avsc"))
 SERVICES = {"intake", "guardrails", "retrieval", "inference", "evaluation", "drift", "alerting"}
 PEOPLE = {
+    "annotators",
     "reviewers",
     "producers",
     "consumers",
@@ -28,7 +29,7 @@ PEOPLE = {
     "penstock config apply",
     "every service",
 }
-SHARED_TOPICS = {"refusals", "signals", "alerts"}
+SHARED_TOPICS = {"refusals", "signals", "alerts", "judge-tasks", "llm-requests"}
 """Topics that several services may write, by design; every other has one writing service."""
 
 KEYS = {

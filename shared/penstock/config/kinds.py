@@ -15,14 +15,17 @@ from pydantic import Field, model_validator
 from penstock.config.alerting import Alerting, AlertRoute, Escalation, Receiver
 from penstock.config.budgets import Budget
 from penstock.config.entry import Entry, FieldError, ModelName, Name, Part, Share
+from penstock.config.evaluators import Evaluator
+from penstock.config.experiments import Arm, Experiment, Metric
 from penstock.config.policies import SCANNERS, Policy, ScannerRule
 from penstock.config.prices import Price
 from penstock.config.prompts import Prompt, PromptMessage, PromptVariable, VariableError
+from penstock.config.rubrics import Choice, Rubric
 
 __all__ = [
-    "KINDS", "SCANNERS", "AlertRoute", "Alerting", "Budget", "Cache", "Entry", "Escalation", "Policy", "Price",
-    "Prompt", "PromptMessage", "PromptVariable", "Receiver", "Retrieval", "Route", "RouteSampling", "ScannerRule",
-    "Target", "Team", "VariableError",
+    "KINDS", "SCANNERS", "AlertRoute", "Alerting", "Arm", "Budget", "Cache", "Choice", "Entry", "Escalation",
+    "Evaluator", "Experiment", "Metric", "Policy", "Price", "Prompt", "PromptMessage", "PromptVariable", "Receiver",
+    "Retrieval", "Route", "RouteSampling", "Rubric", "ScannerRule", "Target", "Team", "VariableError",
 ]  # fmt: skip
 
 
@@ -36,6 +39,9 @@ class Team(Entry):
         default=("*",), description='Routes the team may ask for; ["*"] allows all.'
     )
     policy: Name = Field(default="default", description="Guardrail policy, where the route names none.")
+    allowed_policies: tuple[Name, ...] = Field(
+        default=(), description="Policies that a request may name for itself; none by default."
+    )
     default_route: Name = Field(default="default", description='Route of requests that ask for "default".')
     requests_per_minute: int | None = Field(default=None, ge=1, description="Admission limit; null for none.")
     budgets: tuple[Budget, ...] = Field(default=(), description="What the team may spend; none for no limit.")
@@ -168,5 +174,7 @@ class Route(Entry):
         return self.name
 
 
-KINDS: dict[str, type[Entry]] = {kind.KIND: kind for kind in (Team, Route, Policy, Prompt, Price, Alerting)}
+KINDS: dict[str, type[Entry]] = {
+    kind.KIND: kind for kind in (Team, Route, Policy, Prompt, Price, Alerting, Evaluator, Rubric, Experiment)
+}
 """Every kind by its name; the topic is ``config-<name>``, the folder ``infra/config/<name>``."""

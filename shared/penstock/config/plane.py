@@ -12,7 +12,19 @@ from pydantic import ValidationError
 
 from penstock.bus.types import Message, RawReader, Transport
 from penstock.clock import Clock, SystemClock
-from penstock.config.kinds import KINDS, Alerting, Entry, Policy, Price, Prompt, Route, Team
+from penstock.config.kinds import (
+    KINDS,
+    Alerting,
+    Entry,
+    Evaluator,
+    Experiment,
+    Policy,
+    Price,
+    Prompt,
+    Route,
+    Rubric,
+    Team,
+)
 from penstock.contracts.codec import Codec, Undecodable
 from penstock.contracts.records import ConfigEntry
 from penstock.telemetry import get_logger
@@ -96,6 +108,23 @@ class ConfigPlane:
         """How the alerts of ``team`` reach on-call: its own entry, else ``default``, else None."""
         entries = self._entries["alerting"]
         return cast("Alerting | None", entries.get(team) or entries.get("default"))
+
+    def evaluator(self, name: str) -> Evaluator | None:
+        """How the evaluator ``name`` is used, or None: as it ships."""
+        return cast("Evaluator | None", self._entries["evaluators"].get(name))
+
+    def rubric(self, name: str) -> Rubric | None:
+        """The rubric ``name``, or None."""
+        return cast("Rubric | None", self._entries["rubrics"].get(name))
+
+    def experiment(self, name: str) -> Experiment | None:
+        """The experiment ``name``, or None."""
+        return cast("Experiment | None", self._entries["experiments"].get(name))
+
+    def experiments(self, team: str) -> list[Experiment]:
+        """Every experiment of ``team``, by name."""
+        found = [cast("Experiment", entry) for _, entry in sorted(self._entries["experiments"].items())]
+        return [experiment for experiment in found if experiment.team == team]
 
     def price(self, model: str, at: datetime) -> Price | None:
         """The price of ``model`` in force at ``at``, or None: an unknown price is never zero."""

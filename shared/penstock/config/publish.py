@@ -95,7 +95,10 @@ async def publish_changes(
     Policies, prompts, prices and routes go before teams, and withdrawals last, so that nobody reads a team whose policy
     has not been published yet.
     """
-    order = {"policies": 0, "prompts": 1, "prices": 2, "routes": 3, "teams": 4, "alerting": 5}
+    order = {
+        "policies": 0, "prompts": 1, "prices": 2, "routes": 3, "teams": 4, "alerting": 5, "evaluators": 6, "rubrics": 7,
+        "experiments": 8,
+    }  # fmt: skip
     for step in sorted({_step(change, order) for change in changes}):
         sent = [
             await producer.send(f"config-{change.kind}", change.key, _record(change, now, author, reason))

@@ -16,11 +16,12 @@ import msgspec
 from msgspec import Meta
 
 __all__ = [
-    "AdmittedRequest", "Alert", "AlertAction", "AlertDelivery", "Completion", "CompletionChunk", "ConfigEntry", "Context", "Cost",
-    "DeadLetter", "Document", "DocumentIndexed", "DriftCommand", "DriftEvent", "Evaluation", "Feedback", "Finding", "GroundedRequest",
-    "LlmRequest", "LlmResult", "LogRange", "Message", "ModelWeights", "Passage", "Record", "Refusal", "Release", "ResultChunk", "Review",
-    "ReviewDecision", "Sampling", "Score", "ScreenedDocument", "ScreenedRequest", "Severity", "Signal", "Status", "TeamSpend", "Timings",
-    "Usage", "Verdict",
+    "AdmittedRequest", "Alert", "AlertAction", "AlertDelivery", "AnnotationTask", "Completion", "CompletionChunk",
+    "ConfigEntry", "Context", "Cost", "DeadLetter", "Document", "DocumentIndexed", "DriftCommand", "DriftEvent", "Evaluation",
+    "ExperimentEvent", "Feedback", "Finding", "GroundedRequest", "JudgeTask", "Label", "LlmRequest", "LlmResult", "LogRange",
+    "Message", "ModelCommand", "ModelWeights", "Observation", "Passage", "Record", "Refusal", "Release", "ResultChunk",
+    "Review", "ReviewDecision", "Sampling", "Score", "ScoredSentence", "ScreenedDocument", "ScreenedRequest", "Severity",
+    "Signal", "Status", "TeamSpend", "Timings", "Usage", "Verdict",
 ]  # fmt: skip
 
 
@@ -72,6 +73,7 @@ class Sampling(Part, frozen=True, kw_only=True):
     max_completion_tokens: Annotated[int | None, Meta(description="Most tokens to generate.")] = None
     stop: Annotated[list[str], Meta(description="Strings that end the generation.")] = []
     seed: Annotated[int | None, Meta(description="Seed of the sampling, where the model honours one.")] = None
+    response_format: Annotated[str | None, Meta(description="JSON schema (as JSON) that the answer must follow, where the backend can hold a model to one; null for free text.")] = None
 
 
 class Context(Part, frozen=True, kw_only=True):
@@ -89,6 +91,8 @@ class Context(Part, frozen=True, kw_only=True):
     deadline_at: Annotated[datetime | None, Meta(description="After this the answer is of no use: the request ends as expired.")] = None
     key_id: Annotated[str | None, Meta(description="Identity of the credential the request came with; never the credential.")] = None
     admitted_at: Annotated[datetime | None, Meta(description="When intake admitted the request, UTC: decides the budget windows that its calls count in.")] = None
+    purpose: Annotated[str, Meta(description="What the request is for: serve, judge (an evaluator asks a model) or evaluation (a run over a golden set). Only what is served counts as traffic.")] = "serve"
+    experiments: Annotated[dict[str, str], Meta(description="Arm of every experiment that the request takes part in, by the experiment's name.")] = {}
 
 
 class Usage(Part, frozen=True, kw_only=True):
@@ -161,6 +165,8 @@ class LlmRequest(Record, frozen=True, kw_only=True):
     deadline_at: Annotated[datetime | None, Meta(description="After this the answer is of no use: the request ends as expired.")] = None
     tags: Annotated[dict[str, str], Meta(description="Free labels for cost allocation and analysis, e.g. feature.")] = {}
     key_id: Annotated[str | None, Meta(description="Identity of the credential the request came with; never the credential.")] = None
+    purpose: Annotated[str, Meta(description="As in Context: serve, judge or evaluation.")] = "serve"
+    policy_name: Annotated[str | None, Meta(description="Guardrail policy to apply instead of the route's or the team's; the team must list it in allowed_policies.")] = None
 
 
 class AdmittedRequest(Record, frozen=True, kw_only=True):
@@ -402,15 +408,30 @@ class TeamSpend(Record, frozen=True, kw_only=True):
     subject: Annotated[str | None, Meta(description="The user, key, model or tag's value that the budget is for; null for the whole team.")] = None
 
 
+class ScoredSentence(Part, frozen=True, kw_only=True):
+    """What an evaluator says of one sentence."""
+
+    start: Annotated[int, Meta(description="Offset of the first character in the scored text.")]
+    end: Annotated[int, Meta(description="Offset after the last character.")]
+    score: Annotated[float, Meta(description="From 0 to 1, as the whole score.")]
+    label: Annotated[str, Meta(description="The verdict.")] = ""
+    passage_id: Annotated[str | None, Meta(description="Passage that bears most on it; null where there is none.")] = None
+    reason: Annotated[str, Meta(description="Why, e.g. which number or name no passage has.")] = ""
+
+
 class Score(Part, frozen=True, kw_only=True):
     """One score of one text."""
 
     name: Annotated[str, Meta(description="What was scored, e.g. toxicity, groundedness.")]
-    subject: Annotated[str, Meta(description="prompt or answer.")]
+    subject: Annotated[str, Meta(description="prompt, answer or feedback.")]
     score: Annotated[float, Meta(description="From 0 to 1.")]
     label: Annotated[str, Meta(description="The verdict at the evaluator's threshold, e.g. toxic, clean.")] = ""
     version: Annotated[str, Meta(description="Version of the evaluator and of its model.")] = ""
     features: Annotated[dict[str, float], Meta(description="What moved the score most, with its weight.")] = {}
+    categories: Annotated[dict[str, float], Meta(description="Finer labels with their scores, e.g. insult, threat.")] = {}
+    sentences: Annotated[list[ScoredSentence], Meta(description="The same for each sentence, where the evaluator judges by sentence.")] = []
+    reason: Annotated[str, Meta(description="Why, in words; empty where score and label say it.")] = ""
+    latency_us: Annotated[int, Meta(description="Time the evaluator took, microseconds; its share where texts are scored together.")] = 0
 
 
 class Evaluation(Record, frozen=True, kw_only=True):
@@ -432,6 +453,90 @@ class Feedback(Record, frozen=True, kw_only=True):
     labels: Annotated[dict[str, str], Meta(description="Labels by subject and name, e.g. prompt.toxicity = toxic.")] = {}
     correction: Annotated[str | None, Meta(description="What the answer should have been.")] = None
     comment: Annotated[str | None, Meta(description="Free text.")] = None
+    chosen: Annotated[str | None, Meta(description="Of two answers the better one: a, b or tie; null where none were compared.")] = None
+    queue: Annotated[str | None, Meta(description="Annotation queue that asked for it; null where nobody did.")] = None
+
+
+class Label(Record, frozen=True, kw_only=True):
+    """A labelled text, for a classifier that learns online. Carries the text's features, never the text."""
+
+    model: Annotated[str, Meta(description="Classifier that is taught, e.g. toxicity; the record's key.")]
+    subject: Annotated[str, Meta(description="prompt or answer.")]
+    label: Annotated[str, Meta(description="The label, e.g. toxic or clean.")]
+    source: Annotated[str, Meta(description="user, moderator or system.")]
+    author: Annotated[str, Meta(description="Who gave the label: what rate limits count; empty where it is not said.")] = ""
+    features: Annotated[bytes, Meta(description="Features of the text as the classifier packs them.")]
+    features_version: Annotated[str, Meta(description="Version of the features.")]
+    score: Annotated[float, Meta(description="What the classifier in force said of the text.")]
+    version: Annotated[str, Meta(description="Version of the classifier that said it.")]
+
+
+class ModelCommand(Record, frozen=True, kw_only=True):
+    """What people decide about a classifier that learns. Public in."""
+
+    model: Annotated[str, Meta(description="Classifier, e.g. toxicity; the record's key.")]
+    action: Annotated[str, Meta(description="promote (the challenger, whatever its score), rollback (to a version, or to the one before), freeze (no more promotions), unfreeze or reset (the challenger becomes the champion's copy).")]
+    version: Annotated[str | None, Meta(description="Version to roll back to; null for the one before.")] = None
+    author: Annotated[str, Meta(description="Who commands it.")] = ""
+    reason: Annotated[str, Meta(description="Why.")] = ""
+
+
+class JudgeTask(Record, frozen=True, kw_only=True):
+    """Something that a model is to judge by a rubric. Partitioned like llm-results, where the judge's answer arrives."""
+
+    context: Annotated[Context, Meta(description="Of the request that is judged: its team pays.")]
+    rubric: Annotated[str, Meta(description="Registered rubric to judge by.")]
+    question: Annotated[str, Meta(description="The question that was asked.")]
+    answers: Annotated[list[str], Meta(description="The answer, or the two that are compared.")]
+    passages: Annotated[list[str], Meta(description="Texts of the passages that were attached.")] = []
+    reference: Annotated[str | None, Meta(description="The right answer, where it is known.")] = None
+    models: Annotated[list[str], Meta(description="Model of each answer, as events name it; empty where unknown.")] = []
+    reply_key: Annotated[str, Meta(description="Key of the judge's requests and of the evaluation: the judged request's conversation_id, else its request_id.")]
+
+
+class AnnotationTask(Record, frozen=True, kw_only=True):
+    """A result that a person should look at. Read by annotators, who answer on feedback."""
+
+    context: Annotated[Context, Meta(description="What is known of the request.")]
+    queue: Annotated[str, Meta(description="Queue it stands in.")]
+    reason: Annotated[str, Meta(description="Why it was picked: uncertain, risk, disagreement (people or evaluators differ) or sample.")]
+    priority: Annotated[float, Meta(description="From 0 to 1: what to look at first.")]
+    prompt: Annotated[str, Meta(description="The question as screened.")] = ""
+    content: Annotated[str, Meta(description="The released answer.")] = ""
+    citations: Annotated[list[Passage], Meta(description="Passages that the answer quotes.")] = []
+    model: Annotated[str | None, Meta(description="Model that answered.")] = None
+    scores: Annotated[dict[str, float], Meta(description="What the evaluators said, by subject.name.")] = {}
+    labels: Annotated[list[str], Meta(description="Labels that are wanted, by subject.name, e.g. answer.toxicity.")] = []
+    raters: Annotated[int, Meta(description="How many people should label it.")] = 1
+
+
+class Observation(Record, frozen=True, kw_only=True):
+    """What one event says of an experiment. Keyed by team and experiment, so that one place sees all of it in order."""
+
+    experiment: Annotated[str, Meta(description="Name of the experiment.")]
+    version: Annotated[str, Meta(description="Content hash of the experiment's configuration.")]
+    arm: Annotated[str, Meta(description="Arm that the request was assigned to.")]
+    unit: Annotated[str, Meta(description="Keyed hash of what was assigned (user, conversation or request): its observations depend on each other.")]
+    source: Annotated[str, Meta(description="Topic of the event.")]
+    values: Annotated[dict[str, float], Meta(description="Metrics by name, e.g. answer.groundedness, cost, latency_ms, feedback.rating; empty for the assignment itself.")] = {}
+
+
+class ExperimentEvent(Record, frozen=True, kw_only=True):
+    """A decision about a running experiment, or an objection to it."""
+
+    experiment: Annotated[str, Meta(description="Name of the experiment.")]
+    version: Annotated[str, Meta(description="Content hash of its configuration.")]
+    decision: Annotated[str, Meta(description="better, worse (a guard metric is harmed), no_difference (within the margin), sample_ratio_mismatch or ended (its time is over without a decision).")]
+    arm: Annotated[str, Meta(description="Arm it is about, compared with control.")] = ""
+    metric: Annotated[str, Meta(description="Metric that decided.")] = ""
+    control: Annotated[str, Meta(description="Arm it is compared with.")] = ""
+    difference: Annotated[float | None, Meta(description="Mean of the arm less that of the control.")] = None
+    interval: Annotated[list[float], Meta(description="Confidence sequence of the difference at the decision: lower and upper bound.")] = []
+    confidence: Annotated[float | None, Meta(description="Coverage of the interval at all times together.")] = None
+    means: Annotated[dict[str, float], Meta(description="Mean of the metric by arm.")] = {}
+    units: Annotated[dict[str, int], Meta(description="Units by arm.")] = {}
+    p_value: Annotated[float | None, Meta(description="Always-valid p-value of the test that decided.")] = None
+    evidence: Annotated[list[LogRange], Meta(description="Where the observations lie in the log.")] = []
 
 
 class Signal(Record, frozen=True, kw_only=True):
