@@ -12,7 +12,6 @@ from penstock.config.alerting import Alerting, Receiver
 from penstock.service import Runtime, run_service
 from redis.asyncio import Redis
 
-from services.alerting import monitors
 from services.alerting.app import action_hop, alert_hop
 from services.alerting.channels.opening import open_channel
 from services.alerting.channels.posting import open_http_client
@@ -20,6 +19,7 @@ from services.alerting.channels.protocol import Channel
 from services.alerting.desk import Desk
 from services.alerting.destinations import Destinations
 from services.alerting.dispatch import Channels, Dispatcher
+from services.alerting.monitors import watching
 from services.alerting.outbox import Outbox
 from services.alerting.recovery import Recovery
 from services.alerting.redis_store import RedisStore
@@ -64,7 +64,7 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
     )
     runtime.background(recovery.watch(runtime.stopping))
     runtime.background(dispatcher.run(runtime.stopping, recovery.restore))
-    monitors.start(runtime)
+    watching.start(runtime)
     return [
         alert_hop(desk, recovery.restore, settings.alert_concurrency),
         action_hop(desk, recovery.restore),

@@ -12,7 +12,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from services.alerting.destinations import Destinations, Refused
 from services.alerting.incidents import Silence
-from services.alerting.monitors_settings import MonitorSettings
+from services.alerting.monitors.settings import MonitorSettings
 from services.alerting.routing import built_in
 
 __all__ = ["Settings"]

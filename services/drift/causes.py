@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from penstock.contracts.records import Release
 
-from services.drift import scalar
+from services.drift.detection import scalar
+from services.drift.detection.shift import Shift
 from services.drift.detectors import Detectors, moving
 from services.drift.segments import SegmentState, Told, Version, requests_since
-from services.drift.shift import Shift
 from services.drift.signals import definition
 
 __all__ = ["Causes", "contributions", "followed", "releases"]

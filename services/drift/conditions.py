@@ -13,9 +13,9 @@ from penstock.contracts.records import Record, Severity
 from services.drift import detectors as watching
 from services.drift.causes import Causes, contributions, followed, releases
 from services.drift.commands import rebase
+from services.drift.detection.shift import Shift
 from services.drift.detectors import Found
 from services.drift.segments import Condition, Group, Observed, SegmentState, Told
-from services.drift.shift import Shift
 from services.drift.signals import Kind, definition
 from services.drift.verdicts import alert_of, described, drift_event, resolved_alert, started
 

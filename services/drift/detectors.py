@@ -10,13 +10,13 @@ from typing import NamedTuple
 import msgspec
 from penstock.contracts.records import Signal
 
-from services.drift import categories, scalar, seasonal, topic
-from services.drift.features import fourier_features
-from services.drift.outliers import Burst
+from services.drift.detection import categories, scalar, seasonal, topic
+from services.drift.detection.features import fourier_features
+from services.drift.detection.outliers import Burst
+from services.drift.detection.shift import Shift
+from services.drift.detection.trials import evidence
 from services.drift.projection import vector_of
-from services.drift.shift import Shift
 from services.drift.signals import EMBEDDING_SIGNAL, definition
-from services.drift.trials import evidence
 
 __all__ = [
     "MOST_SIGNALS", "Detectors", "Found", "Parameters", "VectorState", "count_of", "handed_down", "has", "moving", "observe",

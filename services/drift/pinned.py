@@ -10,12 +10,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from services.drift.category_windows import HASHED, NAMES
+from services.drift.detection.category_windows import HASHED, NAMES
+from services.drift.detection.features import FEATURES
+from services.drift.detection.reference import geometry
+from services.drift.detection.scalar_state import STRIDE, WINDOW, ScalarState
+from services.drift.detection.seasonal_profile import Profile, Season
 from services.drift.detectors import MOST_SIGNALS, Detectors, VectorState
-from services.drift.features import FEATURES
-from services.drift.reference import geometry
-from services.drift.scalar_state import STRIDE, WINDOW, ScalarState
-from services.drift.seasonal_profile import Profile, Season
 
 __all__ = ["flaw"]
 

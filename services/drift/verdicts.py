@@ -11,8 +11,8 @@ from penstock.contracts.envelope import derive
 from penstock.contracts.records import Alert, DriftEvent, LogRange, Record, Release, Signal
 
 from services.drift.causes import Causes
+from services.drift.detection.shift import Shift
 from services.drift.segments import Condition, Sample, Samples
-from services.drift.shift import Shift
 from services.drift.signals import EMBEDDING_SIGNAL, Definition, definition
 
 __all__ = ["RUNBOOK", "Description", "alert_of", "described", "drift_event", "resolved_alert", "started"]

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from penstock.embedding.minilm import MiniLmEmbedder
 
-from services.drift.replay_detectors import FALSE_ALARMS, factory
+from services.drift.lookback.replay_detectors import FALSE_ALARMS, factory
 from tests.bench.drift_streams import NULLS, NUMBERS, SYNTHETIC, Corpus, Stream
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "topics" / "train.jsonl"

@@ -34,8 +34,8 @@ from penstock.settings import KafkaSettings
 from penstock.stack import Stack
 
 from services.drift.core import Rules, logic
-from services.drift.replay_baselines import BASELINES
-from services.drift.replay_detectors import factory
+from services.drift.lookback.replay_baselines import BASELINES
+from services.drift.lookback.replay_detectors import factory
 
 PROJECT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)

@@ -16,7 +16,7 @@ from penstock.cli.alerts.runbook import first_steps, sections
 from penstock.cli.config import config
 from penstock.contracts.records import Alert
 
-from services.alerting import monitors
+from services.alerting.monitors import watching
 from services.drift.signals import SIGNALS
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -134,12 +134,12 @@ def test_every_monitor_has_its_section_and_says_its_name() -> None:
     made = {
         name
         for raised in RAISED
-        if "/monitors_" in raised.where and raised.name != ".+"
-        for name in (monitors.NAMES if not raised.constant else {raised.name})
+        if "/monitors/" in raised.where and raised.name != ".+"
+        for name in (watching.NAMES if not raised.constant else {raised.name})
         if raised.fits(raised.kind, name)
     }
-    assert made == monitors.NAMES
-    assert all(any(name in page for page in PAGES.values()) for name in monitors.NAMES)
+    assert made == watching.NAMES
+    assert all(any(name in page for page in PAGES.values()) for name in watching.NAMES)
 
 
 def test_every_signal_of_drift_has_its_section() -> None:

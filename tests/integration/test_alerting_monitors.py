@@ -24,9 +24,9 @@ from penstock.contracts.records import Alert
 from penstock.settings import KafkaSettings
 from redis.asyncio import Redis
 
-from services.alerting.monitors_cluster import KafkaCluster, Unseen, asked_redis, asked_registry
-from services.alerting.monitors_lag import LagRules, LagState, observe, to_be_dated
-from services.alerting.monitors_leader import KafkaLeadership
+from services.alerting.monitors.cluster import KafkaCluster, Unseen, asked_redis, asked_registry
+from services.alerting.monitors.lag import LagRules, LagState, observe, to_be_dated
+from services.alerting.monitors.leader import KafkaLeadership
 from tests.integration.alerting_replicas import Replicas
 
 OwnTopics = Callable[..., Awaitable[tuple[Any, Any]]]

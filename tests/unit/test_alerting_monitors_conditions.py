@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock.contracts.records import Alert, Severity
 
-from services.alerting.monitors_conditions import PLATFORM, Conditions, Finding, Pace, restored, track
+from services.alerting.monitors.conditions import PLATFORM, Conditions, Finding, Pace, restored, track
 
 START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 NAMES = frozenset({"consumer_lag"})

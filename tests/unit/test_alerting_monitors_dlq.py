@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from penstock.contracts.records import LogRange, Severity
 
-from services.alerting.monitors_dlq import DlqRules, Letter, observe
+from services.alerting.monitors.dlq import DlqRules, Letter, observe
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 RULES = DlqRules(window_s=600.0, warning=5, critical=50)

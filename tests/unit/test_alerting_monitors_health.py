@@ -11,9 +11,9 @@ from penstock.bus import Partition
 from penstock.contracts.catalogue import Catalogue, Topic
 from penstock.contracts.records import Severity
 
-from services.alerting.monitors_conditions import Finding
-from services.alerting.monitors_health import HealthRules, HealthState, observe
-from services.alerting.monitors_look import GroupLook, Look, Member, PartitionLook
+from services.alerting.monitors.conditions import Finding
+from services.alerting.monitors.health import HealthRules, HealthState, observe
+from services.alerting.monitors.look import GroupLook, Look, Member, PartitionLook
 
 START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 RULES = HealthRules()

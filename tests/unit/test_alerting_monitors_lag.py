@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from penstock.bus import Partition
 from penstock.contracts.records import LogRange, Severity
 
-from services.alerting.monitors_conditions import Finding
-from services.alerting.monitors_lag import LagRules, LagState, observe, to_be_dated
-from services.alerting.monitors_look import GroupLook, Look, Member, service_of
+from services.alerting.monitors.conditions import Finding
+from services.alerting.monitors.lag import LagRules, LagState, observe, to_be_dated
+from services.alerting.monitors.look import GroupLook, Look, Member, service_of
 
 START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 RULES = LagRules(late_s=300.0, critical_s=1800.0, stuck_s=300.0, trend_s=120.0, for_s=60.0)

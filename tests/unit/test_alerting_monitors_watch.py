@@ -15,10 +15,10 @@ from penstock.clock import ManualClock
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.records import Alert, LlmRequest
 
-from services.alerting.monitors import Watcher, watch
-from services.alerting.monitors_cluster import Dated, Unseen
-from services.alerting.monitors_look import GroupLook, Look, Member, PartitionLook
-from services.alerting.monitors_settings import MonitorSettings
+from services.alerting.monitors.cluster import Dated, Unseen
+from services.alerting.monitors.look import GroupLook, Look, Member, PartitionLook
+from services.alerting.monitors.settings import MonitorSettings
+from services.alerting.monitors.watching import Watcher, watch
 
 READ = Partition("llm-requests", 0)
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.drift.categories import (
+from services.drift.detection.categories import (
     CategoryParameters,
     CategoryState,
     inherited,
@@ -20,9 +20,9 @@ from services.drift.categories import (
     shares_of,
     stability_index,
 )
-from services.drift.category_scan import Scatter
-from services.drift.category_windows import HASHED, NAMES, added, named, suffixes
-from services.drift.shift import Shift
+from services.drift.detection.category_scan import Scatter
+from services.drift.detection.category_windows import HASHED, NAMES, added, named, suffixes
+from services.drift.detection.shift import Shift
 
 PARAMETERS = CategoryParameters()
 ALLOWANCE = 2e-5

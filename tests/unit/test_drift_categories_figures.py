@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from services.drift.categories import CategoryParameters, CategoryState, observe
-from services.drift.category_windows import Counts
+from services.drift.detection.categories import CategoryParameters, CategoryState, observe
+from services.drift.detection.category_windows import Counts
 
 PARAMETERS = CategoryParameters()
 ALLOWANCE = 2e-5

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.drift.coding import Scale, coding_of
-from services.drift.scalar import ScalarParameters, ScalarState, observe
+from services.drift.detection.coding import Scale, coding_of
+from services.drift.detection.scalar import ScalarParameters, ScalarState, observe
 
 _PARAMETERS = ScalarParameters()
 

@@ -15,7 +15,7 @@ from penstock.contracts.codec import Codec
 from penstock.contracts.records import Signal
 
 from services.drift.core import Observed, Rules, SegmentState, logic, observe, route
-from services.drift.shift import Shift
+from services.drift.detection.shift import Shift
 from services.drift.signals import SIGNALS
 from services.drift.verdicts import RUNBOOK, described
 from tests.unit.drift_partition import BEGIN, SEGMENT, Partition, a_signal

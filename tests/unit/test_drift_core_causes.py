@@ -13,10 +13,10 @@ from penstock.contracts.records import Signal
 from services.drift.budget import Budget
 from services.drift.causes import followed, releases
 from services.drift.core import Rules
+from services.drift.detection.shift import Pattern, Shift
 from services.drift.detectors import Detectors
 from services.drift.families import FamilyState, matches, predecessor, seen
 from services.drift.segments import Sample, Samples, Told, Version, noted, requests_since, sampled
-from services.drift.shift import Pattern, Shift
 from tests.unit.drift_partition import BEGIN, Partition, a_signal
 
 V1, V2 = "support|extractive|v1|default", "support|extractive|v2|default"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from services.drift.evidence import beta_binomial, normal, spend
+from services.drift.detection.evidence import beta_binomial, normal, spend
 
 counts = st.integers(1, 400)
 means = st.floats(-5, 5)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from penstock.embedding.minilm import MiniLmEmbedder
 
-from services.drift.features import Array, fourier_features
-from services.drift.shift import Shift
-from services.drift.topic import TopicParameters, TopicState, observe
+from services.drift.detection.features import Array, fourier_features
+from services.drift.detection.shift import Shift
+from services.drift.detection.topic import TopicParameters, TopicState, observe
 
 TEXTS = 450
 DOMAINS = ("auto_and_commute", "credit_cards", "kitchen_and_dining", "utility")

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from services.drift.command_replay import replay
-from services.drift.replay import Filter, Replay, chosen
-from services.drift.replay_detectors import DETECTORS, factory
-from services.drift.replay_finding import UnknownParameter
-from services.drift.replay_lines import Event
+from services.drift.lookback.command_replay import replay
+from services.drift.lookback.replay import Filter, Replay, chosen
+from services.drift.lookback.replay_detectors import DETECTORS, factory
+from services.drift.lookback.replay_finding import UnknownParameter
+from services.drift.lookback.replay_lines import Event
 
 PROJECT = Path(__file__).resolve().parents[2]
 FIELDS = [
@@ -273,8 +273,8 @@ def test_detections_come_while_the_pipe_is_open_and_memory_does_not_grow() -> No
 
 _CHILD = """
 import json, resource, sys
-from services.drift.command_replay import replay
-import services.drift.replay_lines as lines
+from services.drift.lookback.command_replay import replay
+import services.drift.lookback.replay_lines as lines
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 before = peak()
 replay(["-", "--detector", "penstock:seasonal=false"], standalone_mode=False)

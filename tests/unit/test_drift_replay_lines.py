@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.drift.replay_lines import LONGEST_LINE, BadLine, Event, read_events
+from services.drift.lookback.replay_lines import LONGEST_LINE, BadLine, Event, read_events
 
 AT = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 

@@ -13,7 +13,7 @@ from penstock.contracts.records import Record, Signal
 
 from services.drift.budget import Budget
 from services.drift.core import Rules, logic
-from services.drift.replay_log import Confirmed, ServiceReplay, event_line, events_of
+from services.drift.lookback.replay_log import Confirmed, ServiceReplay, event_line, events_of
 from tests.unit.drift_partition import BEGIN, SEGMENT, Partition, a_command, a_signal
 
 RULES = Rules(budget=Budget(per_day=1.0))

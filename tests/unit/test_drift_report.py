@@ -13,12 +13,12 @@ import pytest
 from click.testing import CliRunner, Result
 from penstock.contracts.records import DriftEvent, LogRange, Release
 
-from services.drift.command_report import report
-from services.drift.replay_lines import Event, Place
-from services.drift.report_data import Gathered, of_drift_event
-from services.drift.report_figures import overview, signal_figure
-from services.drift.report_page import Allowed, page
-from services.drift.report_series import BUCKETS, Bands, Shares, collector
+from services.drift.lookback.command_report import report
+from services.drift.lookback.replay_lines import Event, Place
+from services.drift.lookback.report_data import Gathered, of_drift_event
+from services.drift.lookback.report_figures import overview, signal_figure
+from services.drift.lookback.report_page import Allowed, page
+from services.drift.lookback.report_series import BUCKETS, Bands, Shares, collector
 
 AT = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 HOSTILE = "</script><script>alert(1)</script>"

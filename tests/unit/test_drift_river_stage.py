@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from river import drift
 
-from services.drift import river_stage
-from services.drift.coding import Array, Scale
-from services.drift.replay_detectors import factory
-from services.drift.replay_finding import UnknownParameter
-from services.drift.river_stage import RIVER_DETECTORS, advanced, applicable
-from services.drift.scalar import ScalarParameters, ScalarState, observe
-from services.drift.shift import Shift
+from services.drift.detection import river_stage
+from services.drift.detection.coding import Array, Scale
+from services.drift.detection.river_stage import RIVER_DETECTORS, advanced, applicable
+from services.drift.detection.scalar import ScalarParameters, ScalarState, observe
+from services.drift.detection.shift import Shift
+from services.drift.lookback.replay_detectors import factory
+from services.drift.lookback.replay_finding import UnknownParameter
 from services.drift.signals import SIGNALS
 
 ALLOWANCE = 2e-5

@@ -8,9 +8,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from services.drift.coding import Array, Scale, scale_of
-from services.drift.scalar import ScalarParameters, ScalarState, level_of, observe, rebased
-from services.drift.shift import Shift
+from services.drift.detection.coding import Array, Scale, scale_of
+from services.drift.detection.scalar import ScalarParameters, ScalarState, level_of, observe, rebased
+from services.drift.detection.shift import Shift
 
 PARAMETERS = ScalarParameters()
 ALLOWANCE = 2.5e-5

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.drift.coding import Array
-from services.drift.history import Series, inflation_of
-from services.drift.scalar import ScalarParameters, ScalarState, observe
+from services.drift.detection.coding import Array
+from services.drift.detection.history import Series, inflation_of
+from services.drift.detection.scalar import ScalarParameters, ScalarState, observe
 
 _COUNT = 2_500
 _STREAMS = 10

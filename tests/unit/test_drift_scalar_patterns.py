@@ -7,8 +7,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from services.drift.coding import Array
-from services.drift.regimes import Regime, matching, ramp_gain, remembered
+from services.drift.detection.coding import Array
+from services.drift.detection.regimes import Regime, matching, ramp_gain, remembered
 from tests.unit.test_drift_scalar import around, rate, run
 
 SEEDS = 20

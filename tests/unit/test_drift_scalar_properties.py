@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.drift.coding import Array, code, coding_of, scale_of
-from services.drift.scalar import ScalarState, observe
+from services.drift.detection.coding import Array, code, coding_of, scale_of
+from services.drift.detection.scalar import ScalarState, observe
 from tests.unit.test_drift_scalar import ALLOWANCE, PARAMETERS, run
 
 

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.drift.scalar import ScalarParameters, ScalarState, observe
-from services.drift.seasonal import Profile, adjusted, expected, phase
-from services.drift.shift import Shift
+from services.drift.detection.scalar import ScalarParameters, ScalarState, observe
+from services.drift.detection.seasonal import Profile, adjusted, expected, phase
+from services.drift.detection.shift import Shift
 
 MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
 WEEK = 168

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.drift.features import DIRECTIONS_FILE, FEATURES, Array, fourier_features
-from services.drift.reference import Reference, absorb, geometry, quantised, uniform, values
-from services.drift.shift import Shift
-from services.drift.topic import TopicParameters, TopicState, observe, rebased_now
-from services.drift.topic_patterns import is_ramp
-from services.drift.trials import BINS, Trial, evidence, judged
-from services.drift.windows import Block, merged, newest, offset_of
+from services.drift.detection.features import DIRECTIONS_FILE, FEATURES, Array, fourier_features
+from services.drift.detection.reference import Reference, absorb, geometry, quantised, uniform, values
+from services.drift.detection.shift import Shift
+from services.drift.detection.topic import TopicParameters, TopicState, observe, rebased_now
+from services.drift.detection.topic_patterns import is_ramp
+from services.drift.detection.trials import BINS, Trial, evidence, judged
+from services.drift.detection.windows import Block, merged, newest, offset_of
 
 PARAMETERS = TopicParameters()
 ALLOWANCE = 2.5e-5

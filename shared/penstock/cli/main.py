@@ -39,7 +39,9 @@ COMMANDS: Mapping[str, Subcommand] = {
     "guard": Subcommand(
         "services.guardrails.command:guard", "Try a policy on files; see what one in shadow would change."
     ),
-    "drift": Subcommand("services.drift.command:drift", "Look back at what changed; pin or accept a reference."),
+    "drift": Subcommand(
+        "services.drift.lookback.command:drift", "Look back at what changed; pin or accept a reference."
+    ),
 }
 
 

@@ -1,0 +1,1 @@
+"""What watches the platform itself: dead letters, lag and health."""

@@ -1,0 +1,1 @@
+"""The detectors: of numbers, of categories and of vectors, and what they share. Pure."""

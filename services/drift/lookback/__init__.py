@@ -1,0 +1,1 @@
+"""Looking back: what detectors make of a history, as lines, as a page, as commands."""
