@@ -121,6 +121,8 @@ class Client:
         deadline_s: float | None = None,
         tags: Mapping[str, str] | None = None,
         key_id: str | None = None,
+        purpose: str = "serve",
+        policy: str | None = None,
     ) -> str:
         """Publish a request and return its request_id once the log has it.
 
@@ -152,6 +154,8 @@ class Client:
             deadline_at=None if deadline_s is None else now + timedelta(seconds=deadline_s),
             tags=dict(tags or {}),
             key_id=key_id,
+            purpose=purpose,
+            policy_name=policy,
         )
         await self._send("llm-requests", conversation_id or request_id, request)
         return request_id
