@@ -129,7 +129,9 @@ class Client:
         ``question`` is a text, or the messages of a conversation, oldest first. The same ``request_id`` sent again with
         the same content is answered once. ``stream`` asks for pieces of the answer on result-chunks: see :meth:`stream`.
         ``user_id``, ``key_id`` (the identity of a credential, never the credential) and ``tags`` say to whom the cost is
-        allocated, and which of the team's budgets it counts in.
+        allocated, and which of the team's budgets it counts in. ``purpose`` "evaluation" marks a request that
+        is no traffic: detectors, caches and experiments leave it out. ``policy`` names the guardrail policy in place of
+        the route's; the team must list it in its ``allowed_policies``.
 
         Raises:
             RequestNotSent: the log did not take it, or it does not fit its schema.
