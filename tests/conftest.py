@@ -30,10 +30,18 @@ _FIRST_START_S = 600
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs the stack; the test that starts it may wait for the downloads."""
+    """Mark what needs the stack; the test that starts it may wait for the downloads.
+
+    Two processes share a run: what needs the stack waits more than it computes and stays in one of them, so that there is
+    one stack; the other takes the rest, file by file.
+    """
     stacked = [item for item in items if "stack" in getattr(item, "fixturenames", ())]
     for item in stacked:
         item.add_marker(pytest.mark.stack)
+        item.add_marker(pytest.mark.xdist_group("stack"))
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
     if stacked:
         stacked[0].add_marker(pytest.mark.timeout(_FIRST_START_S))
 
