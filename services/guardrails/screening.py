@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 
 from penstock.config.policies import ACTIONS, MASKING
+from penstock.text.normalise import strip_invisible
 
 from services.guardrails.findings import AnyScanner, ConversationScanner, Reference, Repairs, Rule, Scanner, Span
 from services.guardrails.masking import Stretch, mask_texts
-from services.guardrails.scanners.normalise import strip_invisible
 
 __all__ = ["Finding", "Limits", "Screening", "Segment", "screen", "stretch_of"]
 

@@ -11,11 +11,11 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from penstock.text.normalise import canonical
 
 from services.guardrails.scanners.ciphers import rewritten
 from services.guardrails.scanners.encodings import MAX_DECODED, decoded_variants, is_prose
 from services.guardrails.scanners.injection import shared_lexicon
-from services.guardrails.scanners.normalise import canonical
 from services.guardrails.scanners.segments import sentences, unwrapped
 
 LEXICON = shared_lexicon()

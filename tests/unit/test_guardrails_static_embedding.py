@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from penstock.text.normalise import canonical
 
-from services.guardrails.scanners.normalise import canonical
 from services.guardrails.scanners.static_embedding import StaticEmbedding, shared_static_embedding, words
 
 MODEL = shared_static_embedding()

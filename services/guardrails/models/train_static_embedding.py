@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 from penstock.embedding.minilm import MiniLmEmbedder, packaged_model
+from penstock.text.normalise import canonical
 from scipy.sparse.linalg import LinearOperator, cg
 
-from services.guardrails.scanners.normalise import canonical
 from services.guardrails.scanners.segments import sentences
 from services.guardrails.scanners.static_embedding import MODEL, StaticEmbedding, words
 

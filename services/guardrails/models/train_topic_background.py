@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from penstock.text.normalise import canonical
 
 from services.guardrails.findings import Reference, Rule, Topic
 from services.guardrails.scanners.banned_topics import BACKGROUND, BannedTopicsScanner
-from services.guardrails.scanners.normalise import canonical
 from services.guardrails.scanners.segments import sentences
 from services.guardrails.scanners.static_embedding import shared_static_embedding
 

@@ -13,9 +13,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from penstock.text.normalise import canonical
 
 from services.guardrails.findings import Reference, Rule, Span, Topic
-from services.guardrails.scanners.normalise import canonical
 from services.guardrails.scanners.segments import sentences
 from services.guardrails.scanners.static_embedding import F32, StaticEmbedding, shared_static_embedding, words
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from urllib.parse import unquote
 
-from services.guardrails.scanners.normalise import canonical
+from penstock.text.normalise import canonical
 
 MAX_DEPTH = 3
 """Encodings inside encodings are followed this deep."""

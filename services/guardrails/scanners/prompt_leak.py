@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 
+from penstock.text.normalise import canonical
+
 from services.guardrails.findings import Reference, Rule, Span
 from services.guardrails.scanners.encodings import decoded_variants
-from services.guardrails.scanners.normalise import canonical
 
 __all__ = ["SystemPromptLeakScanner"]
 

@@ -4,8 +4,9 @@ import re
 import unicodedata
 from functools import lru_cache
 
+from penstock.text.normalise import canonical
+
 from services.guardrails.findings import Reference, Rule, Span
-from services.guardrails.scanners.normalise import canonical
 from services.guardrails.scanners.patterns import PatternSet, without_overlaps
 
 _INVISIBLE = re.compile(

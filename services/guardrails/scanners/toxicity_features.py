@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from penstock.text.normalise import canonical
 
-from services.guardrails.scanners.normalise import canonical
 from services.guardrails.scanners.static_embedding import StaticEmbedding, words
 
 U32 = npt.NDArray[np.uint32]

@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterator
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from penstock.text.normalise import canonical, strip_invisible
+
 from services.guardrails.findings import Reference, Rule, Span
 from services.guardrails.scanners.addresses import ACTIVE_DATA, CODE_SCHEMES, SCHEME, addresses
 from services.guardrails.scanners.known_hosts import SHORTENERS, brand_in, imitated, is_below, split_host
-from services.guardrails.scanners.normalise import canonical, strip_invisible
 
 __all__ = ["UrlScanner"]
 
