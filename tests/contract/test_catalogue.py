@@ -90,7 +90,13 @@ def test_flow_is_connected() -> None:
 
 def test_topics_that_are_joined_have_equal_partitions() -> None:
     # Feedback is joined with results, costs feed a table keyed by team, refusals meet their request at the gate.
-    for left, right in [("feedback", "llm-results"), ("refusals", "completions"), ("llm-requests", "llm-results")]:
+    for left, right in [
+        ("feedback", "llm-results"),
+        ("evaluations", "llm-results"),
+        ("judge-tasks", "llm-results"),
+        ("refusals", "completions"),
+        ("llm-requests", "llm-results"),
+    ]:
         assert CATALOGUE.topics[left].partitions == CATALOGUE.topics[right].partitions
         assert CATALOGUE.topics[left].key == CATALOGUE.topics[right].key
 
