@@ -99,7 +99,7 @@ def watcher(
     return FaustWorker(
         app,
         {processor: table},
-        sources=dict.fromkeys(JOINED, table.changelog_topic.get_topic_name()),
+        sources={table.changelog_topic.get_topic_name(): JOINED},
         settings=settings,
         guard=guard,
         ready=ready,

@@ -50,11 +50,11 @@ class Declared:
 
     Attributes:
         tables: each processor with its table.
-        sources: changelog topic by source topic.
+        sources: the topics that each changelog holds the state of.
     """
 
     tables: dict[StatefulProcessor[Any, Any], TableLike | None]
-    sources: dict[str, str]
+    sources: dict[str, Sequence[str]]
 
 
 def declare(
@@ -85,7 +85,7 @@ def declare(
         )
         _declare_agent(app, name, topics, processor)
         declared.tables[processor] = table
-        declared.sources.update(dict.fromkeys(topics, table.changelog_topic.get_topic_name()))
+        declared.sources[table.changelog_topic.get_topic_name()] = topics
     return declared
 
 

@@ -96,7 +96,7 @@ async def main(bootstrap: str, suffix: str) -> None:
         worker = FaustWorker(
             app,
             {processor: table},
-            sources={source: table.changelog_topic.get_topic_name()},
+            sources={table.changelog_topic.get_topic_name(): [source]},
             settings=settings,
             guard=guard,
             ready=lambda: print("ready", flush=True),

@@ -124,7 +124,7 @@ def worker_of(
     app: FakeApp, processor: StatefulProcessor[Any, Any], table: RecoveringTable | None = None
 ) -> FaustWorker:
     """A worker; without a table it has no changelog to create, so that no broker is needed to run it."""
-    sources = {"costs": "changelog"} if table is not None else {}
+    sources = {"changelog": ["costs"]} if table is not None else {}
     guard = StallGuard(ManualClock(), 5.0)
     return FaustWorker(app, {processor: table}, sources=sources, settings=SETTINGS, guard=guard, recovery_stalls_s=0.2)
 

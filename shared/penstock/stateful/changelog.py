@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, MutableMapping, Set
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence, Set
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -22,9 +22,9 @@ log = get_logger(__name__)
 _POLL_S = 0.1
 
 
-async def create_changelogs(settings: ServiceSettings, sources: Mapping[str, str]) -> None:
-    """Create the changelog of each source topic (``sources``: source to changelog) unless it is there, and wait until the
-    brokers tell of every partition of it. It gets as many partitions and replicas as its source.
+async def create_changelogs(settings: ServiceSettings, sources: Mapping[str, Sequence[str]]) -> None:
+    """Create each changelog (``sources``: the topics that it holds the state of, by changelog) unless it is there, and
+    wait until the brokers tell of every partition of it. It gets as many partitions and replicas as its first source.
 
     Faust creates it as well, but does not wait: what the brokers do not tell of yet is left out of the first assignment.
 
@@ -35,8 +35,9 @@ async def create_changelogs(settings: ServiceSettings, sources: Mapping[str, str
     admin = AIOKafkaAdminClient(**client_options(settings))
     await admin.start()
     try:
-        described = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics(list(sources))}
-        wanted = {changelog: described[source] for source, changelog in sources.items()}
+        first = sorted({topics[0] for topics in sources.values()})
+        described = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics(first)}
+        wanted = {changelog: described[topics[0]] for changelog, topics in sources.items()}
         new = [
             NewTopic(name, len(like), len(like[0]["replicas"]), topic_configs={"cleanup.policy": "compact"})
             for name, like in wanted.items()

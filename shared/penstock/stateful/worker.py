@@ -130,7 +130,7 @@ class FaustWorker:
         app: AppLike,
         processors: Mapping[StatefulProcessor[Any, Any], TableLike | None],
         *,
-        sources: Mapping[str, str],
+        sources: Mapping[str, Sequence[str]],
         settings: ServiceSettings,
         guard: StallGuard,
         ready: Callable[[], None] = lambda: None,
@@ -141,7 +141,7 @@ class FaustWorker:
         Args:
             app: the Faust app, its agents and tables declared.
             processors: each processor with its table.
-            sources: source topic to changelog topic, for each table: their assigned partitions must be equal.
+            sources: the topics that each changelog holds the state of: their assigned partitions must be equal.
             settings: brokers, and how long finishing what is in hand may take when stopping.
             guard: ticked while the worker runs.
             ready: called each time the tables are restored and events are about to flow.
@@ -282,7 +282,8 @@ class FaustWorker:
         if generation == self._rewound or not consumer.assignment():
             return
         committed = await consumer.seek_to_committed()
-        fresh = {tp for tp, offset in committed.items() if not offset and tp.topic in self._sources}
+        topics = {source for sources in self._sources.values() for source in sources}
+        fresh = {tp for tp, offset in committed.items() if not offset and tp.topic in topics}
         if fresh:
             # Faust lets the flow go on when this callback is done.
             consumer.stop_flow()
@@ -301,9 +302,9 @@ class FaustWorker:
         for tp in self._app.assignor.assigned_actives():
             assigned.setdefault(tp.topic, set()).add(tp.partition)
         ours = assigned.get(changelog, set())
-        for source, target in self._sources.items():
+        for source in self._sources.get(changelog, ()):
             theirs = assigned.get(source, set())
-            if target == changelog and theirs != ours:
+            if theirs != ours:
                 raise PartitionMismatch(
                     f"{source} is assigned as {sorted(theirs)} but its changelog {changelog} as {sorted(ours)}; both need "
                     "as many partitions: delete the changelog topic and rebuild the state from the source"
