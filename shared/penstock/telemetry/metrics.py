@@ -9,9 +9,9 @@ from prometheus_client import Counter, Gauge, Histogram
 
 __all__ = [
     "ALERT_DELIVERIES", "ALERT_OLDEST_SECONDS", "ALERT_QUEUE", "BATCH_SECONDS", "BROKEN_CALLS", "CACHE_LOOKUPS",
-    "CACHE_SECONDS", "CONSUMED", "DEAD_LETTERS", "END_TO_END_SECONDS", "ESTIMATED_USAGE", "FINDINGS", "GROUNDED",
-    "INDEXED_CHUNKS", "IN_FLIGHT", "MODEL_SECONDS", "PRODUCED", "REFUSED", "RETRIES", "REVIEWS", "SCANNER_FAILURES",
-    "SCREENED", "SCREEN_SECONDS", "TOKENS", "UP",
+    "CACHE_SECONDS", "CONSUMED", "DEAD_LETTERS", "END_TO_END_SECONDS", "ESTIMATED_USAGE", "EVALUATOR_FAILURES",
+    "EVALUATOR_SECONDS", "FINDINGS", "GROUNDED", "INDEXED_CHUNKS", "IN_FLIGHT", "MODEL_SECONDS", "PRODUCED", "REFUSED",
+    "RETRIES", "REVIEWS", "SCANNER_FAILURES", "SCREENED", "SCREEN_SECONDS", "TOKENS", "UP",
 ]  # fmt: skip
 
 _FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -36,6 +36,10 @@ INDEXED_CHUNKS = Counter("penstock_indexed_chunks", "Chunks embedded for, or rem
 SCREENED = Counter("penstock_screened_texts", "Events judged by guardrails.", ["stage", "action"])
 FINDINGS = Counter("penstock_findings", "Finds that counted.", ["stage", "scanner", "action"])
 SCANNER_FAILURES = Counter("penstock_scanner_failures", "Scanners that failed or had no time.", ["stage", "scanner"])
+EVALUATOR_FAILURES = Counter("penstock_evaluator_failures", "Scores left out: the evaluator failed.", ["evaluator"])
+EVALUATOR_SECONDS = Histogram(
+    "penstock_evaluator_seconds", "Time of scoring one batch.", ["evaluator"], buckets=(0.0001, 0.0002, *_FAST)
+)
 REVIEWS = Counter("penstock_reviews", "Texts held for a person: held, approved, denied, overdue.", ["outcome"])
 SCREEN_SECONDS = Histogram("penstock_screen_seconds", "Time of scanning one event.", ["stage"], buckets=_FAST)
 CACHE_LOOKUPS = Counter(

@@ -1,0 +1,54 @@
+"""Whether the answer is in the language of the question."""
+
+from __future__ import annotations
+
+from penstock.text.language import WORD, as_prose, group_of, identify, tells, without_code
+
+from services.evaluation.evaluators.own import evaluator
+from services.evaluation.evaluators.protocol import Exchange, Judged
+
+__all__ = ["language_match"]
+
+_MOST = 2_000
+"""Characters of a text that its language is told by."""
+
+
+@evaluator("language_match", version="lid176-1", threshold=0.5, labels=("mismatch", "match"))
+def language_match(exchange: Exchange) -> Judged | None:
+    """1 where the answer is in the question's language; else how sure it is not another, down to 0.
+
+    Nothing is said where either is too short to tell, is code alone, or where the question asks for a translation or for
+    another language by name: what it wants is then not its own language.
+    """
+    asked, answered = _language(exchange.question), _language(exchange.answer)
+    if asked is None or answered is None:
+        return None
+    (wanted, sure), (given, confidence) = asked, answered
+    if wanted == given:
+        return Judged(1.0)
+    if _names_a_language(exchange.question):
+        return None
+    return Judged(round(1 - min(sure, confidence), 4), reason=f"asked in {wanted}, answered in {given}")
+
+
+def _language(text: str) -> tuple[str, float] | None:
+    words = WORD.findall(without_code(text[:_MOST]))
+    if not tells(words):
+        return None
+    code, confidence = identify(as_prose(words))
+    return (group_of(code), confidence) if confidence >= 0.5 else None
+
+
+_NAMES = frozenset(
+    """translate translation translated traduire traduis traduction traducir traduce traducción übersetze übersetzen
+    übersetzung tradurre traduci traduzir traduza english englisch anglais inglés inglese inglês french französisch
+    français francés francese francês german deutsch allemand alemán tedesco alemão spanish spanisch espagnol español
+    spagnolo espanhol italian italienisch italien italiano portuguese portugiesisch portugais portugués português dutch
+    polish russian ukrainian turkish arabic hebrew hindi chinese mandarin japanese korean swedish danish norwegian
+    finnish greek czech latin language sprache langue idioma lingua vietnamese thai indonesian romanian
+    hungarian""".split()
+)
+
+
+def _names_a_language(question: str) -> bool:
+    return not _NAMES.isdisjoint(word.lower() for word in WORD.findall(question))

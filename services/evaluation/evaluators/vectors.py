@@ -1,0 +1,69 @@
+"""Vectors of texts that several evaluators of one batch need, embedded once."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+from penstock.embedding.protocol import Embedded, Embedder, Vectors
+
+__all__ = ["RecentVectors"]
+
+
+class RecentVectors:
+    """An embedder that remembers the vectors it made last, so that each evaluator may ask for what it needs.
+
+    Args:
+        embedder: makes what is not remembered.
+        capacity: texts that are remembered, at least 1; one of 384 dimensions takes about 1.5 kB and its own length.
+        longest: characters of the longest text that is remembered, which bounds the memory.
+    """
+
+    def __init__(self, embedder: Embedder, capacity: int = 2_048, longest: int = 4_000) -> None:
+        if capacity < 1:
+            raise ValueError(f"capacity is {capacity}; it must be at least 1")
+        self._embedder = embedder
+        self._capacity = capacity
+        self._longest = longest
+        self._recent: OrderedDict[str, Vectors] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        return self._embedder.name
+
+    @property
+    def dimension(self) -> int:
+        return self._embedder.dimension
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return unit vectors of shape (len(texts), dimension); see :meth:`Embedder.embed`."""
+        known: dict[str, Vectors] = {}
+        with self._lock:
+            for text in dict.fromkeys(texts):
+                if (vector := self._recent.get(text)) is not None:
+                    self._recent.move_to_end(text)
+                    known[text] = vector
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if new:
+            made = self._embedder.embed(new)
+            known.update(zip(new, made, strict=True))
+            with self._lock:
+                for text in new:
+                    if len(text) <= self._longest:
+                        # A copy: a row would keep its whole batch alive.
+                        self._recent[text] = known[text].copy()
+                while len(self._recent) > self._capacity:
+                    self._recent.popitem(last=False)
+        if not texts:
+            return np.empty((0, self.dimension), np.float32)
+        return np.stack([known[text] for text in texts])
+
+    def embed_counted(self, texts: Sequence[str]) -> Embedded:
+        """Return what the embedder itself says: counts of tokens are not remembered."""
+        return self._embedder.embed_counted(texts)
+
+    def token_spans(self, text: str) -> Sequence[tuple[int, int]]:
+        return self._embedder.token_spans(text)
