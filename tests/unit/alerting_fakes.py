@@ -28,6 +28,7 @@ from services.alerting.recovery import Recovery
 from services.alerting.register import Register
 from services.alerting.routing import Directory
 from services.alerting.store import Emptied, Keys, Store
+from tests.unit import alerting_notifications
 from tests.unit.alerting_memory_store import MemoryStore
 
 T = TypeVar("T")
@@ -35,24 +36,16 @@ MAX_AGE = timedelta(hours=24)
 
 
 def an_alert(event_id: str = "a1", at: datetime | None = None, **changes: object) -> Alert:
-    """An alert about fingerprint f1 of team support."""
-    alert = Alert(
-        event_id=event_id,
-        request_id="r1",
-        tenant_id="support",
-        occurred_at=at or ManualClock().now(),
-        causation_id="c1",
-        kind="drift",
-        name="topic_shift",
-        severity="warning",
-        title="support: the prompts' topic has shifted",
-        description="The newest 12 lie away from the 40 before.",
-        suggested_action="Read the sample requests.",
-        fingerprint="f1",
-        labels={"team": "support", "route": "default"},
-        sample_requests=["r1", "r2"],
-    )
-    return msgspec.structs.replace(alert, **changes)
+    """An alert about fingerprint f1 of team support, of few fields."""
+    few: dict[str, object] = {
+        "event_id": event_id,
+        "occurred_at": at or ManualClock().now(),
+        "labels": {"team": "support", "route": "default"},
+        "figures": {},
+        "evidence": [],
+        "starts_at": None,
+    }
+    return alerting_notifications.an_alert("f1", **few | changes)
 
 
 def an_action(action: str, at: datetime, **changes: object) -> AlertAction:
