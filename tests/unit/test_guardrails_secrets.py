@@ -8,9 +8,9 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from penstock.text.patterns import MAX_MATCHES
 
 from services.guardrails.findings import Reference, Rule
-from services.guardrails.scanners.patterns import MAX_MATCHES
 from services.guardrails.scanners.secrets import SecretsScanner, entropy
 
 RULE = Rule("block", SecretsScanner.default_threshold, fail_closed=True)

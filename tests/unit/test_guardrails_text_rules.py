@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock.embedding.minilm import packaged_model
+from penstock.text.patterns import PatternSet
 from tokenizers import Tokenizer
 
 from services.guardrails.findings import DEFAULT_TOKEN_LIMIT, Reference, Rule
-from services.guardrails.scanners.patterns import PatternSet
 from services.guardrails.scanners.text_rules import (
     BannedWordsScanner,
     InvisibleTextScanner,

@@ -6,7 +6,7 @@ They complement the classifier: they look at any place of a long text and hold f
 data lacks.
 """
 
-from services.guardrails.scanners.patterns import PatternSet
+from penstock.text.patterns import PatternSet
 
 _GAP = r"[^.!?\n]{0,40}?"
 _OVERRIDE = (

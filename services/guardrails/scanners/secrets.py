@@ -8,8 +8,10 @@ import math
 import re
 from collections import Counter
 
+from penstock.text.patterns import PatternSet
+
 from services.guardrails.findings import Reference, Rule, Span
-from services.guardrails.scanners.patterns import PatternSet, without_overlaps
+from services.guardrails.scanners.patterns import without_overlaps
 from services.guardrails.scanners.secret_formats import ASSIGNMENT, FLAG, GENERIC, ISSUED, NAMED_ISSUERS, SPACED
 
 MIN_ENTROPY = 3.0

@@ -5,9 +5,10 @@ import unicodedata
 from functools import lru_cache
 
 from penstock.text.normalise import canonical
+from penstock.text.patterns import PatternSet
 
 from services.guardrails.findings import Reference, Rule, Span
-from services.guardrails.scanners.patterns import PatternSet, without_overlaps
+from services.guardrails.scanners.patterns import without_overlaps
 
 _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\u3164\uffa0\ufff9-\ufffb\U000e0000-\U000e007f]+"

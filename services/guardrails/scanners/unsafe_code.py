@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from xml.parsers import expat
 
 import yaml
+from penstock.text.patterns import PatternSet
 
 from services.guardrails.findings import Reference, Rule, Span
 from services.guardrails.scanners.code_blocks import Block, blocks
-from services.guardrails.scanners.patterns import PatternSet, without_overlaps
+from services.guardrails.scanners.patterns import without_overlaps
 from services.guardrails.scanners.unsafe_python import unsafe_calls
 from services.guardrails.scanners.unsafe_rules import PYTHON_RULES, RULES
 

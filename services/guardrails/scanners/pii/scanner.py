@@ -6,8 +6,9 @@ with what a spaCy model says.
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from penstock.text.patterns import PatternSet, encodable
+
 from services.guardrails.findings import Reference, Rule, Span
-from services.guardrails.scanners.patterns import PatternSet, encodable
 from services.guardrails.scanners.pii import addresses, dates, identifiers, labelled, numbers, organisations
 from services.guardrails.scanners.pii.anchors import Anchor, Nearness
 from services.guardrails.scanners.pii.contact import NetworkAddresses
