@@ -45,7 +45,9 @@ class _Readings:
 
 
 def texts(topic: str, record: Record) -> list[Text]:
-    """Return the texts of an event that signals are made of; empty ones are left out."""
+    """Return the texts of an event that signals are made of; empty ones are left out, and what is no traffic."""
+    if not _is_traffic(record):
+        return []
     found = [(each, each.text(record)) for each in SOURCES[topic] if each.text is not None]
     return [Text(each.name, each.scale, content) for each, content in found if content and content.strip()]
 
@@ -54,6 +56,8 @@ def project(
     topic: str, partition: int, offset: int, record: Record, of_texts: Mapping[str, str | bytes] = _NOTHING
 ) -> list[Emit]:
     """Return the signals of one event of the flow: one record for each level it has signals of, or none.
+
+    What was asked for a judge or for a golden set is no traffic, and has none: its volume follows sampling rates and runs.
 
     Args:
         topic: where the event was read, one of ``signals.SOURCES``.
@@ -65,7 +69,7 @@ def project(
     Raises:
         InvalidEmbedding: the event carries bytes that are no embedding.
     """
-    found = _readings(topic, record, of_texts)
+    found = _readings(topic, record, of_texts) if _is_traffic(record) else {}
     if not found:
         return []
     versions = versions_of(record)
@@ -92,6 +96,11 @@ def project(
         )
         emits.append(Emit("signals", family_of(segment), signal))
     return emits
+
+
+def _is_traffic(record: Record) -> bool:
+    context: Context | None = getattr(record, "context", None)
+    return context is None or context.purpose == "serve"
 
 
 def _readings(topic: str, record: Record, of_texts: Mapping[str, str | bytes]) -> dict[Level, _Readings]:

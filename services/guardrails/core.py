@@ -66,7 +66,7 @@ class Released:
 
 def is_answer(completion: Completion) -> bool:
     """Return whether ``completion`` ends its request: one that is only there to be paid for does not."""
-    return completion.kind in ("completion", "cached")
+    return completion.kind in ("completion", "cached", "judge")
 
 
 def canary_of(key: bytes, request_id: str) -> str:

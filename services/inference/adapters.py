@@ -48,6 +48,11 @@ class ExtractiveBackend:
     """The embedded model with no weights; a sentence comes at a time."""
 
     async def generate(self, request: GroundedRequest, target: Target, pieces: Pieces) -> Answered:
+        if request.sampling.response_format is not None:
+            raise BackendError(
+                f"target {target.model}: the extractive backend quotes passages and cannot follow a JSON schema; ask a "
+                "route with a model that can, or leave sampling.response_format out"
+            )
         started, began = time.perf_counter(), time.thread_time()
         question = next((m.content for m in reversed(request.messages) if m.role == "user"), "")
         found = answer(question, request.passages, request.sampling.max_completion_tokens)

@@ -210,7 +210,7 @@ def completion(
         embedder=request.embedder,
         embedding_tokens=request.embedding_tokens,
         reduced_input_tokens=answer.reduced_input_tokens,
-        kind="completion" if answer.cached_from is None else "cached",
+        kind=_kind(request, answer),
         cached_by=None if answer.cached_from is None else "exact",
         cached_from=answer.cached_from,
     )
@@ -235,6 +235,12 @@ def completion(
     # In this order: the cost of the answer ends what budgets hold for all of them.
     key = request_key(request.context, request.request_id)
     return [Emit("completions", key, each) for each in [*paid, record]]
+
+
+def _kind(request: GroundedRequest, answer: Answered) -> str:
+    if answer.cached_from is not None:
+        return "cached"
+    return "judge" if request.context.purpose == "judge" else "completion"
 
 
 def refusal(request: GroundedRequest, status: Status, code: str, reason: str, now: datetime) -> list[Emit]:

@@ -66,10 +66,11 @@ class Kept(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 def is_repeatable(request: GroundedRequest, target: Target, rules: Cache) -> bool:
     """Return whether ``request`` may be answered by what ``target`` said before, and its answer be kept.
 
-    An answer that guardrails ask for again never is: it would be the one they did not accept. Where the model chooses
-    words by chance, the route must allow it; an endpoint's own temperature, where nobody set one, is above 0.
+    An answer that guardrails ask for again never is: it would be the one they did not accept. Nor is one that is no
+    traffic: a judge, or a run over a golden set, asks what the model says now. Where the model chooses words by chance,
+    the route must allow it; an endpoint's own temperature, where nobody set one, is above 0.
     """
-    if not rules.exact or request.attempt > 0:
+    if not rules.exact or request.attempt > 0 or request.context.purpose != "serve":
         return False
     return target.backend == "extractive" or request.sampling.temperature == 0 or rules.any_temperature
 

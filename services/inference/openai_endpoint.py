@@ -257,6 +257,7 @@ def _body(request: GroundedRequest, prompt: Prompt, target: Target, *, stream: b
         "max_completion_tokens": sampling.max_completion_tokens,
         "stop": sampling.stop or None,
         "seed": sampling.seed,
+        "response_format": _response_format(sampling.response_format),
         "stream": stream or None,
         "stream_options": {"include_usage": True} if stream else None,
     }
@@ -266,6 +267,16 @@ def _body(request: GroundedRequest, prompt: Prompt, target: Target, *, stream: b
             {"role": m.role, "content": m.content} | ({"name": m.name} if m.name else {}) for m in prompt.messages
         ],
     } | {name: value for name, value in optional.items() if value is not None}
+
+
+def _response_format(schema: str | None) -> dict[str, Any] | None:
+    if schema is None:
+        return None
+    # Strict: the endpoint holds the model to the schema instead of asking it nicely. It goes out as it came in.
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "strict": True, "schema": msgspec.Raw(schema.encode())},
+    }
 
 
 def _excerpt(payload: bytes) -> str:

@@ -49,7 +49,10 @@ def admission_hop(config: Configuration, claims: Claims, limits: Limits, clock: 
     def failed(event: Event[Any], error: Exception) -> Sequence[Emit]:
         request: LlmRequest = event.record
         context = Context(
-            conversation_id=request.conversation_id, route=request.route, requested_at=request.occurred_at
+            conversation_id=request.conversation_id,
+            route=request.route,
+            requested_at=request.occurred_at,
+            purpose=request.purpose,
         )
         ended = refusal(
             request,

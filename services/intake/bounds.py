@@ -102,6 +102,7 @@ def calls_of(
     since: datetime,
     until: datetime,
     embedder: str,
+    schema: str = "",
 ) -> list[Call]:
     """Return the calls that a request may lead to.
 
@@ -112,6 +113,7 @@ def calls_of(
         since: now.
         until: the last instant at which a call may begin. Every price in force until it has ended counts.
         embedder: name of the embedding model. Where it has no price, nothing is held for it.
+        schema: JSON schema that the answer is asked to follow, which a backend may put into its prompt.
 
     Raises:
         Unpriced: a target of the route has no price.
@@ -121,6 +123,7 @@ def calls_of(
     growth = _growth(policy)
     question = growth * max((_size(message) for message in messages if message.role == "user"), default=0)
     first = growth * sum(_size(message) for message in messages) + _framing(len(messages), route.retrieval)
+    first += len(schema.encode("utf-8", "surrogatepass"))
     inputs = [first]
     if (schema_bytes := _asks_again(policy)) is not None:
         # The same again, with the first answer, and the question once more with why and what is wanted.

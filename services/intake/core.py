@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 from penstock.bus import Emit
@@ -40,6 +40,7 @@ __all__ = [
 ]  # fmt: skip
 
 _ROLES = frozenset({"system", "user", "assistant", "tool"})
+_PURPOSES = ("serve", "judge", "evaluation")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,200}")
 _STAGE = "intake"
 
@@ -62,6 +63,8 @@ class Limits:
     max_messages: int = 500
     # Bytes of conversation, user, key and tags together: they stand in keys of Redis and of topics, and in every event.
     max_context_bytes: int = 16_384
+    # Bytes of the JSON schema that an answer is asked to follow.
+    max_schema_bytes: int = 65_536
     # Reserved where neither request nor route says how long an answer may be.
     default_max_completion_tokens: int = 1024
     # How long a request without a deadline may wait for its answer: llm-requests is retained no longer.
@@ -166,6 +169,8 @@ def judge(request: LlmRequest, config: Configuration, limits: Limits, now: datet
             requested_at=request.occurred_at,
             deadline_at=request.deadline_at,
             key_id=request.key_id,
+            # One that is unknown is refused below, and the refusal is one of traffic.
+            purpose=request.purpose if request.purpose in _PURPOSES else "serve",
         ),
         messages=[],
         sampling=request.sampling,
@@ -176,6 +181,8 @@ def judge(request: LlmRequest, config: Configuration, limits: Limits, now: datet
     def refuse(code: str, reason: str, status: Status = Status.REJECTED) -> Judgement:
         return _replace(base, refused=Refused(status, code, reason))
 
+    if request.purpose not in _PURPOSES:
+        return refuse("unknown_purpose", f"purpose is {request.purpose!r}; it must be one of {', '.join(_PURPOSES)}")
     team = config.team(request.tenant_id)
     if team is None:
         return refuse(
@@ -196,13 +203,18 @@ def judge(request: LlmRequest, config: Configuration, limits: Limits, now: datet
         return refuse(
             "route_not_allowed", f"team {team.name!r} may not use route {route_name!r}; see its allowed_routes"
         )
+    if problem := _policy_problem(request, team, config):
+        return refuse(*problem)
     deadline = request.deadline_at
     if deadline is None and route.deadline_s is not None:
         deadline = request.occurred_at + timedelta(seconds=route.deadline_s)
     base = _replace(
         base,
         context=msgspec.structs.replace(
-            base.context, route=route_name, policy_name=route.policy or team.policy, deadline_at=deadline
+            base.context,
+            route=route_name,
+            policy_name=request.policy_name or route.policy or team.policy,
+            deadline_at=deadline,
         ),
     )
     messages: list[Message] = []
@@ -247,6 +259,7 @@ def judge(request: LlmRequest, config: Configuration, limits: Limits, now: datet
             since=now,
             until=min(deadline or datetime.max.replace(tzinfo=UTC), now + limits.answered_within),
             embedder=limits.embedder,
+            schema=sampling.response_format or "",
         )
     except Unpriced as error:
         if limited:
@@ -316,6 +329,35 @@ def _context_bytes(request: LlmRequest) -> int:
     return sum(len(text.encode()) for text in (*texts, *request.tags, *request.tags.values()))
 
 
+def _policy_problem(request: LlmRequest, team: Team, config: Configuration) -> tuple[str, str] | None:
+    name = request.policy_name
+    if name is None:
+        return None
+    if name not in team.allowed_policies:
+        allowed = ", ".join(team.allowed_policies) or "none"
+        return "policy_not_allowed", (
+            f"team {team.name!r} may not choose policy {name!r}; its allowed_policies are: {allowed}. Leave policy_name "
+            "out, or have the policy added there"
+        )
+    if config.policy(name) is None:
+        return "unknown_policy", f"no policy {name!r} is configured; see `penstock config show policies`"
+    return None
+
+
+def _schema_problem(schema: str | None, limits: Limits) -> tuple[str, str] | None:
+    if schema is None:
+        return None
+    if (size := len(schema.encode("utf-8", "surrogatepass"))) > limits.max_schema_bytes:
+        return "response_format_too_large", (
+            f"sampling.response_format is {size:,} bytes, more than the {limits.max_schema_bytes:,} allowed"
+        )
+    try:
+        msgspec.json.decode(schema, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        return "invalid_response_format", f"sampling.response_format is no JSON schema, a JSON object: {error}"
+    return None
+
+
 def _problem(messages: list[Message], sampling: Sampling, limits: Limits) -> tuple[str, str] | None:
     if not messages:
         return "no_messages", "the request has no messages and no prompt; send messages or name a prompt"
@@ -336,7 +378,7 @@ def _problem(messages: list[Message], sampling: Sampling, limits: Limits) -> tup
             return f"invalid_{name}", f"sampling.{name} is {value}; it must be from {low} to {high}"
     if sampling.max_completion_tokens is not None and sampling.max_completion_tokens < 1:
         return "invalid_max_completion_tokens", "sampling.max_completion_tokens must be at least 1"
-    return None
+    return _schema_problem(sampling.response_format, limits)
 
 
 def _sampling(asked: Sampling, route: Route) -> Sampling:
@@ -352,6 +394,7 @@ def _sampling(asked: Sampling, route: Route) -> Sampling:
         max_completion_tokens=asked.max_completion_tokens or default.max_completion_tokens,
         stop=asked.stop or list(default.stop),
         seed=default.seed if asked.seed is None else asked.seed,
+        response_format=asked.response_format,
     )
 
 

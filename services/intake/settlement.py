@@ -16,7 +16,7 @@ __all__ = ["LARGEST_AMOUNT", "Charge", "InvalidAmount", "Release", "charge_of", 
 LARGEST_AMOUNT = 10**24
 """Pico-USD, 1e12 USD: the scripts count whole dollars and the rest in doubles, exact to 9e15 USD."""
 
-_CALLS = frozenset({"completion", "repeat", "cancelled", "cached", "abandoned"})
+_CALLS = frozenset({"completion", "repeat", "cancelled", "cached", "abandoned", "judge"})
 """Kinds of costs that are a call of the request itself: they settle the slot of their attempt."""
 
 
@@ -28,7 +28,7 @@ class InvalidAmount(ValueError):
 class Charge:
     """A priced call: its slot is given back, and ``amount`` (pico-USD) is spent by ``subjects`` in the windows of ``at``.
 
-    ``slot`` is None where nothing was reserved for such a call: what a judge, a shadow or a document's embedding cost.
+    ``slot`` is None where nothing was reserved for such a call: what a shadow or a document's embedding cost.
     ``part`` says that the slot pays for another target's call too, which is yet to come: only the amount is taken from it.
     """
 

@@ -180,6 +180,14 @@ async def test_a_call_that_was_given_up_is_no_answer(bus: MemoryBus) -> None:
     assert (result.record.status, result.record.content) == ("completed", "an answer")
 
 
+async def test_the_answer_of_a_judge_is_released_like_any_other(bus: MemoryBus) -> None:
+    await publish(bus, "completions", msgspec.structs.replace(completion("r", "a verdict"), kind="judge"))
+    async with running(bus, MemoryReleases()):
+        await bus.settled("guardrails-release", ["completions"])
+        [result] = await bus.collect("llm-results", 1)
+    assert (result.record.status, result.record.content) == ("completed", "a verdict")
+
+
 async def test_a_replay_lets_the_same_winner_through_again_and_no_other(bus: MemoryBus) -> None:
     releases = MemoryReleases()
     await publish(bus, "completions", completion("r", "an answer"))

@@ -129,6 +129,35 @@ async def test_an_endpoint_is_asked_as_openai_is_and_its_usage_is_kept() -> None
     assert "top_p" not in body
 
 
+async def test_a_judge_is_asked_for_json_that_follows_its_schema_and_booked_as_one() -> None:
+    asked: list[Any] = []
+
+    async def reply(request: web.Request) -> web.StreamResponse:
+        asked.append(await request.json())
+        return web.json_response(OK)
+
+    schema = '{"type":"object","properties":{"verdict":{"enum":["good","b\u00e4d"]}}}'
+    judge = a_request(
+        context=Context(requested_at=CLOCK.now(), purpose="judge"), sampling=Sampling(response_format=schema)
+    )
+    async with endpoint(reply) as url:
+        events = await through([judge, a_request("plain")], openai(url))
+    assert {event.record.request_id: event.record.kind for event in events} == {"r": "judge", "plain": "completion"}
+    (of_judge,) = [body for body in asked if "response_format" in body]
+    assert of_judge["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "strict": True, "schema": json.loads(schema)},
+    }
+    assert len(asked) == 2
+
+
+async def test_the_extractive_backend_does_not_pretend_to_follow_a_schema() -> None:
+    (event,) = await through([a_request(sampling=Sampling(response_format="{}"))], EXTRACTIVE)
+    assert isinstance(event.record, Refusal)
+    assert (event.record.status, event.record.code) == ("failed", "model_unavailable")
+    assert "cannot follow a JSON schema; ask a route with a model that can" in event.record.reason
+
+
 async def test_what_stood_twice_in_the_passages_is_sent_once_and_counted() -> None:
     asked: list[Any] = []
 

@@ -49,6 +49,16 @@ def test_each_record_says_where_it_is_from_and_again_the_same(topic: str, record
         assert CODEC.decode("signals", CODEC.encode("signals", signal)) == signal
 
 
+@pytest.mark.parametrize("purpose", ["judge", "evaluation"])
+@pytest.mark.parametrize(("topic", "record"), EVENTS, ids=[topic for topic, _ in EVENTS])
+def test_what_is_no_traffic_has_no_signals(topic: str, record: Any, purpose: str) -> None:
+    if topic == "verdicts":
+        return  # A verdict does not say what its request is for.
+    other = msgspec.structs.replace(record, context=msgspec.structs.replace(record.context, purpose=purpose))
+    assert texts(topic, other) == []
+    assert project(topic, 0, 0, other, {"answer.language": "de"}) == []
+
+
 def test_a_records_identity_does_not_depend_on_what_else_its_event_says() -> None:
     whole = {emit.record.segment: emit.record.event_id for emit in project("evaluations", 0, 0, EVALUATION)}  # type: ignore[attr-defined]
     part = msgspec.structs.replace(EVALUATION, scores=EVALUATION.scores[:1])

@@ -111,6 +111,13 @@ def test_an_answer_is_repeated_where_the_route_says_so_and_the_model_would_say_i
     assert is_repeatable(request, target, rules) is repeatable
 
 
+@pytest.mark.parametrize("purpose", ["judge", "evaluation"])
+def test_what_is_no_traffic_is_never_answered_from_the_cache(purpose: str) -> None:
+    rules = Cache(exact=True, any_temperature=True)
+    assert is_repeatable(in_context(), OPENAI, rules)
+    assert not is_repeatable(in_context(purpose=purpose), OPENAI, rules)
+
+
 def test_an_answer_is_kept_as_it_was_given() -> None:
     kept = kept_of(a_request(), ANSWERED, "event")
     assert kept is not None

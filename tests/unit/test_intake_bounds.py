@@ -231,7 +231,8 @@ def a_cost(**changes: Any) -> Cost:
         ({"kind": "cancelled"}, "0"),
         ({"kind": "embedding"}, EMBEDDING),
         ({"kind": "embedding", "context": Context(requested_at=NOW)}, None),
-        ({"kind": "judge"}, None),
+        ({"kind": "judge"}, "0"),
+        ({"kind": "judge", "attempt": 1}, "1"),
         ({"kind": "shadow"}, None),
     ],
 )

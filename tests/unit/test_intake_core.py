@@ -49,10 +49,18 @@ NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 MODEL = Target(backend="openai", model="m", base_url="http://127.0.0.1:1/v1")
 DAILY = Budget(name="daily", limit=Decimal(1))
 SOFT = Budget(name="watched", window="month", limit=Decimal(1), mode="soft")
+JUDGES = Budget(name="judges", per="tag", tag="purpose", match=("judge",), limit=Decimal("0.5"))
 ORIGIN = LogRange(topic="llm-requests", partition=1, first_offset=7, last_offset=7)
 PLANE = ConfigPlane.of(
     [
-        Team(name="support", allowed_routes=("default", "slow", "prompted"), policy="strict", budgets=(DAILY, SOFT)),
+        Team(
+            name="support",
+            allowed_routes=("default", "slow", "prompted"),
+            policy="strict",
+            allowed_policies=("strict", "gone"),
+            budgets=(DAILY, SOFT),
+        ),
+        Team(name="careful", budgets=(DAILY, JUDGES)),
         Team(name="research", default_route="slow"),
         Team(name="gambler", default_route="secret", budgets=(SOFT,)),
         Team(name="miser", default_route="secret", budgets=(DAILY,)),
@@ -75,7 +83,7 @@ PLANE = ConfigPlane.of(
         Price(model="m", input_cost_per_token=Decimal("1e-7"), output_cost_per_token=Decimal("2e-7")),
     ]
 )
-LIMITS = Limits(max_prompt_bytes=1000, max_messages=3, max_context_bytes=200)
+LIMITS = Limits(max_prompt_bytes=1000, max_messages=3, max_context_bytes=200, max_schema_bytes=400)
 
 
 def a_request(**changes: Any) -> LlmRequest:
@@ -105,6 +113,17 @@ def a_request(**changes: Any) -> LlmRequest:
         ({"sampling": Sampling(temperature=3.0)}, "invalid_temperature", "from 0 to 2"),
         ({"sampling": Sampling(top_p=-0.1)}, "invalid_top_p", "from 0 to 1"),
         ({"sampling": Sampling(max_completion_tokens=0)}, "invalid_max_completion_tokens", "at least 1"),
+        ({"sampling": Sampling(response_format="[1]")}, "invalid_response_format", "JSON object"),
+        ({"sampling": Sampling(response_format="{")}, "invalid_response_format", "JSON object"),
+        (
+            {"sampling": Sampling(response_format='{"a": "' + "x" * 400 + '"}')},
+            "response_format_too_large",
+            "400 allowed",
+        ),
+        ({"purpose": "shadow"}, "unknown_purpose", "serve, judge, evaluation"),
+        ({"policy_name": "minimal"}, "policy_not_allowed", "its allowed_policies are: strict, gone"),
+        ({"policy_name": "gone"}, "unknown_policy", "no policy 'gone'"),
+        ({"tenant_id": "research", "policy_name": "strict"}, "policy_not_allowed", "allowed_policies are: none"),
         ({"deadline_at": NOW - timedelta(seconds=1)}, "expired", "had passed"),
         ({"tenant_id": "miser"}, "unpriced_model", "'unpriced' has no price.*penstock prices import"),
     ],
@@ -282,3 +301,42 @@ def test_the_first_refusal_of_a_budget_alerts_with_evidence_and_a_replay_gives_t
     assert told.record.sample_requests == ["r1"]
     assert told.record.labels == {"team": "support", "budget": "daily", "subject": "user 'ann'"}
     assert step(judgement, claim, ORIGIN, NOW) == [refused, told]
+
+
+def test_a_request_for_a_judge_says_so_in_its_context_and_keeps_the_schema_of_its_answer() -> None:
+    schema = '{"type": "object"}'
+    judgement = judge(
+        a_request(purpose="judge", policy_name="strict", route="slow", sampling=Sampling(response_format=schema)),
+        PLANE,
+        LIMITS,
+        NOW,
+    )
+    assert judgement.refused is None
+    assert (judgement.context.purpose, judgement.context.policy_name) == ("judge", "strict")
+    assert judgement.sampling.response_format == schema
+    assert judge(a_request(), PLANE, LIMITS, NOW).context.purpose == "serve"
+
+
+def test_a_refusal_of_an_unknown_purpose_counts_as_traffic() -> None:
+    assert judge(a_request(purpose="shadow"), PLANE, LIMITS, NOW).context.purpose == "serve"
+
+
+def test_the_schema_of_the_answer_is_reserved_as_part_of_the_prompt() -> None:
+    plain, with_schema = (
+        judge(a_request(sampling=Sampling(response_format=schema)), PLANE, LIMITS, NOW)
+        for schema in (None, '{"type":  "object"}')
+    )
+    assert plain.reserve is not None
+    assert with_schema.reserve is not None
+    assert with_schema.reserve - plain.reserve == 19 * Decimal("1e-7")
+
+
+def test_judges_have_a_budget_of_their_own_by_their_tag() -> None:
+    tags = {"purpose": "judge", "rubric": "helpfulness"}
+    judged = judge(a_request(tenant_id="careful", purpose="judge", tags=tags), PLANE, LIMITS, NOW)
+    served = judge(a_request(tenant_id="careful"), PLANE, LIMITS, NOW)
+    assert [(hold.subject.budget.name, hold.subject.value) for hold in judged.holds] == [
+        ("daily", ""), ("judges", "judge"),
+    ]  # fmt: skip
+    assert [hold.subject.budget.name for hold in served.holds] == ["daily"]
+    assert {hold.needed for hold in judged.holds} == {hold.needed for hold in served.holds}
