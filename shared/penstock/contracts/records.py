@@ -93,6 +93,7 @@ class Context(Part, frozen=True, kw_only=True):
     admitted_at: Annotated[datetime | None, Meta(description="When intake admitted the request, UTC: decides the budget windows that its calls count in.")] = None
     purpose: Annotated[str, Meta(description="What the request is for: serve, judge (an evaluator asks a model) or evaluation (a run over a golden set). Only what is served counts as traffic.")] = "serve"
     experiments: Annotated[dict[str, str], Meta(description="Arm of every experiment that the request takes part in, by the experiment's name.")] = {}
+    experiment_versions: Annotated[dict[str, str], Meta(description="What of each of these experiments was in force (Experiment.design), by its name: an observation counts for that alone.")] = {}
 
 
 class Usage(Part, frozen=True, kw_only=True):
