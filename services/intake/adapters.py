@@ -32,6 +32,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from services.intake.assignment import NOT_ASSIGNED, Assigned
 from services.intake.bounds import Hold
 from services.intake.core import Claim, Decision, Judgement, Refused, content_hash
 from services.intake.exceeded import Exceeded, described
@@ -165,6 +166,7 @@ class _Told(msgspec.Struct):
     wait: str = "0"
     over: _Over | None = None
     alert: bool = False
+    assigned: Assigned = NOT_ASSIGNED
 
 
 _decode = msgspec.json.Decoder(_Told).decode
@@ -186,6 +188,7 @@ def _claim(decision: str, told: bytes) -> Claim:
             limit=int(over.limit), spent=int(over.spent), reserved=int(over.reserved), needed=int(over.needed),
         ),
         alert=claim.alert,
+        assigned=claim.assigned,
     )  # fmt: skip
 
 
@@ -216,6 +219,8 @@ def _asked(judgement: Judgement, ttl_s: int) -> tuple[list[str], dict[str, Any]]
     }
     if judgement.refused:
         asked["refused"] = judgement.refused
+    if judgement.assigned.arms:
+        asked["assigned"] = judgement.assigned
     return keys, asked
 
 

@@ -32,6 +32,16 @@ def admission_hop(config: Configuration, claims: Claims, limits: Limits, clock: 
             for event, problem in zip(events, problems, strict=True)
             if problem is None
         ]
+        for judgement in judgements:
+            for skipped in judgement.skipped:
+                metrics.EXPERIMENT_SKIPS.labels(skipped.experiment, skipped.code).inc()
+                log.warning(
+                    "an experiment could not assign a request",
+                    request_id=judgement.request.request_id,
+                    experiment=skipped.experiment,
+                    code=skipped.code,
+                    reason=skipped.reason,
+                )
         claimed = iter(zip(judgements, await claims.admit(judgements), strict=True))
         outcomes: list[Outcome] = []
         for event, problem in zip(events, problems, strict=True):
@@ -39,6 +49,9 @@ def admission_hop(config: Configuration, claims: Claims, limits: Limits, clock: 
                 outcomes.append(Reject("invalid_request", problem))
                 continue
             judgement, claim = next(claimed)
+            if claim.assigned != judgement.assigned and claim.decision not in (Decision.DUPLICATE, Decision.CONFLICT):
+                # It was decided before, and experiments have changed since: it keeps the arms it had.
+                judgement = judge(event.record, config, limits, now, judgement.place, claim.assigned)
             if claim.decision is not Decision.ADMITTED:
                 code = claim.refused.code if claim.refused else str(claim.decision)
                 metrics.REFUSED.labels("intake", code).inc()

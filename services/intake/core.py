@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 
 import msgspec
 from penstock.bus import Emit
-from penstock.config.kinds import Policy, Price, Prompt, Route, Team, VariableError
+from penstock.config.kinds import Experiment, Policy, Price, Prompt, Route, Team, VariableError
 from penstock.contracts.envelope import derive, request_key
 from penstock.contracts.records import (
     AdmittedRequest,
@@ -31,6 +32,7 @@ from penstock.contracts.records import (
     Status,
 )
 
+from services.intake.assignment import NOT_ASSIGNED, Assigned, Skipped, assign
 from services.intake.bounds import Hold, Unpriced, calls_of, hard_budgets, holds_of, total
 from services.intake.exceeded import Exceeded, exhausted_alert, over_budget_reason
 
@@ -53,6 +55,7 @@ class Configuration(Protocol):
     def policy(self, name: str) -> Policy | None: ...
     def prompt(self, name: str, label: str = ...) -> Prompt | None: ...
     def prices(self, model: str, since: datetime, until: datetime) -> list[Price]: ...
+    def experiments(self, team: str) -> list[Experiment]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ class Claim:
         retry_after_s: set where the rate was exceeded.
         exceeded: the budget, where one would have been.
         alert: whether this is the refusal that on-call is told of.
+        assigned: the arms that it was admitted with.
     """
 
     decision: Decision
@@ -111,6 +115,7 @@ class Claim:
     retry_after_s: float = 0.0
     exceeded: Exceeded | None = None
     alert: bool = False
+    assigned: Assigned = NOT_ASSIGNED
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +127,8 @@ class Judgement:
         place: where the request stands in the log. The same event at another place is a second send of it.
         reserve: the most that all its calls can cost, USD; None where a target has no price.
         holds: what it would hold in each counter of the team's hard budgets.
+        assigned: the arms of experiments that it was judged with.
+        skipped: experiments that would have assigned it and could not.
     """
 
     request: LlmRequest
@@ -135,6 +142,8 @@ class Judgement:
     holds: list[Hold] = field(default_factory=list)
     refused: Refused | None = None
     place: str = ""
+    assigned: Assigned = NOT_ASSIGNED
+    skipped: Sequence[Skipped] = ()
 
 
 def content_hash(request: LlmRequest) -> str:
@@ -157,8 +166,36 @@ def identifiable(request: LlmRequest) -> str | None:
     return None
 
 
-def judge(request: LlmRequest, config: Configuration, limits: Limits, now: datetime, place: str = "") -> Judgement:
-    """Decide what can be decided from ``request`` and the configuration alone; ``place`` is where it stands in the log."""
+def judge(
+    request: LlmRequest,
+    config: Configuration,
+    limits: Limits,
+    now: datetime,
+    place: str = "",
+    assigned: Assigned | None = None,
+) -> Judgement:
+    """Decide what can be decided from ``request`` and the configuration alone.
+
+    Args:
+        place: where the request stands in the log.
+        assigned: arms that it was admitted with before; None assigns it now. No experiment ends a request: one that an
+            arm would refuse and that is fine without is judged without.
+    """
+    if assigned is not None:
+        return _judge(request, config, limits, now, place, assigned)
+    assignment = assign(request, config, now)
+    judged = _judge(request, config, limits, now, place, assignment.assigned)
+    if judged.refused is not None and assignment.assigned.arms:
+        plain = _judge(request, config, limits, now, place, NOT_ASSIGNED)
+        if plain.refused is None:
+            why = [Skipped(name, "refused", judged.refused.reason) for name in assignment.assigned.arms]
+            return _replace(plain, skipped=[*assignment.skipped, *why])
+    return _replace(judged, skipped=assignment.skipped)
+
+
+def _judge(
+    request: LlmRequest, config: Configuration, limits: Limits, now: datetime, place: str, assigned: Assigned
+) -> Judgement:
     base = Judgement(
         request=request,
         context=Context(
@@ -171,11 +208,14 @@ def judge(request: LlmRequest, config: Configuration, limits: Limits, now: datet
             key_id=request.key_id,
             # One that is unknown is refused below, and the refusal is one of traffic.
             purpose=request.purpose if request.purpose in _PURPOSES else "serve",
+            experiments=assigned.arms,
+            experiment_versions=assigned.designs,
         ),
         messages=[],
         sampling=request.sampling,
         at=now,
         place=place,
+        assigned=assigned,
     )
 
     def refuse(code: str, reason: str, status: Status = Status.REJECTED) -> Judgement:
@@ -195,7 +235,7 @@ def judge(request: LlmRequest, config: Configuration, limits: Limits, now: datet
             f"conversation_id, user_id, key_id and tags are {size:,} bytes together, more than the "
             f"{limits.max_context_bytes:,} allowed",
         )
-    route_name = team.default_route if request.route == "default" else request.route
+    route_name = assigned.route or (team.default_route if request.route == "default" else request.route)
     route = config.route(route_name)
     if route is None:
         return refuse("unknown_route", f"no route {route_name!r} is configured; see `penstock config show routes`")
@@ -213,17 +253,18 @@ def judge(request: LlmRequest, config: Configuration, limits: Limits, now: datet
         context=msgspec.structs.replace(
             base.context,
             route=route_name,
-            policy_name=request.policy_name or route.policy or team.policy,
+            policy_name=assigned.policy or request.policy_name or route.policy or team.policy,
             deadline_at=deadline,
         ),
     )
     messages: list[Message] = []
     if prompt_name := request.prompt_name or route.prompt:
-        prompt = config.prompt(prompt_name, request.prompt_label)
+        label = assigned.prompt_label or request.prompt_label
+        prompt = config.prompt(prompt_name, label)
         if prompt is None:
             return refuse(
                 "unknown_prompt",
-                f"no version {request.prompt_label!r} of a prompt {prompt_name!r}; see `penstock config show prompts`",
+                f"no version {label!r} of a prompt {prompt_name!r}; see `penstock config show prompts`",
             )
         try:
             messages = [

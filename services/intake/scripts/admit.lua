@@ -15,7 +15,7 @@ if claimed then
   return {'conflict', '{}'}
 end
 
-local claim = {event = asked.event, place = asked.place, hash = asked.hash, at = asked.at, decision = asked.decision, refused = asked.refused}
+local claim = {event = asked.event, place = asked.place, hash = asked.hash, at = asked.at, decision = asked.decision, refused = asked.refused, assigned = asked.assigned}
 
 -- Rate: the generic cell rate algorithm (GCRA, ITU-T I.371) on Redis' own clock; the burst is a tenth of the minute.
 if claim.decision == 'admitted' and asked.rate > 0 then

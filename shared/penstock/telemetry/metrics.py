@@ -10,8 +10,8 @@ from prometheus_client import Counter, Gauge, Histogram
 __all__ = [
     "ALERT_DELIVERIES", "ALERT_OLDEST_SECONDS", "ALERT_QUEUE", "BATCH_SECONDS", "BROKEN_CALLS", "CACHE_LOOKUPS",
     "CACHE_SECONDS", "CONSUMED", "DEAD_LETTERS", "END_TO_END_SECONDS", "ESTIMATED_USAGE", "EVALUATOR_FAILURES",
-    "EVALUATOR_SECONDS", "FINDINGS", "GROUNDED", "INDEXED_CHUNKS", "IN_FLIGHT", "MODEL_SECONDS", "PRODUCED", "REFUSED",
-    "RETRIES", "REVIEWS", "SCANNER_FAILURES", "SCREENED", "SCREEN_SECONDS", "TOKENS", "UP",
+    "EVALUATOR_SECONDS", "EXPERIMENT_SKIPS", "FINDINGS", "GROUNDED", "INDEXED_CHUNKS", "IN_FLIGHT", "MODEL_SECONDS",
+    "PRODUCED", "REFUSED", "RETRIES", "REVIEWS", "SCANNER_FAILURES", "SCREENED", "SCREEN_SECONDS", "TOKENS", "UP",
 ]  # fmt: skip
 
 _FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -27,6 +27,9 @@ BATCH_SECONDS = Histogram(
 IN_FLIGHT = Gauge("penstock_in_flight_messages", "Messages read and not finished.", ["service", "group"])
 UP = Gauge("penstock_ready", "1 while the service does its work.", ["service"])
 REFUSED = Counter("penstock_refused_requests", "Requests ended early, by stage and cause.", ["service", "code"])
+EXPERIMENT_SKIPS = Counter(
+    "penstock_experiment_skips", "Requests that an experiment concerns and could not assign.", ["experiment", "code"]
+)
 END_TO_END_SECONDS = Histogram(
     "penstock_end_to_end_seconds", "From the producer's request to its release.", ["status"], buckets=_SLOW
 )
