@@ -14,7 +14,10 @@ from penstock.contracts.envelope import event_id
 from penstock.contracts.records import DeadLetter, Record
 from penstock.telemetry import metrics
 
-__all__ = ["Producer", "dead_letter"]
+__all__ = ["REPLAYED", "Producer", "dead_letter"]
+
+REPLAYED = "penstock-replayed"
+"""Header of a dead letter that a person sent to its topic again."""
 
 # A dead letter carries its origin's bytes and must itself fit into a message of 8 MiB.
 _LARGEST_ORIGIN = 7 * 1024 * 1024
@@ -41,6 +44,8 @@ class Producer:
         """
         value = self.codec.encode(topic, record)
         self._count(topic)
+        if isinstance(record, DeadLetter):
+            metrics.DEAD_LETTERS.labels(self.service, record.origin_topic, record.code).inc()
         return await self._raw.send(topic, key.encode(), value, headers)
 
     async def send_raw(

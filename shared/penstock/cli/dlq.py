@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from penstock.bus import Message, Partition, history
+from penstock.bus.producer import REPLAYED
 from penstock.cli.connection import Connection, connect, run_command
 from penstock.contracts.codec import Undecodable
 from penstock.contracts.records import DeadLetter
@@ -115,7 +116,7 @@ async def _replay(service: str, code: str | None, again: bool, dry_run: bool) ->
             if dry_run:
                 click.echo(f"would send {origin} ({letter.code})")
             else:
-                headers = list(letter.origin_headers.items())
+                headers = list((letter.origin_headers | {REPLAYED: b"1"}).items())
                 await (
                     await producer.send(letter.origin_topic, letter.origin_key, value, headers, letter.origin_partition)
                 )

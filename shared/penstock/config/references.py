@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from penstock.config.kinds import Entry, Policy, Price, Route, Team
+from penstock.config.kinds import Entry, Policy, Price, Prompt, Route, Rubric, Team
 
 __all__ = ["BrokenReference", "UnpricedTarget", "check_references", "unpriced_targets"]
 
@@ -83,6 +83,10 @@ def check_references(entry: Entry, known: Mapping[str, Mapping[str, Entry]]) -> 
                     f"; requests of {', '.join(found.refused)} are refused as unpriced_model: hard budgets need one"
                 )
             yield BrokenReference(("targets", found.target, "model"), cause, "add it to prices", warning=True)
+    elif isinstance(entry, Rubric):
+        yield from missing("prompts", f"{entry.prompt}@{entry.prompt_label}", "prompt")
+        yield from missing("routes", entry.route, "route")
+        yield from _judge(entry, known)
     elif isinstance(entry, Price):
         for name in _COSTS_OF_TOKENS:
             if (cost := getattr(entry, name)) is not None and cost >= _DEAR:
@@ -112,6 +116,26 @@ def _budgets(team: Team, known: Mapping[str, Mapping[str, Entry]]) -> Iterator[B
         )
         remedy = "add it to prices (`penstock prices import`), or make the budget soft"
         yield BrokenReference(("budgets", hard), cause, remedy)
+
+
+def _judge(rubric: Rubric, known: Mapping[str, Mapping[str, Entry]]) -> Iterator[BrokenReference]:
+    """Yield what keeps a rubric's prompt and route from judging."""
+    prompt = known.get("prompts", {}).get(f"{rubric.prompt}@{rubric.prompt_label}")
+    if isinstance(prompt, Prompt):
+        shown = {"answer_a", "answer_b"} if rubric.mode == "pairwise" else {"answer"}
+        if lacks := sorted(shown - prompt.variables.keys()):
+            cause = f"{rubric.prompt!r} has no variable {', '.join(lacks)}, so its judge would not see what it judges"
+            yield BrokenReference(("prompt",), cause, f"add {{{{{lacks[0]}}}}} to its template")
+        filled = shown | {"question", "passages", "reference", "verdicts", "marker"}
+        unknown = sorted(name for name, each in prompt.variables.items() if each.required and name not in filled)
+        if unknown:
+            cause = f"{rubric.prompt!r} requires {', '.join(unknown)}, which no task has"
+            remedy = f"a {rubric.mode} rubric's prompt has the variables {', '.join(sorted(filled))}"
+            yield BrokenReference(("prompt",), cause, remedy)
+    route = known.get("routes", {}).get(rubric.route)
+    if isinstance(route, Route) and any(target.backend == "extractive" for target in route.targets):
+        cause = f"{rubric.route!r} has an extractive target, which cannot follow the JSON schema of a verdict"
+        yield BrokenReference(("route",), cause, "name a route with models only, such as judge")
 
 
 def _never_priced(routes: Iterable[Route], known: Mapping[str, Mapping[str, Entry]]) -> Iterator[UnpricedTarget]:

@@ -29,8 +29,9 @@ class Rubric(Entry):
         default="pointwise", description="Whether one answer is graded, or two are compared."
     )
     prompt: Name = Field(
-        description="Registered prompt with the judge's instructions. Its variables: question, passages, reference, and "
-        "answer (pointwise) or answer_a and answer_b (pairwise)."
+        description="Registered prompt with the judge's instructions. Its variables: question, passages, reference, "
+        "answer (pointwise) or answer_a and answer_b (pairwise), verdicts (each with its meaning) and marker (the code of "
+        "the lines between which each of the texts stands). What it requires and a task has not cannot be judged."
     )
     prompt_label: str = Field(
         default="production", description="Which version of the prompt: a label or a content hash."

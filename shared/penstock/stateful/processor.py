@@ -274,7 +274,7 @@ class StatefulProcessor(Generic[StateT, EventT]):
         if self._overlay is not None:
             for live, state in stores:
                 self._overlay.store(live, state, message.topic, message.offset)
-            if event_id:
+            if event_id and message.topic not in self._logic.recognises:
                 self._overlay.recent(message.topic, message.partition).add(
                     event_id, message.offset, message.timestamp_ms * 1000
                 )
@@ -290,9 +290,9 @@ class StatefulProcessor(Generic[StateT, EventT]):
             self._room.clear()
 
     def _duplicate(self, event_id: str, message: Message) -> bool:
-        return self._overlay is not None and self._overlay.recent(message.topic, message.partition).seen_elsewhere(
-            event_id, message.offset
-        )
+        if self._overlay is None or message.topic in self._logic.recognises:
+            return False
+        return self._overlay.recent(message.topic, message.partition).seen_elsewhere(event_id, message.offset)
 
     def _apply(self, record: Any, message: Message) -> tuple[list[EmitLike], list[tuple[KeyState, Any]]]:
         """Route a record and step each of its keys; nothing is stored yet, so a failure half-way leaves no trace."""

@@ -192,6 +192,8 @@ class Logic(Generic[StateT, EventT]):
             at any moment.
         latest: compacted topics of which a reader wants the newest record of a key only: of the records that ``step``
             puts out there between two checkpoints, the last one of each key is made, encoded and sent.
+        recognises: source topics of which the steps recognise a repeated event by their own state. It is not dropped by its
+            id, so that a dead letter of theirs can be sent again.
     """
 
     step: Callable[[StateT | None, EventT, datetime], tuple[StateT | None, Sequence[EmitLike]]]
@@ -199,3 +201,4 @@ class Logic(Generic[StateT, EventT]):
     state_type: Any = Any
     expires_at: Callable[[str, StateT], datetime | None] | None = None
     latest: frozenset[str] = frozenset()
+    recognises: frozenset[str] = frozenset()

@@ -1,0 +1,1 @@
+"""LLM as judge: rubrics that models grade answers by, asked through the stream itself."""
