@@ -1,0 +1,176 @@
+"""Whose labels are taken, and how far they may move the challenger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import blake2b
+
+import msgspec
+from penstock.contracts.records import Label
+
+from services.evaluation.learning.betting import suspicion
+from services.evaluation.learning.rules import TRUSTED, LearningRules
+from services.evaluation.learning.state import Learning, Tally
+
+__all__ = ["Admission", "Suspect", "admitted", "author_slot", "source_of", "trusted"]
+
+_USER_SLOTS = 256
+_TRUSTED_SLOTS = 64
+_FADING = 200.0
+"""Trusted labels over which the share of contradicting ones is taken."""
+_FEW = 20.0
+"""Trusted labels below which their share of contradicting ones says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """Whom on-call is told of: an author or a whole source, and what it did."""
+
+    who: str
+    cause: str
+    evidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What is made of a label.
+
+    Attributes:
+        state: with the label counted.
+        influence: how far it may move the log-odds of a text; 0 where it is not learned from.
+        refused: why it is not; empty where it is.
+        suspects: whom on-call is told of.
+    """
+
+    state: Learning
+    influence: float
+    refused: str
+    suspects: tuple[Suspect, ...]
+
+
+def trusted(label: Label) -> bool:
+    """Return whether the label counts in the test of the challenger."""
+    return label.source in TRUSTED
+
+
+def source_of(label: Label) -> str:
+    """Return the source that a label is counted under; one that is not known counts as users."""
+    return label.source if trusted(label) else "user"
+
+
+def author_slot(label: Label) -> str:
+    """Return where the author's labels are counted.
+
+    Authors of a team (those that are not named are one) share a bounded number of slots by hash, so memory is bounded: who
+    makes up many authors gets no more than the slots, and two that meet in one share its bounds. Users cannot take the
+    slots of the trusted.
+    """
+    slots, mark = (_TRUSTED_SLOTS, "t") if trusted(label) else (_USER_SLOTS, "u")
+    digest = blake2b(f"{source_of(label)}\x1f{label.tenant_id}\x1f{label.author}".encode(), digest_size=4).digest()
+    return f"{mark}{int.from_bytes(digest, 'big') % slots}"
+
+
+def admitted(state: Learning, label: Label, contradicts: bool, rules: LearningRules, now: datetime) -> Admission:
+    """Count a label and say how far the challenger may follow it.
+
+    Args:
+        state: before it.
+        label: the label.
+        contradicts: whether champion and challenger are both confident of the opposite.
+        rules: the bounds.
+        now: timestamp of the label in the log.
+    """
+    mark, source, at = author_slot(label), source_of(label), now.timestamp()
+    limits = rules.of(trusted(label))
+    whole, author = (_at(state.sources.get(source), now), _at(state.authors.get(mark), now))
+    name = _name(label)
+    suspects: list[Suspect] = []
+    if author.barred_until > at:
+        refused = "suspected"
+    elif author.in_hour >= limits.author_an_hour:
+        refused = "author_rate"
+        author = _tell(author, Suspect(name, "rate", author.in_hour), suspects, rules, at)
+    elif whole.in_hour >= limits.an_hour:
+        refused = "source_rate"
+        whole = _tell(whole, Suspect(f"source {source}", "rate", whole.in_hour), suspects, rules, at)
+    else:
+        expected = _expected(state, rules)
+        author = msgspec.structs.replace(
+            author,
+            in_hour=author.in_hour + 1,
+            contradictions=suspicion(author.contradictions, contradicts, expected),
+        )
+        whole = msgspec.structs.replace(
+            whole, in_hour=whole.in_hour + 1, contradictions=suspicion(whole.contradictions, contradicts, expected)
+        )
+        refused = ""
+        if whole.contradictions >= rules.suspect_from:
+            whole = _tell(
+                whole, Suspect(f"source {source}", "contradiction", whole.contradictions), suspects, rules, at
+            )
+            whole = msgspec.structs.replace(whole, contradictions=0.0)
+        if author.contradictions >= rules.suspect_from:
+            author = _tell(author, Suspect(name, "contradiction", author.contradictions), suspects, rules, at)
+            author = msgspec.structs.replace(author, contradictions=0.0)
+            if not trusted(label):
+                refused = "suspected"
+                author = msgspec.structs.replace(author, barred_until=at + rules.barred.total_seconds())
+        refused = refused or _over_budget(state, author, trusted(label), rules)
+    influence = 0.0 if refused else limits.influence
+    author = msgspec.structs.replace(author, spent=author.spent + influence)
+    group = "trusted" if trusted(label) else "users"
+    return Admission(
+        msgspec.structs.replace(
+            state,
+            sources=state.sources | {source: whole},
+            authors=state.authors | {mark: author},
+            spent=state.spent if refused else state.spent | {group: state.spent.get(group, 0.0) + influence},
+            rates=_faded(state.rates, contradicts) if trusted(label) and not refused else state.rates,
+            taken=state.taken + (not refused),
+            refused=state.refused | {refused: state.refused.get(refused, 0) + 1} if refused else state.refused,
+        ),
+        influence,
+        refused,
+        tuple(suspects),
+    )
+
+
+def _over_budget(state: Learning, author: Tally, is_trusted: bool, rules: LearningRules) -> str:
+    limits = rules.of(is_trusted)
+    group = state.spent.get("trusted" if is_trusted else "users", 0.0)
+    if not is_trusted and group + limits.influence > rules.users_most(state.spent):
+        return "users_share"
+    most = max(limits.author_floor, limits.author_share * (group + limits.influence))
+    return "author_share" if author.spent + limits.influence > most else ""
+
+
+def _expected(state: Learning, rules: LearningRules) -> float:
+    """Return the share of contradicting labels from which somebody differs from what the trusted say themselves."""
+    labels, contradictions = state.rates
+    share = contradictions / labels if labels >= _FEW else 0.0
+    return min(0.9, max(rules.expected_contradictions, 2 * share))
+
+
+def _faded(rates: tuple[float, float], contradicts: bool) -> tuple[float, float]:
+    keep = 1 - 1 / _FADING
+    return rates[0] * keep + 1, rates[1] * keep + contradicts
+
+
+def _at(tally: Tally | None, now: datetime) -> Tally:
+    """Return the tally in the hour of ``now``; the log's time may go back a little, an hour that is over does not return."""
+    hour = int(now.timestamp() // 3600)
+    if tally is None:
+        return Tally(hour)
+    return tally if hour <= tally.hour else msgspec.structs.replace(tally, hour=hour, in_hour=0)
+
+
+def _tell(tally: Tally, suspect: Suspect, suspects: list[Suspect], rules: LearningRules, at: float) -> Tally:
+    if tally.told and at - tally.told < rules.repeat_after.total_seconds():
+        return tally
+    suspects.append(suspect)
+    return msgspec.structs.replace(tally, told=at)
+
+
+def _name(label: Label) -> str:
+    return f"{source_of(label)} {label.author or '(not named)'} of {label.tenant_id}"
