@@ -65,7 +65,7 @@ class LearningRules:
 
     trusted: ClassRules = field(
         default_factory=lambda: ClassRules(
-            influence=0.5, an_hour=600, author_an_hour=200, author_floor=50.0, author_share=0.5
+            influence=1.0, an_hour=600, author_an_hour=200, author_floor=100.0, author_share=0.5
         )
     )
     users: ClassRules = field(
