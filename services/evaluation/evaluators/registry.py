@@ -11,8 +11,15 @@ from typing import Any
 from penstock.embedding.protocol import Embedder
 
 from services.evaluation.evaluators import reference
+from services.evaluation.evaluators.coherence import Coherence
+from services.evaluation.evaluators.completeness import Completeness
+from services.evaluation.evaluators.format_validity import format_validity
 from services.evaluation.evaluators.language_match import language_match
 from services.evaluation.evaluators.protocol import Evaluator
+from services.evaluation.evaluators.readability import readability
+from services.evaluation.evaluators.refusal import refusal
+from services.evaluation.evaluators.relevance import AnswerRelevance
+from services.evaluation.evaluators.similarity import SemanticSimilarity
 from services.evaluation.evaluators.vectors import RecentVectors
 
 __all__ = ["GROUP", "SHIPPED", "EvaluatorError", "added", "all_evaluators", "shipped"]
@@ -23,7 +30,14 @@ GROUP = "penstock.evaluators"
 Make = Callable[[Embedder], Sequence[Evaluator]]
 
 SHIPPED: Mapping[str, Make] = {
+    "answer_relevance": lambda embedder: [AnswerRelevance(embedder)],
+    "completeness": lambda embedder: [Completeness(embedder)],
+    "coherence": lambda embedder: [Coherence(embedder)],
+    "readability": lambda _: [readability],
+    "refusal": lambda _: [refusal],
     "language_match": lambda _: [language_match],
+    "format_validity": lambda _: [format_validity],
+    "semantic_similarity": lambda embedder: [SemanticSimilarity(embedder)],
     "exact_match": lambda _: [reference.exact_match],
     "token_f1": lambda _: [reference.token_f1],
     "bleu": lambda _: [reference.bleu],
