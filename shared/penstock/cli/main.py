@@ -42,6 +42,12 @@ COMMANDS: Mapping[str, Subcommand] = {
     "drift": Subcommand(
         "services.drift.lookback.command:drift", "Look back at what changed; pin or accept a reference."
     ),
+    "feedback": Subcommand(
+        "services.evaluation.feedback.command:feedback", "Give, read and export what people think of answers."
+    ),
+    "annotations": Subcommand(
+        "services.evaluation.feedback.command:annotating", "Work off what was picked for people to look at."
+    ),
 }
 
 

@@ -1,0 +1,232 @@
+"""What the agent remembers of requests: a table of slots, each a few requests wide, so that memory has a bound. Pure.
+
+A request has its slot by the hash of its id. One request whose result is known holds the slot until its time is over or
+another's result comes; beside it up to :data:`WAITING` requests wait of which scores or feedback came before the result.
+What waits never displaces a result: feedback on ids that do not exist cannot make the agent forget.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import msgspec
+from penstock.contracts.records import Context, Evaluation, LlmResult, Passage
+
+from services.evaluation.feedback.opinions import Opinion
+
+__all__ = [
+    "HEARD", "OPINIONS", "WAITING", "Arrived", "Entry", "Heard", "Kept", "Limits", "Said", "Slot", "Taken", "heard", "kept",
+    "overdue", "packed", "slot_key", "swept", "take", "unpacked",
+]  # fmt: skip
+
+WAITING = 4
+"""Requests without a result that one slot holds."""
+OPINIONS = 16
+"""Feedback events of one request that are kept for scores which come later."""
+HEARD = 8
+"""Evaluation events of one request that are kept for feedback which comes later."""
+TEXT_CHARS = 4_000
+"""Characters kept of the prompt, of the answer, and of all passages together."""
+
+
+class Said(msgspec.Struct, frozen=True, array_like=True):
+    """What an evaluator said of a text."""
+
+    score: float
+    label: str
+    version: str = ""
+
+
+class Heard(msgspec.Struct, frozen=True, array_like=True):
+    """The scores of one evaluation event, by ``subject.name``."""
+
+    event_id: str
+    said: dict[str, Said]
+
+
+class Kept(msgspec.Struct, frozen=True, array_like=True):
+    """What is kept of a result: whose and of what it is, and its texts as they were released."""
+
+    event_id: str
+    context: Context
+    status: str
+    model: str | None
+    prompt: str = ""
+    content: str = ""
+    citations: list[Passage] = []
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """One request.
+
+    Attributes:
+        until: when it is forgotten, seconds since the epoch.
+        result: the packed :class:`Kept`; empty until the result has come.
+        heard: in the order in which they came, at most :data:`HEARD`.
+        opinions: likewise, at most :data:`OPINIONS`.
+        picked: whether it was given to annotators.
+    """
+
+    team: str
+    request_id: str
+    until: float
+    result: bytes = b""
+    heard: tuple[Heard, ...] = ()
+    opinions: tuple[Opinion, ...] = ()
+    picked: bool = False
+
+
+class Slot(msgspec.Struct, frozen=True, array_like=True, tag=0):
+    """The requests of one slot."""
+
+    joined: Entry | None = None
+    waiting: tuple[Entry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of the memory.
+
+    Attributes:
+        slots: of one partition; so many results are remembered at most.
+        keep: how long a result is remembered for feedback and scores that come later.
+        patience: how long feedback and scores wait for their result.
+    """
+
+    slots: int = 65_536
+    keep: timedelta = timedelta(days=7)
+    patience: timedelta = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """Something about a request; one of the three is there."""
+
+    team: str
+    request_id: str
+    result: bytes = b""
+    heard: Heard | None = None
+    opinion: Opinion | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A slot with something new in it.
+
+    Attributes:
+        entry: the request that it is about, as it stands now.
+        before: as it stood before; ``None`` where nothing was known.
+        fallen: feedback whose result had not come when its time or its place was lost.
+    """
+
+    slot: Slot
+    entry: Entry
+    before: Entry | None
+    fallen: tuple[tuple[Entry, Opinion], ...] = ()
+
+
+def slot_key(request_id: str, slots: int) -> str:
+    """Return the key of a request's slot."""
+    return f"slot/{zlib.crc32(request_id.encode()) % slots}"
+
+
+def kept(result: LlmResult) -> Kept:
+    """Return what is kept of a result."""
+    left, citations = TEXT_CHARS, []
+    for passage in result.citations:
+        if left <= 0:
+            break
+        citations.append(msgspec.structs.replace(passage, text=passage.text[:left]))
+        left -= len(passage.text)
+    return Kept(
+        event_id=result.event_id,
+        context=result.context,
+        status=result.status,
+        model=result.model,
+        prompt=result.prompt[:TEXT_CHARS],
+        content=result.content[:TEXT_CHARS],
+        citations=citations,
+    )
+
+
+def packed(one: Kept) -> bytes:
+    """Return the compressed bytes of what is kept of a result."""
+    return zlib.compress(msgspec.msgpack.encode(one))
+
+
+def unpacked(result: bytes) -> Kept:
+    """Return what :func:`packed` packed."""
+    return msgspec.msgpack.decode(zlib.decompress(result), type=Kept)
+
+
+def heard(evaluation: Evaluation) -> Heard | None:
+    """Return the scores of an evaluation; ``None`` where it has none of a prompt or an answer."""
+    said = {
+        f"{score.subject}.{score.name}": Said(score.score, score.label, score.version)
+        for score in evaluation.scores
+        if score.subject in ("prompt", "answer")
+    }
+    return Heard(evaluation.event_id, said) if said else None
+
+
+def take(slot: Slot | None, arrived: Arrived, now: datetime, limits: Limits) -> Taken:
+    """Return the slot with what arrived."""
+    at = now.timestamp()
+    slot, fallen = swept(slot or Slot(), now)
+    joined, waiting = slot.joined, slot.waiting
+    before = next((each for each in (joined, *waiting) if each is not None and _is(each, arrived)), None)
+    entry = before or Entry(arrived.team, arrived.request_id, at + limits.patience.total_seconds())
+    was_joined = bool(entry.result)
+    entry, too_many = _merged(entry, arrived)
+    fallen = (*fallen, *((entry, each) for each in too_many))
+    others = tuple(each for each in waiting if each is not before)
+    if not entry.result:
+        others = (*others, entry)
+        if len(others) > WAITING:
+            fallen = (*fallen, *((others[0], each) for each in others[0].opinions))
+            others = others[1:]
+        return Taken(Slot(joined, others), entry, before, fallen)
+    if not was_joined:
+        # Their dead letters are no longer needed.
+        said = tuple(msgspec.structs.replace(each, value=b"", key=b"") for each in entry.opinions)
+        entry = msgspec.structs.replace(entry, until=at + limits.keep.total_seconds(), opinions=said)
+    return Taken(Slot(entry, others), entry, before, fallen)
+
+
+def swept(slot: Slot, now: datetime) -> tuple[Slot, tuple[tuple[Entry, Opinion], ...]]:
+    """Return a slot without what is overdue, and the feedback that was lost with it."""
+    at = now.timestamp()
+    if all(each is None or each.until >= at for each in (slot.joined, *slot.waiting)):
+        return slot, ()
+    late = [each for each in slot.waiting if each.until < at]
+    joined = slot.joined if slot.joined is not None and slot.joined.until >= at else None
+    left = Slot(joined, tuple(each for each in slot.waiting if each.until >= at))
+    return left, tuple((each, one) for each in late for one in each.opinions)
+
+
+def overdue(slot: Slot, now: datetime) -> bool:
+    """Tell whether feedback stands in a slot whose result did not come in time."""
+    return any(each.opinions and each.until < now.timestamp() for each in slot.waiting)
+
+
+def _is(entry: Entry, arrived: Arrived) -> bool:
+    return entry.request_id == arrived.request_id and entry.team == arrived.team
+
+
+def _merged(entry: Entry, arrived: Arrived) -> tuple[Entry, tuple[Opinion, ...]]:
+    """Return a request with what arrived, and feedback that waits and has no more room."""
+    if arrived.result:
+        return (entry if entry.result else msgspec.structs.replace(entry, result=arrived.result)), ()
+    new = arrived.heard
+    if new is not None and all(each.event_id != new.event_id for each in entry.heard):
+        return msgspec.structs.replace(entry, heard=(*entry.heard, new)[-HEARD:]), ()
+    opinion = arrived.opinion
+    if opinion is None or any(each.event_id == opinion.event_id for each in entry.opinions):
+        return entry, ()
+    if entry.result:
+        opinion = msgspec.structs.replace(opinion, value=b"", key=b"")
+    opinions = (*entry.opinions, opinion)
+    lost = () if entry.result else opinions[:-OPINIONS]
+    return msgspec.structs.replace(entry, opinions=opinions[-OPINIONS:]), lost
