@@ -57,6 +57,8 @@ class Metric(Part):
             raise FieldError(("name",), f"{self.name!r} is no metric: write {known}, or a score as subject.name")
         if self.name in _UNBOUNDED and "upper_bound" not in self.model_fields_set:
             raise FieldError(("upper_bound",), f"is needed for {self.name}: values above it count as it")
+        if self.name == "cost" and self.lower_bound != 0:
+            raise FieldError(("lower_bound",), "must be 0 for cost: the costs of a request's calls are added up")
         if self.lower_bound >= self.upper_bound:
             raise FieldError(("upper_bound",), "must be above lower_bound")
         if self.margin >= self.upper_bound - self.lower_bound:
