@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from penstock.config.kinds import Entry, Policy, Price, Prompt, Route, Rubric, Team
+from penstock.config.kinds import Entry, Experiment, Policy, Price, Prompt, Route, Rubric, Team
 
 __all__ = ["BrokenReference", "UnpricedTarget", "check_references", "unpriced_targets"]
 
@@ -87,11 +87,41 @@ def check_references(entry: Entry, known: Mapping[str, Mapping[str, Entry]]) -> 
         yield from missing("prompts", f"{entry.prompt}@{entry.prompt_label}", "prompt")
         yield from missing("routes", entry.route, "route")
         yield from _judge(entry, known)
+    elif isinstance(entry, Experiment):
+        yield from _experiment(entry, known, missing)
     elif isinstance(entry, Price):
         for name in _COSTS_OF_TOKENS:
             if (cost := getattr(entry, name)) is not None and cost >= _DEAR:
                 cause = f"is {cost} USD for one token: prices are by the token, not by the million"
                 yield BrokenReference((name,), cause, "divide it by 1000000, unless it is meant", warning=True)
+
+
+def _experiment(
+    experiment: Experiment,
+    known: Mapping[str, Mapping[str, Entry]],
+    missing: Callable[..., Iterator[BrokenReference]],
+) -> Iterator[BrokenReference]:
+    yield from missing("teams", experiment.team, "team")
+    for index, name in enumerate(experiment.routes):
+        yield from missing("routes", name, "routes", index)
+    team = known.get("teams", {}).get(experiment.team)
+    for index, arm in enumerate(experiment.arms):
+        path = ("arms", index)
+        yield from missing("routes", arm.route, *path, "route")
+        yield from missing("policies", arm.policy, *path, "policy")
+        if arm.route is not None and isinstance(team, Team) and not team.allows(arm.route):
+            cause = f"team {team.name!r} may not ask for {arm.route!r}: nobody would take part"
+            yield BrokenReference((*path, "route"), cause, "add it to the team's allowed_routes or choose another")
+        if arm.prompt_label is None:
+            continue
+        of_routes = {getattr(known.get("routes", {}).get(name), "prompt", None) for name in experiment.routes}
+        for prompt in sorted({experiment.prompt} if experiment.prompt else of_routes - {None}):
+            yield from missing("prompts", f"{prompt}@{arm.prompt_label}", *path, "prompt_label")
+    if experiment.prompt is not None and "prompts" in known:
+        names = {key.partition("@")[0] for key in known["prompts"]}
+        if experiment.prompt not in names:
+            cause = f"names {experiment.prompt!r}, and there is no such prompt"
+            yield BrokenReference(("prompt",), cause, f"add it; there are {', '.join(sorted(names)) or 'none'}")
 
 
 def _budgets(team: Team, known: Mapping[str, Mapping[str, Entry]]) -> Iterator[BrokenReference]:
