@@ -39,6 +39,9 @@ COMMANDS: Mapping[str, Subcommand] = {
     "guard": Subcommand(
         "services.guardrails.command:guard", "Try a policy on files; see what one in shadow would change."
     ),
+    "evaluate": Subcommand(
+        "services.evaluation.command:evaluate", "Score files; run golden sets; decide about classifiers that learn."
+    ),
     "drift": Subcommand(
         "services.drift.lookback.command:drift", "Look back at what changed; pin or accept a reference."
     ),
