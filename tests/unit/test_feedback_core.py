@@ -183,7 +183,7 @@ def _message(record: Record) -> Message:
 
 
 def test_feedback_of_another_team_joins_nothing_and_ends_as_a_dead_letter() -> None:
-    partition = Partition()
+    partition = Partition(logic(FeedbackRules(limits=Limits(slots=1))))
     partition.take(result())
     partition.take(evaluation(scores=[TOXIC]))
     assert partition.take(feedback(team="rival", rating=0.0, labels={"answer.toxicity": "clean"})) == []
@@ -218,8 +218,8 @@ def test_feedback_whose_result_never_comes_is_told_of_even_where_no_request_come
 
 def _sharing(count: int, slots: int) -> list[int]:
     """Return numbers of requests that share the slot of request 0."""
-    wanted = slot_key("r0", slots)
-    return [number for number in range(10_000) if slot_key(f"r{number}", slots) == wanted][:count]
+    wanted = slot_key("team", "r0", slots)
+    return [number for number in range(10_000) if slot_key("team", f"r{number}", slots) == wanted][:count]
 
 
 def test_a_full_slot_loses_no_result_to_feedback_and_tells_what_it_drops() -> None:
@@ -263,10 +263,10 @@ def test_states_are_forgotten_by_event_time_but_never_feedback_that_waits() -> N
     partition.take(result(1))
     expires_at = partition.logic.expires_at
     assert expires_at is not None
-    key = slot_key("r1", Limits().slots)
+    key = slot_key("team", "r1", Limits().slots)
     assert expires_at(key, partition.read(key)) == NOW + Limits().keep
     partition.take(feedback(2, rating=0.0))
-    key = slot_key("r2", Limits().slots)
+    key = slot_key("team", "r2", Limits().slots)
     assert expires_at(key, partition.read(key)) is None
     stale = Partition()
     stale.take(result(1))

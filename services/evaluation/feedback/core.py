@@ -97,7 +97,7 @@ def feedback_logic(
         own = ""
         arrived = _arrived(record, message)
         if arrived is not None:
-            own = slot_key(arrived.request_id, limits.slots)
+            own = slot_key(arrived.team, arrived.request_id, limits.slots)
             taken = take(lookup(own), arrived, now, limits)
             budget = f"budget/{arrived.team}"
             chosen = pick(taken.entry, taken.before, room(lookup(budget), now, picking), picking, threshold_of)
@@ -126,7 +126,14 @@ def feedback_logic(
             taken = _marked(taken)
         return taken.slot, emits
 
-    return Logic(step=step, route=route, state_type=State, expires_at=_expires_at)
+    return Logic(
+        step=step,
+        route=route,
+        state_type=State,
+        expires_at=_expires_at,
+        # A dead letter that is sent again has the identity it had; what is known of it here counts once all the same.
+        recognises=frozenset({"feedback"}),
+    )
 
 
 def _arrived(record: Any, message: Message) -> Arrived | None:

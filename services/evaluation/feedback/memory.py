@@ -1,8 +1,8 @@
 """What the agent remembers of requests: a table of slots, each a few requests wide, so that memory has a bound. Pure.
 
-A request has its slot by the hash of its id. One request whose result is known holds the slot until its time is over or
-another's result comes; beside it up to :data:`WAITING` requests wait of which scores or feedback came before the result.
-What waits never displaces a result: feedback on ids that do not exist cannot make the agent forget.
+A request has its slot by the hash of its team and id. One request whose result is known holds the slot until its time is
+over or another's result comes; beside it up to :data:`WAITING` requests wait of which scores or feedback came before the
+result. What waits never displaces a result: feedback on ids that do not exist cannot make the agent forget.
 """
 
 from __future__ import annotations
@@ -127,9 +127,9 @@ class Taken:
     fallen: tuple[tuple[Entry, Opinion], ...] = ()
 
 
-def slot_key(request_id: str, slots: int) -> str:
-    """Return the key of a request's slot."""
-    return f"slot/{zlib.crc32(request_id.encode()) % slots}"
+def slot_key(team: str, request_id: str, slots: int) -> str:
+    """Return the key of a request's slot. Two teams may use the same id."""
+    return f"slot/{zlib.crc32(f'{team}/{request_id}'.encode()) % slots}"
 
 
 def kept(result: LlmResult) -> Kept:

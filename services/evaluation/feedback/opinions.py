@@ -15,6 +15,7 @@ __all__ = ["VOCABULARY", "InvalidFeedback", "Opinion", "known_labels", "newest",
 VOCABULARY: Mapping[str, tuple[str, ...]] = {
     "toxicity": ("toxic", "clean"),
     "groundedness": ("grounded", "ungrounded"),
+    "refusal": ("refuses", "answers"),
 }
 """Labels that people and an evaluator both give, by the evaluator's name: others cannot contradict each other."""
 

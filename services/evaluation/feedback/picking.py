@@ -16,6 +16,7 @@ import msgspec
 from penstock.bus import Emit
 from penstock.contracts.envelope import event_id, request_key
 from penstock.contracts.records import AnnotationTask, Record
+from penstock.text import groundedness
 
 from services.evaluation.feedback.memory import Entry, Heard, unpacked
 from services.evaluation.feedback.opinions import VOCABULARY, Opinion, newest
@@ -23,8 +24,11 @@ from services.evaluation.feedback.opinions import VOCABULARY, Opinion, newest
 __all__ = ["Budget", "Pick", "PickRules", "Reason", "annotation_task", "pick", "room", "share_of", "spent"]
 
 Reason = Literal["risk", "disagreement", "uncertain", "sample"]
-THRESHOLDS = {"toxicity": 0.5, "groundedness": 0.6}
+THRESHOLDS = {"toxicity": 0.5, "groundedness": groundedness.THRESHOLD, "refusal": 0.5}
 """Score at which an evaluator's label changes, where the configuration sets none."""
+
+COUNTERPARTS = {"answer.groundedness": "faithfulness", "answer.relevance": "helpfulness"}
+"""Rubric by which judges say of an answer what an evaluator says of it, 1 being good for both."""
 
 _REASONS: tuple[Reason, ...] = ("risk", "disagreement", "uncertain", "sample")
 _SAMPLE_PRIORITY = 0.2
@@ -191,7 +195,7 @@ def _disagreements(entry: Entry, rules: PickRules) -> Iterator[Pick]:
         apart = max(scores) - min(scores)
         if apart >= rules.differ_by or (name in VOCABULARY and len(labels) > 1):
             yield _picked("disagreement", full_name, 0.6 + 0.4 * apart)
-        judge = said.get(f"{full_name}-judge")
+        judge = said.get(f"answer.{COUNTERPARTS[full_name]}") if full_name in COUNTERPARTS else None
         if judge is not None and abs(judge[1][-1] - scores[-1]) >= rules.differ_by:
             yield _picked("disagreement", full_name, 0.6 + 0.4 * abs(judge[1][-1] - scores[-1]))
         people = {each.labels[full_name] for each in newest(entry.opinions) if full_name in each.labels}
