@@ -3,21 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from penstock.bus import Hop
+from penstock.embedding import EmbedderError, embedder_from_settings
 from penstock.service import Runtime, run_service
+from penstock.settings import SettingsError
 
-from services.evaluation.adapters import load_toxicity
-from services.evaluation.app import evaluation_worker
+from services.evaluation.adapters import ToxicityInForce, packaged_embedder
+from services.evaluation.app import Classifiers, evaluation_worker
+from services.evaluation.evaluators.registry import EvaluatorError, all_evaluators
+from services.evaluation.experiments.projection import observations_hop
+from services.evaluation.judging.tasks import judge_tasks
+from services.evaluation.learning import Champions
+from services.evaluation.learning.toxicity_learner import ToxicityLearner
+from services.evaluation.scoring import Scorer, scoring_hop
 from services.evaluation.settings import Settings
+from services.evaluation.toxicity import ToxicityModel
 
 
 async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
-    """Load the model and start the Faust worker; evaluation has no hops."""
+    """Load the models, start the Faust worker and return the hops.
+
+    Raises:
+        SettingsError: the embedder or an evaluator cannot be used as it is set.
+        penstock.stateful.PartitionMismatch: topics that are joined differ in partitions, or one is missing.
+    """
+    settings = runtime.settings
+    model = ToxicityModel.load()
+    learner = ToxicityLearner(model)
+    champions = await Champions.open(
+        runtime.bus, runtime.codec, [learner], timeout_s=settings.start_timeout_s, clock=runtime.clock
+    )
+    runtime.on_stop(champions.close)
+    runtime.background(champions.follow(runtime.stopping))
+    packaged = packaged_embedder(settings.embedding_threads)
+    toxicity = ToxicityInForce(model, champions, packaged, settings.toxicity_mode)
+    try:
+        # One model in memory, where both are the packaged one.
+        embedder = packaged if packaged and settings.embedding_base_url is None else embedder_from_settings(settings)
+        quality = all_evaluators(embedder, settings.evaluator_modules.split(","), instead={"toxicity": []})
+    except (EmbedderError, EvaluatorError) as error:
+        raise SettingsError(str(error)) from error
     worker = await evaluation_worker(
-        runtime.settings,
+        settings,
         config=runtime.config,
-        model=load_toxicity(),
+        classifiers=Classifiers({"toxicity": toxicity.featuriser}, {"toxicity": learner}),
         codec=runtime.codec,
         output=runtime.producer(),
         clock=runtime.clock,
@@ -25,7 +56,15 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
     )
     runtime.not_ready("tables")
     runtime.background(worker.run(runtime.stopping))
-    return []
+    executor = ThreadPoolExecutor(1, "evaluators")
+    return [
+        scoring_hop(
+            Scorer(quality, toxicity, runtime.config),
+            lambda completion: judge_tasks(completion, runtime.config),
+            executor,
+        ),
+        observations_hop(runtime.config),
+    ]
 
 
 def main() -> None:

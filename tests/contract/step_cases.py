@@ -25,14 +25,14 @@ from penstock.contracts.records import (
     Document,
     DocumentIndexed,
     DriftCommand,
-    Feedback,
+    Evaluation,
     GroundedRequest,
     LlmRequest,
-    LlmResult,
     LogRange,
     Message,
     Record,
     Refusal,
+    Score,
     ScreenedDocument,
     ScreenedRequest,
     Signal,
@@ -44,11 +44,10 @@ from penstock.stateful import Logic
 from services.alerting import core as alerting
 from services.drift import core as drift
 from services.drift.projection import project
-from services.evaluation.adapters import load_toxicity
 from services.evaluation.core.cost_rules import CostWatchRules
 from services.evaluation.core.pricing import pricing
-from services.evaluation.core.scoring import ScoringRules, scoring
 from services.evaluation.core.spend import spending
+from services.evaluation.core.watch import WatchRules, watching
 from services.guardrails import core as guardrails
 from services.guardrails.findings import Reference
 from services.guardrails.policy import CompiledPolicy, compile_policy
@@ -299,22 +298,18 @@ def _costs() -> list[tuple[str, Record]]:
     return feed
 
 
-def _results() -> list[tuple[str, Record]]:
-    base: LlmResult = example("llm-results", "completed")
-    teach: Feedback = example("feedback", "moderator")
+def _evaluations() -> list[tuple[str, Record]]:
+    base: Evaluation = example("evaluations")
     feed: list[tuple[str, Record]] = []
     for number, now, dice in _times(120, 2):
-        request_id = f"request-{number}"
-        result = changed(
-            base, event_id=f"result-{number}", request_id=request_id, occurred_at=now, prompt=dice.choice(_TEXTS)
+        scores = [
+            Score(name="toxicity", subject=subject, score=score, label="toxic" if score >= 0.5 else "clean")
+            for subject, score in (("prompt", dice.choice([0.02, 0.6, 0.98])), ("answer", dice.choice([0.01, 0.99])))
+        ]
+        record = changed(
+            base, event_id=f"evaluation-{number}", request_id=f"request-{number}", occurred_at=now, scores=scores
         )
-        feed.append(("llm-results", result))
-        if dice.random() < 0.3:
-            label = {"prompt.toxicity": dice.choice(["toxic", "clean"])}
-            feed.append((
-                "feedback",
-                changed(teach, event_id=f"feedback-{number}", request_id=request_id, occurred_at=now, labels=label),
-            ))  # fmt: skip
+        feed.append(("evaluations", record))
     return feed
 
 
@@ -381,8 +376,6 @@ def stateful_cases() -> Iterator[StatefulCase]:
     """Yield every stateful processor."""
     yield StatefulCase("pricing", "evaluation", lambda: pricing(CONFIG.price), _completions)
     yield StatefulCase("spend", "evaluation", lambda: spending(CONFIG.team, CostWatchRules()), _costs)
-    yield StatefulCase(
-        "scoring", "evaluation", lambda: scoring(load_toxicity(), ScoringRules(), CONFIG.team), _results
-    )  # fmt: skip
+    yield StatefulCase("watching", "evaluation", lambda: watching(WatchRules(), CONFIG.team), _evaluations)
     yield StatefulCase("drift", "drift", lambda: drift.logic(drift.Rules()), _signals)
     yield StatefulCase("streaming", "guardrails", _streaming, _pieces)

@@ -1,7 +1,8 @@
-"""Evaluation's Faust agents in Faust's own test context, over the log in memory: completions in, books and scores out."""
+"""Evaluation's Faust agents in Faust's own test context, over the log in memory: completions in, books out; and its hop."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -10,37 +11,42 @@ from decimal import Decimal
 from typing import Any
 
 import faust
+import msgspec
 import pytest
 from faust.events import Event as FaustEvent
 from faust.types.tuples import Message as FaustMessage
-from penstock.bus import MemoryBus, Message, Producer
+from penstock.bus import MemoryBus, Message, Producer, run_hops
 from penstock.clock import ManualClock
-from penstock.config.kinds import Budget, Price, Team
+from penstock.config.kinds import Budget, Evaluator, Price, Team
 from penstock.config.plane import ConfigPlane
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.envelope import event_id
 from penstock.contracts.records import (
-    Alert,
     Completion,
     Context,
     Cost,
     DeadLetter,
     DocumentIndexed,
-    Evaluation,
-    Feedback,
     LlmResult,
     Record,
+    Score,
     TeamSpend,
     Usage,
 )  # fmt: skip
 from penstock.stateful import Checkpointing, StallGuard, StatefulProcessor
 
-from services.evaluation.adapters import load_toxicity
-from services.evaluation.app import declare, processors
+from services.evaluation.adapters import ToxicityInForce
+from services.evaluation.app import Classifiers, declare, processors
+from services.evaluation.evaluators.own import FunctionEvaluator
+from services.evaluation.exchanges import scored
+from services.evaluation.learning import Champions
+from services.evaluation.learning.toxicity_learner import ToxicityLearner
+from services.evaluation.scoring import Scorer, scoring_hop
 from services.evaluation.settings import Settings
+from services.evaluation.toxicity import ToxicityModel
 
 TOPICS = Catalogue.load().topics
-NAMES = ("pricing", "spend", "scoring")
+NAMES = ("pricing", "spend", "watching", "feedback", "learning", "judging", "experiments")
 CATALOGUE = Catalogue(
     topics={
         **TOPICS,
@@ -54,20 +60,20 @@ INSULT = "you are a worthless piece of shit"
 
 @dataclass
 class Agents:
-    """The three agents, and the log they read and write."""
+    """The agents, and the log they read and write."""
 
     bus: MemoryBus
     agents: dict[str, Any]
     processors: dict[str, StatefulProcessor[Any, Any]]
-    read: dict[str, int] = field(default_factory=dict)
+    read: dict[tuple[str, str], int] = field(default_factory=dict)
 
     async def pump(self, name: str, topics: Sequence[str]) -> None:
         """Give an agent what is new on its topics and checkpoint."""
         for topic in topics:
             messages = self.bus.messages(topic)
-            for message in messages[self.read.get(topic, 0) :]:
+            for message in messages[self.read.get((name, topic), 0) :]:
                 await self._put(self.agents[name], message)
-            self.read[topic] = len(messages)
+            self.read[name, topic] = len(messages)
         await self.processors[name].checkpoint()
 
     async def _put(self, agent: Any, message: Message) -> None:
@@ -82,7 +88,7 @@ class Agents:
     async def everything(self) -> None:
         await self.pump("pricing", ["completions", "documents-indexed"])
         await self.pump("spend", ["costs"])
-        await self.pump("scoring", ["llm-results", "feedback"])
+        await self.pump("watching", ["evaluations"])
 
     def out(self, topic: str) -> list[Any]:
         return [self.bus.codec.decode(topic, message.value) for message in self.bus.messages(topic)]
@@ -104,7 +110,7 @@ async def agents() -> AsyncIterator[Agents]:
     )
     declared = declare(
         app,
-        processors(config, load_toxicity(), settings),
+        processors(config, Classifiers({}, {}), settings),
         dict.fromkeys(NAMES, 4),
         codec=bus.codec,
         output=Producer(bus.producer(), bus.codec, "evaluation", clock),
@@ -179,31 +185,44 @@ async def test_a_cost_that_is_late_by_more_than_a_quarter_is_put_aside_and_chang
     assert sorted((at - s.window_start).days for s in days) == [0, 91]
 
 
-async def test_results_become_evaluations_and_feedback_moves_the_next(agents: Agents) -> None:
-    text = "this stupid bug, you stupid machine"
-    await publish(agents, "llm-results", result(0, INSULT), result(1, text))
+async def test_toxic_texts_alert(agents: Agents) -> None:
+    toxic = Score(name="toxicity", subject="prompt", score=0.97, label="toxic")
+    await publish(agents, "evaluations", *(emit.record for emit in scored(result(0, INSULT), [toxic])))
     await agents.everything()
-    for repeat in range(10):
-        await publish(
-            agents, "feedback",
-            Feedback(
-                event_id=f"f{repeat}", request_id="r1", tenant_id="team", occurred_at=ManualClock().now(),
-                causation_id="", source="moderator", labels={"prompt.toxicity": "clean"},
-            ),
-        )  # fmt: skip
-    await agents.everything()
-    await publish(agents, "llm-results", result(2, text))
-    await agents.everything()
-    evaluations: list[Evaluation] = agents.out("evaluations")
-    of_feedback = [e for e in evaluations if e.causation_id.startswith("f")]
-    evaluations = [e for e in evaluations if e not in of_feedback]
-    assert [(s.subject, s.name, s.score) for e in of_feedback for s in e.scores] == [
-        ("feedback", "disagreement", 1.0)
-    ] * 10
-    labels = {e.request_id: next(s.label for s in e.scores if s.subject == "prompt") for e in evaluations}
-    assert labels == {"r0": "toxic", "r1": "toxic", "r2": "clean"}
-    (alert,) = [a for a in agents.out("alerts") if isinstance(a, Alert) and "r0" in a.sample_requests]
-    assert alert.name == "severe_prompt"
+    (alert,) = agents.out("alerts")
+    assert (alert.name, alert.sample_requests) == ("severe_prompt", ["r0"])
+
+
+async def test_the_hop_scores_texts_of_results_and_answers_of_completions() -> None:
+    clock = ManualClock()
+    bus = MemoryBus(CATALOGUE, clock)
+    model = ToxicityModel.load()
+    toxicity = ToxicityInForce(model, Champions([ToxicityLearner(model)]), None, "hashed")
+    config = ConfigPlane.of([Evaluator(name="loud", threshold=0.9), Evaluator(name="rare", rate=0.0)])
+    quality = [
+        FunctionEvaluator("loud", "1", lambda exchange: float(exchange.answer.isupper()), labels=("quiet", "loud")),
+        FunctionEvaluator("rare", "1", lambda exchange: 1.0),
+    ]
+    hop = scoring_hop(Scorer(quality, toxicity, config), lambda answer: [])
+    stop = asyncio.Event()
+    running = asyncio.create_task(run_hops([hop], bus, bus.codec, clock, Settings(dlq_min_messages=1000), stop))
+    asked = msgspec.structs.replace(
+        completion(3, answer="OK"), context=Context(requested_at=clock.now(), purpose="judge")
+    )
+    failed = msgspec.structs.replace(completion(4), error="no target answered")
+    await bus.publish("llm-results", "r0", result(0, INSULT))
+    for number, answer in enumerate([completion(1, answer="HELP"), completion(2, answer="Help."), asked, failed]):
+        await bus.publish("completions", f"r{number + 1}", answer)
+    evaluations = [event.record for event in await bus.collect("evaluations", 3)]
+    await bus.settled("evaluation-scores", ["llm-results", "completions"])
+    stop.set()
+    await running
+    assert len(bus.messages("evaluations")) == 3, "what a judge is asked, and what failed, is not scored"
+    said = {(each.request_id, s.subject, s.name): s.label for each in evaluations for s in each.scores}
+    assert said == {
+        ("r0", "prompt", "toxicity"): "toxic", ("r0", "answer", "toxicity"): "clean",
+        ("r1", "answer", "loud"): "loud", ("r2", "answer", "loud"): "quiet",
+    }  # fmt: skip
 
 
 async def test_bad_bytes_are_put_aside_and_everything_is_acknowledged(agents: Agents) -> None:

@@ -1,18 +1,20 @@
-"""Watches each team's toxicity: single severe texts and a rising share of toxic ones."""
+"""Watches each team's toxicity, as ``evaluations`` tell it: single severe texts and a rising share of toxic ones."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import msgspec
-from penstock.alerts import alert_emit, fingerprint
-from penstock.bus import Emit
+from penstock.alerts import alert_emit, fingerprint, log_range
+from penstock.bus import Emit, Message
+from penstock.config.kinds import Team
 from penstock.contracts.envelope import derive
-from penstock.contracts.records import Alert, LlmResult, LogRange
+from penstock.contracts.records import Alert, Evaluation, LogRange
+from penstock.stateful import Logic, Lookup
 
-__all__ = ["Observation", "Watch", "WatchRules", "observe"]
+__all__ = ["Observation", "Watch", "WatchRules", "observe", "watching"]
 
 _SAMPLES = 5
 _RUNBOOK = "services/alerting/runbooks/toxicity.md"
@@ -39,11 +41,9 @@ class WatchRules:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """The toxicity of one result's texts by subject."""
+    """An evaluation that says how toxic its texts are."""
 
-    result: LlmResult
-    scores: Mapping[str, float]
-    toxic_from: float
+    evaluation: Evaluation
     severe_from: float
     origin: LogRange
 
@@ -71,8 +71,24 @@ class Watch(msgspec.Struct, frozen=True, array_like=True, tag=2):
     samples: dict[str, tuple[str, ...]] = {}
 
 
+def watching(rules: WatchRules, team_of: Callable[[str], Team | None]) -> Logic[Watch, Observation]:
+    """Return the processor of ``evaluations``. Keys, within the partition of the request: ``watch/<team>``."""
+
+    def route(record: Evaluation, message: Message, lookup: Lookup) -> Iterable[tuple[str | None, Observation]]:
+        del lookup
+        if record.context.purpose == "serve" and any(score.name == "toxicity" for score in record.scores):
+            team = team_of(record.tenant_id)
+            severe_from = team.toxicity_alert if team and team.toxicity_alert is not None else rules.severe_from
+            yield f"watch/{record.tenant_id}", Observation(record, severe_from, log_range(message))
+
+    def step(state: Watch | None, event: Observation, now: datetime) -> tuple[Watch, Sequence[Emit]]:
+        return observe(state or Watch(), event, rules, now)
+
+    return Logic(step=step, route=route, state_type=Watch)
+
+
 def observe(state: Watch, event: Observation, rules: WatchRules, now: datetime) -> tuple[Watch, list[Emit]]:
-    """Count a result's texts; return the alerts that follow from them."""
+    """Count an evaluation's texts; return the alerts that follow from them."""
     minutes, samples = dict(state.minutes), dict(state.samples)
     told, suppressed = dict(state.told), dict(state.suppressed)
     emits: list[Emit] = []
@@ -86,13 +102,15 @@ def observe(state: Watch, event: Observation, rules: WatchRules, now: datetime) 
         suppressed.pop(condition, None)
         emits.append(alert_emit(alert))
 
-    for subject, score in event.scores.items():
-        toxic = score >= event.toxic_from
+    for each in event.evaluation.scores:
+        if each.name != "toxicity":
+            continue
+        subject, score, toxic = each.subject, each.score, each.label == "toxic"
         kept = _counted(minutes.get(subject, {}), toxic, rules.window, now)
         minutes[subject] = kept
         if not toxic:
             continue
-        samples[subject] = (*samples.get(subject, ()), event.result.request_id)[-_SAMPLES:]
+        samples[subject] = (*samples.get(subject, ()), event.evaluation.request_id)[-_SAMPLES:]
         if score >= event.severe_from:
             tell(f"severe/{subject}", _severe(event, subject, score, suppressed.get(f"severe/{subject}", 0), now))
         texts = sum(minute.texts for minute in kept.values())
@@ -112,7 +130,7 @@ def _counted(minutes: dict[int, Minute], toxic: bool, window: timedelta, now: da
 
 
 def _severe(event: Observation, subject: str, score: float, suppressed: int, now: datetime) -> Alert:
-    result = event.result
+    result = event.evaluation
     also = f" It held for {suppressed} more text(s) since the last alert." if suppressed else ""
     return Alert(
         **derive(result, f"evaluation.toxicity.severe.{subject}", 0, now),
@@ -147,7 +165,7 @@ def _rate(
     samples: tuple[str, ...],
     now: datetime,
 ) -> Alert:
-    result = event.result
+    result = event.evaluation
     minutes = rules.window.total_seconds() / 60
     return Alert(
         **derive(result, f"evaluation.toxicity.rate.{subject}", 0, now),
