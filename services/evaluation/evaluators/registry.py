@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -11,9 +12,11 @@ from typing import Any
 from penstock.embedding.protocol import Embedder
 
 from services.evaluation.evaluators import reference
+from services.evaluation.evaluators.citations import CitationEvaluator
 from services.evaluation.evaluators.coherence import Coherence
 from services.evaluation.evaluators.completeness import Completeness
 from services.evaluation.evaluators.format_validity import format_validity
+from services.evaluation.evaluators.groundedness import groundedness_evaluators
 from services.evaluation.evaluators.language_match import language_match
 from services.evaluation.evaluators.protocol import Evaluator
 from services.evaluation.evaluators.readability import readability
@@ -22,28 +25,43 @@ from services.evaluation.evaluators.relevance import AnswerRelevance
 from services.evaluation.evaluators.similarity import SemanticSimilarity
 from services.evaluation.evaluators.vectors import RecentVectors
 
-__all__ = ["GROUP", "SHIPPED", "EvaluatorError", "added", "all_evaluators", "shipped"]
+__all__ = ["GROUP", "NAMES", "SHIPPED", "EvaluatorError", "added", "all_evaluators", "named", "shipped"]
 
 GROUP = "penstock.evaluators"
 """Entry points of this group are evaluators, or modules that hold some."""
 
 Make = Callable[[Embedder], Sequence[Evaluator]]
 
-SHIPPED: Mapping[str, Make] = {
-    "answer_relevance": lambda embedder: [AnswerRelevance(embedder)],
-    "completeness": lambda embedder: [Completeness(embedder)],
-    "coherence": lambda embedder: [Coherence(embedder)],
-    "readability": lambda _: [readability],
-    "refusal": lambda _: [refusal],
-    "language_match": lambda _: [language_match],
-    "format_validity": lambda _: [format_validity],
-    "semantic_similarity": lambda embedder: [SemanticSimilarity(embedder)],
-    "exact_match": lambda _: [reference.exact_match],
-    "token_f1": lambda _: [reference.token_f1],
-    "bleu": lambda _: [reference.bleu],
-    "rouge": lambda _: [reference.rouge],
+
+def _toxicity(embedder: Embedder) -> Sequence[Evaluator]:
+    # Imported here: River and the model are of no use to who asks for another evaluator.
+    from services.evaluation.toxicity.evaluator import ToxicityEvaluator
+    from services.evaluation.toxicity.model import ToxicityModel
+
+    model = ToxicityModel.load()
+    return [ToxicityEvaluator(subject, model, embedder) for subject in ("prompt", "answer")]
+
+
+SHIPPED: Mapping[tuple[str, ...], Make] = {
+    ("toxicity",): _toxicity,
+    ("groundedness", "hallucination"): groundedness_evaluators,
+    ("citation_correctness",): lambda _: [CitationEvaluator()],
+    ("answer_relevance",): lambda embedder: [AnswerRelevance(embedder)],
+    ("completeness",): lambda embedder: [Completeness(embedder)],
+    ("coherence",): lambda embedder: [Coherence(embedder)],
+    ("readability",): lambda _: [readability],
+    ("refusal",): lambda _: [refusal],
+    ("language_match",): lambda _: [language_match],
+    ("format_validity",): lambda _: [format_validity],
+    ("semantic_similarity",): lambda embedder: [SemanticSimilarity(embedder)],
+    ("exact_match",): lambda _: [reference.exact_match],
+    ("token_f1",): lambda _: [reference.token_f1],
+    ("bleu",): lambda _: [reference.bleu],
+    ("rouge",): lambda _: [reference.rouge],
 }
-"""How the evaluators of each name are made of an embedder; one a subject."""
+"""How evaluators are made of an embedder, by their names: those that share work are made together."""
+NAMES = tuple(name for names in SHIPPED for name in names)
+"""Names of the evaluators that are shipped; one evaluator a subject."""
 
 
 class EvaluatorError(ValueError):
@@ -59,7 +77,40 @@ def shipped(embedder: Embedder, *, instead: Mapping[str, Sequence[Evaluator]] | 
     """
     vectors = RecentVectors(embedder)
     given = instead or {}
-    return [one for name, make in SHIPPED.items() for one in (given[name] if name in given else make(vectors))]
+    found: list[Evaluator] = []
+    for names, make in SHIPPED.items():
+        # What is replaced as a whole is not made: its model would be loaded for nothing.
+        made = () if all(name in given for name in names) else make(vectors)
+        for name in names:
+            found += given.get(name) or [one for one in made if one.name == name]
+    return found
+
+
+def named(name: str, embedder: Callable[[], Embedder], modules: Iterable[str] = ()) -> list[Evaluator]:
+    """Return the evaluators of one name, one a subject; only what these need is loaded.
+
+    Args:
+        name: shipped, or of a team's own.
+        embedder: makes the embedder, for a shipped one.
+        modules: where else to look; see :func:`added`.
+
+    Raises:
+        EvaluatorError: there is none, or a module cannot be used.
+    """
+    for names, make in SHIPPED.items():
+        if name in names:
+            return [one for one in make(RecentVectors(embedder())) if one.name == name]
+    own = added(modules)
+    found = [one for one in own if one.name == name]
+    if not found:
+        known = [*NAMES, *sorted({one.name for one in own})]
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {close[0]}? There are" if close else "there are"
+        raise EvaluatorError(
+            f"there is no evaluator {name!r}; {hint} {', '.join(known)}; those of your own are found through the setting "
+            "EVALUATOR_MODULES and the entry point group penstock.evaluators"
+        )
+    return found
 
 
 def all_evaluators(
