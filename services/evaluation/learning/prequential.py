@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from services.evaluation.learning.betting import wagered
 from services.evaluation.learning.rules import LearningRules
@@ -45,8 +46,8 @@ def tested(test: Test, slot: str, positive: bool, champion: float, challenger: f
         worse=wagered(test.worse, -outcome),
         champion=test.champion + loss,
         challenger=test.challenger + challenged,
-        classes=test.classes | {kind: _one_more(test.classes.get(kind), gain, rules)},
-        authors=test.authors | {slot: _one_more(test.authors.get(slot), outcome, rules)},
+        classes=_one_more(test.classes, kind, gain, outcome, rules),
+        authors=test.authors | {slot: _one_more(test.authors.get(slot, {}), kind, gain, outcome, rules)},
     )
 
 
@@ -73,11 +74,24 @@ def lacking(test: Test, rules: LearningRules) -> list[str]:
     if len(test.authors) < rules.authors:
         missing.append(f"{rules.authors - len(test.authors)} more trusted author(s)")
     elif rules.authors > 1:
-        for slot, own in sorted(test.authors.items()):
-            others = test.better.count - own.count
-            if others < rules.least_others or test.better.total - own.gain <= 0:
-                missing.append(f"a gain without the labels of one author ({slot}; {others} of others)")
+        missing += [
+            f"a gain without the labels of one author ({slot})"
+            for slot, own in sorted(test.authors.items())
+            if not _gains_without(test, own, rules)
+        ]
     return missing
+
+
+def _gains_without(test: Test, own: Mapping[str, Tested], rules: LearningRules) -> bool:
+    """Return whether the challenger is better on the labels of all but one author, and on neither class worse."""
+    count, total = 0, 0.0
+    for kind, each in test.classes.items():
+        left_out = own.get(kind, Tested())
+        others = each.count - left_out.count
+        if others and (each.gain - left_out.gain) / others < rules.worst_class:
+            return False
+        count, total = count + others, total + each.balanced - left_out.balanced
+    return count >= rules.least_others and total > 0
 
 
 def lost(test: Test, rules: LearningRules) -> bool:
@@ -94,7 +108,10 @@ def _recent(test: Test) -> float:
     return sum(each.recent for each in test.classes.values()) / 2
 
 
-def _one_more(so_far: Tested | None, gain: float, rules: LearningRules) -> Tested:
-    so_far = so_far or Tested()
-    count = so_far.count + 1
-    return Tested(count, so_far.gain + gain, so_far.recent + (gain - so_far.recent) / min(count, rules.recent))
+def _one_more(
+    so_far: Mapping[str, Tested], kind: str, gain: float, balanced: float, rules: LearningRules
+) -> dict[str, Tested]:
+    before = so_far.get(kind, Tested())
+    count = before.count + 1
+    recent = before.recent + (gain - before.recent) / min(count, rules.recent)
+    return dict(so_far) | {kind: Tested(count, before.gain + gain, before.balanced + balanced, recent)}

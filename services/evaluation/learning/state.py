@@ -53,10 +53,12 @@ class Tally(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Tested(msgspec.Struct, frozen=True, array_like=True):
-    """Labels of one author or class in the test, the sum of their gains, and their mean with the newest weighing most."""
+    """Labels of one author or class in the test, the sums of their gains and of those with both classes weighing alike, and
+    the mean gain with the newest weighing most."""
 
     count: int = 0
     gain: float = 0.0
+    balanced: float = 0.0
     recent: float = 0.0
 
 
@@ -69,8 +71,8 @@ class Test(msgspec.Struct, frozen=True, array_like=True):
         worse: the bet that it is worse.
         champion: sum of the champion's squared errors.
         challenger: sum of the challenger's.
-        classes: gains by ``positive`` and ``negative``.
-        authors: weighted gains by slot of the author.
+        classes: by ``positive`` and ``negative``.
+        authors: by slot of the author, then by class.
     """
 
     better: Wager = Wager()
@@ -78,7 +80,7 @@ class Test(msgspec.Struct, frozen=True, array_like=True):
     champion: float = 0.0
     challenger: float = 0.0
     classes: dict[str, Tested] = {}
-    authors: dict[str, Tested] = {}
+    authors: dict[str, dict[str, Tested]] = {}
 
 
 class Archived(msgspec.Struct, frozen=True, array_like=True, tag=1):
