@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from penstock.money.counters import open_reservations, read_counters, restore
 from redis.asyncio import Redis
 
 from services.intake.adapters import RedisClaims, may_evict
+from services.intake.assignment import NOT_ASSIGNED, Assigned
 from services.intake.bounds import EMBEDDING, Call, holds_of
 from services.intake.core import Decision, Judgement, Refused
 from services.intake.settlement import Charge, Release
@@ -128,6 +130,18 @@ async def test_the_same_event_sent_again_is_no_replay_whatever_it_asks_for(claim
     assert [claim.decision for claim in decisions] == [
         Decision.ADMITTED, Decision.DUPLICATE, Decision.CONFLICT, Decision.ADMITTED,
     ]  # fmt: skip
+
+
+async def test_a_claim_remembers_the_arms_that_a_request_was_admitted_with(claims: RedisClaims, tenant: str) -> None:
+    arms = Assigned({"models": "large"}, {"models": "9f2c1a7b3d4e5f60"}, route="large", prompt_label="brief")
+    judgement = dataclasses.replace(a_judgement(tenant, "r1", "e1"), assigned=arms)
+    (first,) = await claims.admit([judgement])
+    changed = dataclasses.replace(judgement, assigned=Assigned({"models": "control"}, {"models": "another"}))
+    (replayed,) = await claims.admit([changed])
+    assert first.assigned == replayed.assigned == arms
+    (plain,) = await claims.admit([a_judgement(tenant, "r2", "e2")])
+    (begun_since,) = await claims.admit([dataclasses.replace(a_judgement(tenant, "r2", "e2"), assigned=arms)])
+    assert plain.assigned == begun_since.assigned == NOT_ASSIGNED
 
 
 async def test_a_budget_for_k_calls_admits_exactly_k_of_many_at_once(

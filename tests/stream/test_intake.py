@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from penstock.bus import MemoryBus, run_hops
 from penstock.clock import ManualClock, SystemClock
+from penstock.config.kinds import KINDS, Arm, Experiment, Metric
+from penstock.config.plane import ConfigPlane
 from penstock.contracts.catalogue import Catalogue
-from penstock.contracts.records import Context, Cost, DeadLetter, LlmRequest, LlmResult, Message
+from penstock.contracts.records import AdmittedRequest, Context, Cost, DeadLetter, LlmRequest, LlmResult, Message
 from penstock.settings import ServiceSettings
 
 from services.intake.app import admission_hop, settlement_hop
+from services.intake.assignment import Assigned
 from services.intake.core import Claim, Decision, Judgement, Limits, content_hash
 from services.intake.settlement import Charge, Release
 from tests.unit.test_intake_core import PLANE
@@ -27,10 +31,14 @@ class MemoryClaims:
 
     def __init__(self) -> None:
         self.seen: dict[str, tuple[str, str, Decision]] = {}
+        self.assigned: dict[str, Assigned] = {}
         self.settled: list[Charge | Release] = []
 
     async def admit(self, judgements: Sequence[Judgement]) -> list[Claim]:
-        return [Claim(self._one(one), one.at, one.refused) for one in judgements]
+        return [Claim(self._one(one), one.at, one.refused, assigned=self._arms(one)) for one in judgements]
+
+    def _arms(self, judgement: Judgement) -> Assigned:
+        return self.assigned.setdefault(judgement.request.request_id, judgement.assigned)
 
     def _one(self, judgement: Judgement) -> Decision:
         request = judgement.request
@@ -75,6 +83,31 @@ async def test_requests_are_admitted_refused_or_set_aside() -> None:
     assert admitted == ["good"]
     assert refused == ["stranger"]
     assert len(bus.messages("dlq-intake")) == 1
+
+
+async def test_what_is_read_again_keeps_its_arm_though_the_experiment_was_changed() -> None:
+    bus, claims = MemoryBus(Catalogue.load(), CLOCK), MemoryClaims()
+    await bus.publish("llm-requests", "one-key", a_request("good"))
+
+    async def admitted_under(experiment: Experiment) -> AdmittedRequest:
+        """Read the topic from its start, as after a crash before anything was committed."""
+        plane = ConfigPlane.of([*(entry for kind in KINDS for entry in PLANE.entries(kind).values()), experiment])
+        hop = replace(admission_hop(plane, claims, Limits(), CLOCK), group=f"intake-{experiment.design}")
+        stop, before = asyncio.Event(), len(bus.messages("requests-admitted"))
+        task = asyncio.create_task(run_hops([hop], bus, bus.codec, SystemClock(), ServiceSettings(), stop))
+        events = await bus.collect("requests-admitted", before + 1)
+        stop.set()
+        await task
+        record: AdmittedRequest = events[-1].record
+        return record
+
+    arms = (Arm(name="control", route="slow"), Arm(name="prompted", route="default"))
+    metrics = (Metric(name="feedback.rating"),)
+    first = await admitted_under(Experiment(name="routes", team="support", arms=arms, metrics=metrics))
+    moved = tuple(arm.model_copy(update={"route": "slow" if arm.route == "default" else "default"}) for arm in arms)
+    again = await admitted_under(Experiment(name="routes", team="support", arms=moved, metrics=metrics))
+    assert first.context.experiments.keys() == {"routes"}
+    assert again == first
 
 
 async def test_costs_and_results_settle_and_an_amount_that_is_none_is_set_aside() -> None:

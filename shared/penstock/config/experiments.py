@@ -150,8 +150,8 @@ class Experiment(Entry):
         for index, name in enumerate(names):
             if name in names[:index]:
                 raise FieldError(("arms", index, "name"), f"{name!r} is there twice")
-        if all((arm.prompt_label, arm.route, arm.policy) == (None, None, None) for arm in self.arms[1:]):
-            raise FieldError(("arms",), "do not differ from the control: give one a prompt_label, a route or a policy")
+        if all((arm.prompt_label, arm.route, arm.policy) == (None, None, None) for arm in self.arms):
+            raise FieldError(("arms",), "do not differ: give one a prompt_label, a route or a policy")
         if not any(metric.role == "goal" for metric in self.metrics):
             raise FieldError(("metrics",), "needs one with role: goal, which decides the experiment")
         seen: set[str] = set()

@@ -114,8 +114,9 @@ def _experiment(
             yield BrokenReference((*path, "route"), cause, "add it to the team's allowed_routes or choose another")
         if arm.prompt_label is None:
             continue
-        of_routes = {getattr(known.get("routes", {}).get(name), "prompt", None) for name in experiment.routes}
-        for prompt in sorted({experiment.prompt} if experiment.prompt else of_routes - {None}):
+        routes = (known.get("routes", {}).get(name) for name in experiment.routes)
+        of_routes = {route.prompt for route in routes if isinstance(route, Route) and route.prompt}
+        for prompt in sorted({experiment.prompt} if experiment.prompt else of_routes):
             yield from missing("prompts", f"{prompt}@{arm.prompt_label}", *path, "prompt_label")
     if experiment.prompt is not None and "prompts" in known:
         names = {key.partition("@")[0] for key in known["prompts"]}
