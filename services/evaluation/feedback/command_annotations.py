@@ -25,7 +25,7 @@ from services.evaluation.feedback.log import Log, feedback_since, tasks_since
 from services.evaluation.feedback.opinions import VOCABULARY
 from services.evaluation.feedback.tasks import Standing, next_for, standings
 
-__all__ = ["label", "labelled", "list_", "next_", "tasks_standing"]
+__all__ = ["asked", "label", "labelled", "list_", "next_", "tasks_standing"]
 
 _SHOWN_CHARS = 60
 _SINCE = click.option("--since", type=INSTANT, default="30d", show_default=True, help="Tasks of this instant on.")
@@ -90,7 +90,7 @@ async def _next(queue: str | None, team: str | None, name: str, since: datetime,
         if not sys.stdin.isatty():
             click.echo(f"label it with `penstock annotations label {found.task.request_id} --as {name} --label ...`")
             return
-        said = _asked(found.task)
+        said = asked(found.task)
         if not said:
             click.echo("nothing said: the task stays as it is")
             return
@@ -193,7 +193,7 @@ def _wanted(labels: Sequence[str]) -> list[str]:
     return [f"{name}={'|'.join(VOCABULARY.get(name.partition('.')[2], ('VALUE',)))}" for name in labels]
 
 
-def _asked(task: AnnotationTask) -> Said:
+def asked(task: AnnotationTask) -> Said:
     """Ask for what the task wants; an empty answer leaves it out."""
     given = []
     for name in task.labels:

@@ -16,7 +16,7 @@ from penstock.contracts.records import LogRange
 from services.evaluation.feedback.dataset import FORMATS, Choices, Dataset, made
 from services.evaluation.feedback.log import Log, cases, feedback_since
 
-__all__ = ["Manifest", "Wanted", "export", "exported"]
+__all__ = ["Manifest", "Wanted", "bounds_of", "export", "exported"]
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +96,7 @@ def export(
 
 async def _export(wanted: Wanted, out: Path, before: Manifest | None) -> None:
     async with connect() as connection:
-        log = Log(connection.bus, connection.codec, None if before is None else _bounds(before))
+        log = Log(connection.bus, connection.codec, None if before is None else bounds_of(before))
         dataset, manifest = await exported(log, wanted)
     _write(out, dataset, manifest)
     if log.undecodable:
@@ -138,7 +138,8 @@ async def exported(log: Log, wanted: Wanted) -> tuple[Dataset, Manifest]:
     return dataset, manifest
 
 
-def _bounds(manifest: Manifest) -> Mapping[tuple[str, int], tuple[int, int]]:
+def bounds_of(manifest: Manifest) -> Mapping[tuple[str, int], tuple[int, int]]:
+    """Return the offsets that a dataset was made within, by topic and partition."""
     bounds: dict[tuple[str, int], tuple[int, int]] = {}
     for each in manifest.log:
         bounds[each.topic, each.partition] = each.first_offset, each.last_offset
