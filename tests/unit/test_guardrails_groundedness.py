@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from penstock.text.groundedness import support
 
 from services.guardrails.findings import Reference, Rule
 from services.guardrails.scanners.groundedness import GroundednessScanner
@@ -31,12 +30,8 @@ def score(answer: str, *passages: str) -> float:
     return spans[0].score if spans else 0.0
 
 
-def test_by_hand() -> None:
-    # Content words cat, chase, mice of 5 by weight (a number counts 2); 3 of 4 words; "cat chased" is a run of 2 in 4.
-    judged = support("Cats chase 3 mice", ["The cat chased the mice."])
-    assert judged is not None
-    assert judged.score == pytest.approx((3 / 5 + 3 / 4 + 2 / 4) / 3)
-    assert support("Is it?", ["anything"]) is None
+def test_an_answer_without_a_claim_scores_just_below_the_threshold() -> None:
+    assert score("Is it?") == 0.45
 
 
 @pytest.mark.parametrize(

@@ -1,61 +1,102 @@
-"""How much of an answer stands in the passages it was made from.
+"""How much of an answer stands in the passages it was made from, sentence by sentence.
 
-Word overlap, in one pass: no model, any language that writes words or syllables. It sees what an answer adds (names,
-numbers, remarks of its own), not what it denies or joins wrongly out of words that the passages hold.
+Lexical evidence (what of a sentence stands in the passages, in what order, and together), numbers and names checked
+exactly, denial compared; weighed by a logistic regression whose weights all point the way their evidence does. In any
+language that writes words or syllables. It recognises what an answer adds, exchanges or denies, not what follows from the
+passages by thought, nor that other words mean the same.
 """
 
 from __future__ import annotations
 
-import itertools
-import re
-import unicodedata
-from collections.abc import Iterable
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["VERSION", "Sentence", "Support", "support"]
+from penstock.text.groundedness_evidence import FEATURES, Evidence, Passages, evidence
+from penstock.text.groundedness_words import sentence_spans, words_of
 
-VERSION = "overlap-2"
+if TYPE_CHECKING:
+    from penstock.embedding.protocol import Embedder
 
-# Scripts without spaces count by the character.
-_WORD = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_]+")
-_THOUSANDS = re.compile(r"(?<=\d)[,\u00a0\u202f](?=\d{3}(?!\d))")
-_SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+|[。！？।]|\n+")
-_NUMBER_WORDS = dict(
-    zip(
-        "zero one two three four five six seven eight nine ten eleven twelve".split(),
-        map(str, range(13)),
-        strict=True,
-    )
-)
-# Words that say nothing about whether a statement is supported.
-_FUNCTION_WORDS = frozenset(
-    """a about above after again all also am an and any are as at be because been before being below between both but
-    by can could did do does doing don during each either else few for from further had has have having he her
-    here hers him his how i if in into is it its itself just let like ll may me might more most much must my myself
-    neither no nor not now of off on once only or other our ours out over own per rather re same shall she should
-    so some such t than that the their theirs them then there these they this those through to too under until up
-    upon us ve very was we well were what when where which while who whom whose why will with within without would
-    yes yet you your yours s d m""".split()
-)
-_PERSONAL = frozenset("i me my mine myself we our us you your im am".split())
-# Set by hand; the AUC on labelled answers stays within 0.005 when any one of them is halved or doubled.
-_TELLING = 2.0
-"""Weight of a number or a name among content words."""
-_REMARK = 0.8
-"""Taken off for each word about speaker or listener that the passages do not hold, by its share of all words."""
-_QUESTION = 0.15
-"""Taken off for asking back."""
-_WEAKEST = 0.25
-"""Share of the least supported sentence in the whole answer's support: one invention among many quotes."""
+__all__ = ["THRESHOLD", "VERSION", "Combination", "Sentence", "Support", "Weights", "judged", "support"]
+
+THRESHOLD = 0.5
+"""Support from which a sentence or an answer counts as grounded. Calibrated on as many grounded as ungrounded answers."""
+_EMBEDDED = 64
+"""Sentences of the passages that are embedded."""
+_SAID_OF_ANOTHER = 0.65
+"""Share of a sentence's content that one place of the passages holds, below which its parts are said to be scattered."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of the logistic regression: of the features in the order of FEATURES, then of embedding similarity."""
+
+    bias: float
+    features: tuple[float, ...]
+    similarity: float
+    slope: float
+    intercept: float
+
+    def logit(self, one: Judged) -> float:
+        """Return the logit of a sentence: at least that of one that nothing supports."""
+        total = self.bias + self.similarity * one.similarity
+        for weight, share in zip(self.features, one.evidence.shares, strict=True):
+            total += weight * share
+        return max(total, self.bias)
+
+    def support(self, logit: float) -> float:
+        """Return support by a logit: its probability, stretched so that what nothing supports has 0 and a copy has 1."""
+        least = self._probability(self.bias)
+        most = self._probability(self.bias + sum(max(0.0, weight) for weight in self.features) + self.similarity)
+        return min(1.0, max(0.0, (self._probability(logit) - least) / (most - least)))
+
+    def _probability(self, logit: float) -> float:
+        return 1.0 / (1.0 + math.exp(-(self.slope * logit + self.intercept)))
+
+
+@dataclass(frozen=True)
+class Combination:
+    """How sentences make up an answer. Weights with and without embeddings."""
+
+    version: str
+    weakest: float
+    lexical: Weights
+    embedded: Weights
+
+
+def _load(path: Path) -> Combination:
+    stored = json.loads(path.read_text("utf-8"))
+
+    def weights(kind: str) -> Weights:
+        entry = stored[kind]
+        features = tuple(float(entry["features"][name]) for name in FEATURES)
+        return Weights(entry["bias"], features, entry["similarity"], entry["slope"], entry["intercept"])
+
+    return Combination(stored["version"], stored["weakest"], weights("lexical"), weights("embedded"))
+
+
+_SHIPPED = _load(Path(__file__).with_name("groundedness.json"))
+VERSION = _SHIPPED.version
 
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """Code points `start` to `end` of the answer, and how well the passages support them, from 0 to 1."""
+    """Code points `start` to `end` of the answer, and how well the passages support them, from 0 to 1.
+
+    Attributes:
+        passage: number of the passage that bears most on it, in the order they were given; None where none does.
+        reason: what speaks against it; empty where it is supported.
+    """
 
     start: int
     end: int
     support: float
+    passage: int | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,121 +111,128 @@ class Support:
         """The least supported sentence, the first of equals."""
         return min(self.sentences, key=lambda sentence: sentence.support)
 
-
-@dataclass(slots=True)
-class _Tally:
-    """What a stretch of the answer holds: weights of words, and of those that the passages support."""
-
-    words: int = 0
-    known: int = 0
-    content: float = 0.0
-    supported: float = 0.0
-    in_runs: int = 0
-    personal: int = 0
-    questions: int = 0
-
-    def add(self, other: _Tally) -> None:
-        for name in _Tally.__slots__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-
-    def support(self) -> float:
-        content = self.supported / self.content if self.content else self.known / self.words
-        share = (content + self.known / self.words + self.in_runs / self.words) / 3
-        share -= _REMARK * self.personal / self.words + (_QUESTION if self.questions else 0.0)
-        return min(1.0, max(0.0, share))
+    @property
+    def unsupported(self) -> float:
+        """Share of the sentences whose support is below THRESHOLD."""
+        return sum(sentence.support < THRESHOLD for sentence in self.sentences) / len(self.sentences)
 
 
-def support(answer: str, passages: Iterable[str]) -> Support | None:
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A sentence with its evidence: what the support is worked out from, and what weights are learned from."""
+
+    start: int
+    end: int
+    evidence: Evidence
+    similarity: float = 0.0
+    nearest: int | None = None
+
+
+def support(
+    answer: str,
+    passages: Iterable[str],
+    embedder: Embedder | None = None,
+    no_claim: Callable[[str], bool] | None = None,
+) -> Support | None:
     """Judge ``answer`` by ``passages``. None where the answer holds no content word: there is nothing to support.
 
-    The support of a stretch is the mean of three shares: of its content words that stand in the passages (numbers and
-    names count double), of all its words that do, and of words in runs of two or more that stand there in that order;
-    less a part for remarks about speaker and listener and for asking back. The answer's support is three quarters that
-    of all its words, and a quarter that of its weakest sentence.
+    Sentences without a content word ("So it is.") claim nothing and do not count. Marks such as [1] are not read. Questions
+    and remarks about speaker or listener do count, as unsupported: they are not from the passages. The logit of the
+    answer's support is three quarters the mean of its sentences' by words, and a quarter that of the weakest. A
+    sentence without any support is the least that a sentence can have, so adding one never raises the score.
+
+    Args:
+        answer: the text to judge.
+        passages: what it was made from; their order does not matter.
+        embedder: adds the similarity in meaning of each sentence to the nearest of the passages. Costs some 5 ms for each
+            sentence of answer and passages; may raise EmbedderError.
+        no_claim: whether a sentence claims nothing, e.g. says that the answer is not known: it then does not count. Asked
+            of unsupported sentences only.
     """
-    known: set[str] = set()
-    pairs: set[tuple[str, str]] = set()
-    for passage in passages:
-        words = [_stem(word) for word in _WORD.findall(_folded(passage))]
-        known.update(words)
-        pairs.update(itertools.pairwise(words))
-    total = _Tally()
-    sentences = []
-    for start, end in _sentences(answer):
-        tally = _tally(answer[start:end], known, pairs)
-        if tally.words:
-            total.add(tally)
-            if tally.content:
-                sentences.append(Sentence(start, end, tally.support()))
-    if not sentences:
+    given = list(passages)
+    found = judged(answer, given, embedder)
+    if not found:
         return None
-    weakest = min(sentence.support for sentence in sentences)
-    return Support((1 - _WEAKEST) * total.support() + _WEAKEST * weakest, tuple(sentences))
+    weights = _SHIPPED.lexical if embedder is None else _SHIPPED.embedded
+    counted: list[Judged] = []
+    logits: list[float] = []
+    sentences: list[Sentence] = []
+    for one in found:
+        logit = weights.logit(one)
+        value = round(weights.support(logit), 6)
+        reason = ""
+        if value < THRESHOLD:
+            if no_claim is not None and no_claim(answer[one.start : one.end]):
+                continue
+            reason = _reason(one.evidence)
+        counted.append(one)
+        logits.append(logit)
+        sentences.append(Sentence(one.start, one.end, value, one.nearest, reason))
+    if not counted:
+        return None
+    return Support(weights.support(combined(counted, logits, _SHIPPED.weakest)), tuple(sentences))
 
 
-def _tally(sentence: str, known: set[str], pairs: set[tuple[str, str]]) -> _Tally:
-    tally = _Tally(questions=sentence.count("?") > 0)
-    words: list[str] = []
-    for index, match in enumerate(_WORD.finditer(_without_thousands(sentence))):
-        written = match.group()
-        lowered = _folded(written)
-        word = _stem(lowered)
-        words.append(word)
-        stands = word in known
-        tally.known += stands
-        if lowered in _FUNCTION_WORDS:
-            tally.personal += lowered in _PERSONAL and not stands
-            continue
-        telling = any(map(str.isdigit, word)) or (index > 0 and written[0].isupper())
-        weight = _TELLING if telling else 1.0
-        tally.content += weight
-        tally.supported += weight * stands
-    tally.words = len(words)
-    previous = False
-    for pair in itertools.pairwise(words):
-        if pair in pairs:
-            tally.in_runs += 1 if previous else 2
-            previous = True
-        else:
-            previous = False
-    if len(words) == 1:
-        tally.in_runs = tally.known
-    return tally
+def judged(answer: str, passages: Sequence[str], embedder: Embedder | None = None) -> list[Judged]:
+    """Return the sentences of ``answer`` that hold a content word, with what the passages have on each."""
+    read = Passages.read(passages)
+    found: list[Judged] = []
+    for start, end in sentence_spans(answer):
+        parts = list(words_of(answer, start, end))
+        bounds = [start, *(part.starts[0] for part in parts[1:]), end]
+        for part, first, last in zip(parts, bounds, bounds[1:], strict=False):
+            about = evidence(part, answer, read)
+            if about.claims:
+                nearest = None if about.source is None else read.sources[about.source].passage
+                stretch = answer[first:last]
+                found.append(Judged(first, first + len(stretch.rstrip()), about, 0.0, nearest))
+    return found if embedder is None or not found else _compared(answer, found, read, embedder)
 
 
-def _sentences(text: str) -> Iterable[tuple[int, int]]:
-    start = 0
-    for match in _SENTENCE_END.finditer(text):
-        yield _trimmed(text, start, match.end())
-        start = match.end()
-    yield _trimmed(text, start, len(text))
+def combined(sentences: Sequence[Judged], logits: Sequence[float], weakest: float) -> float:
+    """Return the logit of an answer from those of its sentences, by their words."""
+    words = sum(one.evidence.words for one in sentences)
+    mean = math.fsum(one.evidence.words * logit for one, logit in zip(sentences, logits, strict=True)) / words
+    return (1 - weakest) * mean + weakest * min(logits)
 
 
-def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
-    piece = text[start:end]
-    return start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())
+def _compared(answer: str, found: Sequence[Judged], read: Passages, embedder: Embedder) -> list[Judged]:
+    sources = read.sources[:_EMBEDDED]
+    texts = [read.texts[source.passage][slice(*source.span)] for source in sources]
+    if not texts:
+        return list(found)
+    vectors = embedder.embed([*(answer[one.start : one.end] for one in found), *texts])
+    cosines = vectors[: len(found)] @ vectors[len(found) :].T
+    compared = []
+    for one, row in zip(found, cosines, strict=True):
+        best = int(row.argmax())
+        nearest = sources[best].passage if one.nearest is None else one.nearest
+        compared.append(Judged(one.start, one.end, one.evidence, max(0.0, float(row[best])), nearest))
+    return compared
 
 
-def _without_thousands(text: str) -> str:
-    return _THOUSANDS.sub("", text)
+def _reason(about: Evidence) -> str:
+    """Say what speaks most against a sentence."""
+    shares = dict(zip(FEATURES, about.shares, strict=True))
+    if about.missing_numbers:
+        return _lacks("number", about.missing_numbers)
+    if about.missing_names:
+        return _lacks("name", about.missing_names)
+    if shares["negated"]:
+        return "it denies what no passage denies"
+    if shares["unnegated"]:
+        return "a passage denies it"
+    if shares["question"]:
+        return "it asks back"
+    if shares["remarks"] >= 0.5:
+        return "it speaks of itself or of the reader"
+    if shares["content"] < 0.5:
+        return "most of its words stand in no passage" if shares["content"] else "none of its words stands in a passage"
+    if shares["local"] < _SAID_OF_ANOTHER:
+        return "its parts stand in different places of the passages, not together"
+    return "the passages do not say it in these words"
 
 
-def _folded(text: str) -> str:
-    """Lower case without accents; ASCII costs one `lower()`."""
-    text = _without_thousands(text).lower()
-    if text.isascii():
-        return text
-    return unicodedata.normalize(
-        "NFC", "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))
-    )
-
-
-def _stem(word: str) -> str:
-    """Take the commonest English endings off, so that number and tense do not count as invention."""
-    if not word.endswith("ss"):
-        for ending in ("ing", "ed", "es", "s"):
-            if word.endswith(ending) and len(word) - len(ending) >= 3:
-                word = word[: -len(ending)]
-                break
-    word = _NUMBER_WORDS.get(word, word)
-    return word.removesuffix("e") if len(word) > 3 else word
+def _lacks(what: str, missing: Sequence[str]) -> str:
+    shown = ", ".join(missing[:3])
+    return f"no passage has the {what}{'s' if len(missing) > 1 else ''} {shown}"

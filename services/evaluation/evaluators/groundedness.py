@@ -1,0 +1,141 @@
+"""Whether an answer says what its passages say, as a whole and sentence by sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from penstock.contracts.records import Passage, ScoredSentence
+from penstock.embedding.protocol import Embedder
+from penstock.text.groundedness import THRESHOLD, VERSION, Sentence, Support, support
+
+from services.evaluation.evaluators.protocol import Exchange, Judged, Subject
+from services.evaluation.evaluators.refusal import unanswered
+
+__all__ = ["GroundednessEvaluator", "HallucinationEvaluator", "evidence_of", "groundedness_evaluators", "scored"]
+
+LABELS = ("ungrounded", "grounded")
+_DECLINES = 0.7
+"""Score of a refusal from which an unsupported sentence claims nothing."""
+_REMEMBERED = 256
+_REASONS = 3
+
+
+class _Judge:
+    """Judges answers by passages, and remembers the last, since two evaluators ask about each.
+
+    Sentences that decline, or say that they do not know, claim nothing.
+    """
+
+    def __init__(self, embedder: Embedder | None) -> None:
+        self._embedder = embedder
+        self._support = lru_cache(maxsize=_REMEMBERED)(self._judged)
+        self.version = VERSION if embedder is None else f"{VERSION}+{embedder.name}"
+
+    def support(self, exchange: Exchange) -> Support | None:
+        if not exchange.answer.strip():
+            return None
+        passages = tuple(evidence_of(passage) for passage in exchange.passages if passage.text.strip())
+        return self._support(exchange.answer, passages) if passages else None
+
+    def _judged(self, answer: str, passages: tuple[str, ...]) -> Support | None:
+        return support(answer, passages, self._embedder, no_claim=_declines)
+
+
+def _declines(sentence: str) -> bool:
+    return unanswered(sentence).score >= _DECLINES
+
+
+class GroundednessEvaluator:
+    """1 where the passages bear out all that the answer says, 0 where none of it; ``grounded`` from 0.5.
+
+    Nothing is said without passages, nor of an answer without a content word. Sentences that decline, or say that they do
+    not know, count only where the passages say so too; an answer of such sentences alone is not judged. Questions back
+    and remarks about speaker or reader count as unsupported: the passages do not hold them.
+
+    Args:
+        embedder: adds similarity in meaning, which costs some 5 ms a sentence; None judges by words alone.
+    """
+
+    name = "groundedness"
+    subject: Subject = "answer"
+    threshold = THRESHOLD
+    labels = LABELS
+
+    def __init__(self, embedder: Embedder | None = None, *, judge: _Judge | None = None) -> None:
+        self._judge = _Judge(embedder) if judge is None else judge
+        self.version = self._judge.version
+
+    def evaluate(self, exchanges: Sequence[Exchange]) -> Sequence[Judged | None]:
+        return [self._one(exchange) for exchange in exchanges]
+
+    def _one(self, exchange: Exchange) -> Judged | None:
+        found = self._judge.support(exchange)
+        if found is None:
+            return None
+        sentences = scored(found.sentences, exchange.passages)
+        return Judged(found.score, LABELS[found.score >= THRESHOLD], _why(found), sentences)
+
+
+class HallucinationEvaluator:
+    """Share of the answer's sentences that its passages do not support: 0 where they support each, 1 where none.
+
+    ``hallucinated`` where any is unsupported. Judges what :class:`GroundednessEvaluator` judges, and says nothing where it
+    says nothing.
+    """
+
+    name = "hallucination"
+    subject: Subject = "answer"
+
+    def __init__(self, embedder: Embedder | None = None, *, judge: _Judge | None = None) -> None:
+        self._judge = _Judge(embedder) if judge is None else judge
+        self.version = self._judge.version
+
+    def evaluate(self, exchanges: Sequence[Exchange]) -> Sequence[Judged | None]:
+        return [self._one(exchange) for exchange in exchanges]
+
+    def _one(self, exchange: Exchange) -> Judged | None:
+        found = self._judge.support(exchange)
+        if found is None:
+            return None
+        against = tuple(sentence for sentence in found.sentences if sentence.support < THRESHOLD)
+        label = "hallucinated" if against else "supported"
+        return Judged(found.unsupported, label, _why(found), scored(against, exchange.passages))
+
+
+def groundedness_evaluators(
+    embedder: Embedder | None = None,
+) -> tuple[GroundednessEvaluator, HallucinationEvaluator]:
+    """Return both evaluators; each answer is judged once for the two."""
+    judge = _Judge(embedder)
+    return GroundednessEvaluator(judge=judge), HallucinationEvaluator(judge=judge)
+
+
+def evidence_of(passage: Passage) -> str:
+    """Return what a passage holds as evidence: its title, which the model reads too, and its text."""
+    return f"{passage.title}\n{passage.text}" if passage.title else passage.text
+
+
+def scored(sentences: Sequence[Sentence], passages: Sequence[Passage]) -> tuple[ScoredSentence, ...]:
+    """Return sentences as they stand in an evaluation."""
+    with_text = [passage for passage in passages if passage.text.strip()]
+    return tuple(
+        ScoredSentence(
+            start=sentence.start,
+            end=sentence.end,
+            score=sentence.support,
+            label=LABELS[sentence.support >= THRESHOLD],
+            passage_id=None if sentence.passage is None else with_text[sentence.passage].passage_id,
+            reason=sentence.reason,
+        )
+        for sentence in sentences
+    )
+
+
+def _why(found: Support) -> str:
+    against = [sentence for sentence in found.sentences if sentence.support < THRESHOLD]
+    if not against:
+        return ""
+    worst = sorted(against, key=lambda sentence: (sentence.support, sentence.start))
+    reasons = list(dict.fromkeys(sentence.reason for sentence in worst))[:_REASONS]
+    return f"{len(against)} of {len(found.sentences)} sentences unsupported: {'; '.join(reasons)}"
