@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 __all__ = ["Case", "Dataset", "DatasetError", "Turn", "parse_dataset", "read_dataset"]
 
-_UNVERSIONED = {"source", "note"}
+_UNVERSIONED = {"id", "source", "note"}
 
 
 class DatasetError(Exception):
