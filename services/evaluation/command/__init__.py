@@ -19,9 +19,16 @@ evaluate = LazyGroup(
             "services.evaluation.golden.command_run:run",
             "Send a golden set through the stream; compare; say what broke.",
         ),
+        "promote": Subcommand(
+            "services.evaluation.golden.command_promote:promote", "Make a request of production a case of a golden set."
+        ),
         "models": Subcommand(
             "services.evaluation.command.models:models",
             "Show, promote and roll back the classifiers that learn online.",
+        ),
+        "agreement": Subcommand(
+            "services.evaluation.judging.command_agreement:agreement_command",
+            "Compare what models judged with what people said.",
         ),
     },
     name="evaluate",
