@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import pytest
 from penstock import Client, SyncClient
 from penstock.bus import KafkaBus, Message, Producer
+from penstock.bus.producer import REPLAYED
 from penstock.client import RequestNotSent
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.codec import Codec
@@ -122,4 +123,4 @@ async def test_a_dead_letter_is_listed_shown_and_replayed_once(
         await reader.close()
     (message,) = found
     assert (message.partition, message.value) == (2, value)
-    assert dict(message.headers)["traceparent"] == b"00-1-2-01"
+    assert dict(message.headers) == {"traceparent": b"00-1-2-01", REPLAYED: b"1"}

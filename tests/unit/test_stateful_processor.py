@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
@@ -78,6 +79,13 @@ async def test_an_upstream_duplicate_is_counted_once_also_after_a_restart() -> N
     await run(processor_of(broker), broker)
     assert counts(broker) == [("a", 1), ("a", 2), ("a", 3)]
     assert broker.committed() == 5
+
+
+async def test_a_repeated_event_reaches_the_steps_that_recognise_it_themselves() -> None:
+    broker = Broker(source=[cost(0), cost(0)])
+    own = dataclasses.replace(counting(), recognises=frozenset({"costs"}))
+    await run(processor_of(broker, logic=own), broker)
+    assert counts(broker) == [("a", 1), ("a", 2)]
 
 
 async def test_an_id_is_forgotten_by_number_and_by_time() -> None:

@@ -18,7 +18,6 @@ from penstock.contracts.records import Evaluation, Feedback, Score
 
 __all__ = ["Agreement", "Interval", "Pair", "agreement", "cohen_kappa", "pairs"]
 
-_RESAMPLES = 2_000
 _FEW = 3
 """A correlation of fewer pairs says nothing."""
 
@@ -113,7 +112,7 @@ def pairs(
     return found
 
 
-def agreement(found: Sequence[Pair], *, confidence: float = 0.95, seed: int = 0) -> Agreement:
+def agreement(found: Sequence[Pair], *, confidence: float = 0.95, resamples: int = 2_000, seed: int = 0) -> Agreement:
     """Return how judges and people agree in ``found``, with percentile bootstrap intervals over requests.
 
     Requests are drawn with replacement (Efron and Tibshirani 1993, chapter 13); where a statistic is not defined on most
@@ -131,7 +130,7 @@ def agreement(found: Sequence[Pair], *, confidence: float = 0.95, seed: int = 0)
     generator = np.random.default_rng(seed)
     draws = []
     members = [np.flatnonzero(owner == place) for place in range(len(requests))]
-    for _ in range(_RESAMPLES if len(requests) > 1 else 0):
+    for _ in range(resamples if len(requests) > 1 else 0):
         chosen = generator.integers(0, len(requests), len(requests))
         draws.append(chosen if len(requests) == len(found) else np.concatenate([members[place] for place in chosen]))
 
