@@ -48,6 +48,8 @@ from services.evaluation.core.cost_rules import CostWatchRules
 from services.evaluation.core.pricing import pricing
 from services.evaluation.core.spend import spending
 from services.evaluation.core.watch import WatchRules, watching
+from services.evaluation.feedback.core import feedback_logic
+from services.evaluation.learning.core import learning
 from services.guardrails import core as guardrails
 from services.guardrails.findings import Reference
 from services.guardrails.policy import CompiledPolicy, compile_policy
@@ -60,6 +62,9 @@ from services.inference import core as inference
 from services.intake import core as intake
 from services.intake.exceeded import Exceeded
 from services.retrieval import core as retrieval
+from tests.contract.feedback_feed import RULES, feedback_feed
+from tests.unit.feedback_partition import Lengths
+from tests.unit.learning_labels import EAGER, learner, mixed_feed
 
 CATALOGUE = Catalogue.load()
 CONFIG = ConfigPlane.of(load_files(project_file("infra/config")))
@@ -377,5 +382,12 @@ def stateful_cases() -> Iterator[StatefulCase]:
     yield StatefulCase("pricing", "evaluation", lambda: pricing(CONFIG.price), _completions)
     yield StatefulCase("spend", "evaluation", lambda: spending(CONFIG.team, CostWatchRules()), _costs)
     yield StatefulCase("watching", "evaluation", lambda: watching(WatchRules(), CONFIG.team), _evaluations)
+    yield StatefulCase(
+        "feedback",
+        "evaluation",
+        lambda: feedback_logic(RULES, {"toxicity": Lengths()}, lambda name: None),
+        feedback_feed,
+    )
+    yield StatefulCase("learning", "evaluation", lambda: learning({"toxicity": learner()}, EAGER), mixed_feed)
     yield StatefulCase("drift", "drift", lambda: drift.logic(drift.Rules()), _signals)
     yield StatefulCase("streaming", "guardrails", _streaming, _pieces)
