@@ -148,6 +148,21 @@ class Run:
         return np.asarray(np.log(chances / (1 - chances)))
 
 
+def mixed_feed() -> list[tuple[str, Record]]:
+    """Labels of moderators and users with commands between them, by topic: some promoted, some refused, one taken back."""
+    feed: list[Record] = [
+        *honest(80),
+        *(label(100 + n, SLANG[n % 8], False, source="user", author="mallory") for n in range(15)),
+        command(120, "rollback"),
+        *honest(20, first=121),
+        command(150, "promote"),
+        command(151, "freeze"),
+        *honest(8, first=152),
+        command(170, "reset"),
+    ]
+    return [("labels" if isinstance(each, Label) else "model-commands", each) for each in feed]
+
+
 EAGER = LearningRules(least_labels=30, least_each=8, least_others=8)
 """Rules under which few labels are enough."""
 PATIENT = LearningRules(least_labels=1_000_000)

@@ -1,0 +1,68 @@
+"""Real texts whose insults change: honest labels put a challenger in force that scores held-out ones better.
+
+Measured on tweets and talk pages in which the thirty commonest offensive words are replaced by coined ones, so that the
+shipped model has never seen them; 300 labels by three moderators, 1,000 texts held out.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from pathlib import Path
+
+from river.metrics import ROCAUC
+
+from services.evaluation.learning.rules import LearningRules
+from services.evaluation.learning.toxicity_learner import ToxicityLearner
+from tests.unit.learning_labels import Run, features, label, learner, prepare
+
+LABELS, HELD_OUT = 300, 1_000
+OFFENSIVE = (
+    "bitch bitches hoe hoes pussy fuck fucking shit nigga niggas ass trash faggot faggots cunt dick stupid idiot bastard "
+    "slut retard retarded whore nigger crap hell damn fag dumb"
+).split()
+SYLLABLES = "bla kro vex zin dor mup tas gel fro nik".split()
+
+
+def shifted(data: Path) -> list[tuple[str, bool]]:
+    """Texts with their labels, in an order of their own, each offensive word replaced by a coined one."""
+    dice = random.Random(5)
+    lines = (data / "toxicity/train.jsonl").read_text("utf-8").split("\n")
+    rows = dice.sample([json.loads(line) for line in lines if line], LABELS + HELD_OUT)
+    coined = {word: "".join(dice.sample(SYLLABLES, 2)) + "s" * word.endswith("s") for word in OFFENSIVE}
+    pattern = re.compile(rf"\b({'|'.join(sorted(coined, key=len, reverse=True))})\b", re.IGNORECASE)
+    return [(pattern.sub(lambda match: coined[match.group().lower()], row["text"]), row["label"] == 1) for row in rows]
+
+
+def figures(of: ToxicityLearner, packed: bytes, held_out: list[tuple[str, bool]]) -> tuple[float, float]:
+    """AUC and Brier score."""
+    weights, auc, loss = of.unpack(packed), ROCAUC(n_thresholds=400), 0.0
+    for text, toxic in held_out:
+        score = of.score(features(text), weights)
+        auc.update(toxic, score)
+        loss += (toxic - score) ** 2
+    return auc.get(), loss / len(held_out)
+
+
+def test_honest_labels_of_changed_words_promote_a_challenger_that_is_better_on_held_out_texts(data: Path) -> None:
+    rows = shifted(data)
+    prepare([text for text, _ in rows])
+    taught, held_out = rows[:LABELS], rows[LABELS:]
+    taught = [row for row in taught if _has_words(row[0])]
+    held_out = [row for row in held_out if _has_words(row[0])]
+    run = Run(LearningRules())
+    run.take(label(n, text, toxic, author=("ada", "alan", "edsger")[n % 3]) for n, (text, toxic) in enumerate(taught))
+    promotions = run.alerts("model_promoted")
+    assert promotions
+    of = learner()
+    auc_shipped, brier_shipped = figures(of, of.pack(of.shipped()), held_out)
+    champion = run.models(f"toxicity@{promotions[-1].labels['version']}")[0].weights
+    auc, brier = figures(of, champion, held_out)
+    print(f"shipped AUC {auc_shipped:.3f} Brier {brier_shipped:.3f}; champion AUC {auc:.3f} Brier {brier:.3f}")
+    assert auc > auc_shipped + 0.03
+    assert brier < 0.75 * brier_shipped
+
+
+def _has_words(text: str) -> bool:
+    return len(features(text)) > 4
