@@ -22,7 +22,6 @@ from penstock.contracts.records import (
     Completion,
     Context,
     Cost,
-    Evaluation,
     LlmResult,
     Message,
     Score,
@@ -216,7 +215,7 @@ def complete(kind: Kind = Kind.QUESTION, score: float = 0.1, **changes: object) 
             Completion, context=context, messages=[Message(role="user", content="What is a?")], model="m", backend="b"
         ),
         "costs": (derived(Cost, context=context, model="m", priced=True, amount=Decimal("0.000001"), usage=usage),),
-        "evaluation": derived(Evaluation, context=context, scores=[toxicity]),
+        "scores": (toxicity,),
     }
     return Outcome(**{**fields, **changes})  # type: ignore[arg-type]
 
@@ -269,7 +268,7 @@ def test_every_release_must_stand_on_its_verdict() -> None:
 
 def test_money_and_scores_must_follow_every_answer() -> None:
     assert "nothing on costs" in accepted(complete(costs=()))
-    assert "no toxicity score" in accepted(complete(evaluation=None))
+    assert "no toxicity score" in accepted(complete(scores=()))
 
 
 def test_abuse_must_score_higher_than_questions() -> None:

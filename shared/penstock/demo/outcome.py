@@ -62,7 +62,7 @@ class Outcome:
     screened: ScreenedRequest | None = None
     completion: Completion | None = None
     costs: tuple[Cost, ...] = ()
-    evaluation: Evaluation | None = None
+    scores: tuple[Score, ...] = ()
     last_seen: str = ""
 
     @property
@@ -95,8 +95,7 @@ class Outcome:
     @property
     def toxicity(self) -> Score | None:
         """How toxic evaluation found the question."""
-        scores = self.evaluation.scores if self.evaluation else []
-        return next((s for s in scores if s.name == "toxicity" and s.subject == "prompt"), None)
+        return next((s for s in self.scores if s.name == "toxicity" and s.subject == "prompt"), None)
 
     @property
     def as_expected(self) -> bool | None:
@@ -145,7 +144,7 @@ def gather(plan: Sequence[Planned], latencies: Mapping[str, float], observer: Ob
             screened=next(iter(screened[one.request_id]), None),
             completion=next(iter(completions[one.request_id]), None),
             costs=tuple(costs[one.request_id]),
-            evaluation=next(iter(evaluations[one.request_id]), None),
+            scores=tuple(score for each in evaluations[one.request_id] for score in each.scores),
             last_seen="" if results[one.request_id] else observer.last_seen(one.request_id),
         )
         for one in plan

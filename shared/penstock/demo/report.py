@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from penstock.contracts.records import Alert, DriftEvent, Status
+from penstock.contracts.records import Alert, DriftEvent, Score, Status
 from penstock.demo.money import Money, Proof, spending
 from penstock.demo.outcome import Drift, Ingest, Latency, Outcome
 from penstock.demo.traffic import Kind
@@ -49,7 +49,7 @@ class Report:
         self._costs(console)
         self._budget(console)
         self._guardrails(console)
-        self._toxicity(console)
+        self._evaluation(console)
         self._drift(console)
         self._speed(console)
         self._verdict(console)
@@ -142,9 +142,9 @@ class Report:
             kept_out = escape(", ".join(self.ingest.quarantined))
             console.print(f"documents kept out for instructions or data hidden in them (topic verdicts): {kept_out}")
 
-    def _toxicity(self, console: Console) -> None:
-        console.rule("[bold]Toxicity", align="left")
-        table = _table("message", "score>", "label", "moved most by", "labels learned before>")
+    def _evaluation(self, console: Console) -> None:
+        console.rule("[bold]Evaluation", align="left")
+        table = _table("abuse", "toxicity>", "label", "moved most by")
         for outcome in self.outcomes:
             score = outcome.toxicity
             if score is None or outcome.planned.kind not in (Kind.ABUSE, Kind.ABUSE_AGAIN):
@@ -152,7 +152,7 @@ class Report:
             again = "[dim](again)[/] " if outcome.planned.kind is Kind.ABUSE_AGAIN else ""
             table.add_row(
                 again + escape(_cut(outcome.planned.text, 60)), f"{score.score:.3f}", score.label,
-                escape(", ".join(list(score.features)[:3])), score.version.rpartition("+")[2],
+                escape(", ".join(list(score.features)[:3])),
             )  # fmt: skip
         console.print(table)
         ordinary = [o.toxicity for o in self.outcomes if o.planned.kind is Kind.QUESTION and o.toxicity]
@@ -162,6 +162,18 @@ class Report:
                 f"ordinary questions: median {statistics.median(s.score for s in ordinary):.3f}, "
                 f"{toxic} of {len(ordinary)} labelled toxic"
             )
+        answers = _table("answers: evaluator", "scored>", "median>", "labels")
+        of_answers: dict[str, list[Score]] = {}
+        for score in (s for o in self.outcomes if o.planned.kind is Kind.QUESTION for s in o.scores):
+            if score.subject == "answer":
+                of_answers.setdefault(score.name, []).append(score)
+        for name, scores in sorted(of_answers.items()):
+            labels = Counter(score.label for score in scores if score.label)
+            told = ", ".join(f"{label} {count}" for label, count in labels.most_common())
+            median = statistics.median(score.score for score in scores)
+            answers.add_row(name, str(len(scores)), f"{median:.3f}", escape(told))
+        if of_answers:
+            console.print(answers)
 
     def _drift(self, console: Console) -> None:
         console.rule("[bold]Drift", align="left")
@@ -301,6 +313,7 @@ def _answer(outcome: Outcome) -> dict[str, Any]:
         else [],
         "expected_words": outcome.as_expected,
         "toxicity": score.score if score else None,
+        "scores": {f"{each.subject}.{each.name}": each.score for each in outcome.scores},
         "latency_s": None if outcome.latency_s is None else round(outcome.latency_s, 4),
         "last_seen": outcome.last_seen or None,
     }
