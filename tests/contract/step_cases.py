@@ -48,6 +48,8 @@ from services.evaluation.core.cost_rules import CostWatchRules
 from services.evaluation.core.pricing import pricing
 from services.evaluation.core.spend import spending
 from services.evaluation.core.watch import WatchRules, watching
+from services.evaluation.experiments.core import experiments
+from services.evaluation.experiments.projection import observe
 from services.evaluation.feedback.core import feedback_logic
 from services.evaluation.learning.core import learning
 from services.guardrails import core as guardrails
@@ -63,6 +65,7 @@ from services.intake import core as intake
 from services.intake.exceeded import Exceeded
 from services.retrieval import core as retrieval
 from tests.contract.feedback_feed import RULES, feedback_feed
+from tests.unit import experiment_cases
 from tests.unit.feedback_partition import Lengths
 from tests.unit.learning_labels import EAGER, learner, mixed_feed
 
@@ -234,6 +237,10 @@ def stateless_cases() -> Iterator[StatelessCase]:
     )  # fmt: skip
     for topic, stem in [("completions", "complete"), ("requests-screened", "complete"), ("costs", "priced")]:
         yield StatelessCase(f"drift projects {topic}", "drift", example(topic, stem), _projection(topic))
+    for topic, stem in [("llm-results", "completed"), ("costs", "priced")]:
+        yield StatelessCase(
+            f"evaluation observes {topic}", "evaluation", _assigned(example(topic, stem)), _observed(topic)
+        )
     yield StatelessCase(
         "alerting records what it holds back", "alerting", example("alerts"),
         lambda a, now: [alerting.held_at_once(a, "oncall", "silenced", now)],
@@ -242,6 +249,18 @@ def stateless_cases() -> Iterator[StatelessCase]:
 
 def _projection(topic: str) -> Callable[[Any, datetime], Sequence[Emit]]:
     return lambda record, now: project(topic, 0, 7, record)
+
+
+_EXPERIMENT = experiment_cases.an_experiment()
+
+
+def _assigned(record: Any) -> Any:
+    assigned = {"experiments": {"models": "large"}, "experiment_versions": {"models": _EXPERIMENT.design}}
+    return changed(record, tenant_id=_EXPERIMENT.team, context=changed(record.context, **assigned))
+
+
+def _observed(topic: str) -> Callable[[Any, datetime], Sequence[Emit]]:
+    return lambda record, now: observe(topic, record, {"models": _EXPERIMENT}.get)
 
 
 # -- stateful processors ---------------------------------------------------------------------------------------------
@@ -377,6 +396,17 @@ def _pieces() -> list[tuple[str, Record]]:
     return feed
 
 
+def _observations() -> list[tuple[str, Record]]:
+    """Requests of an experiment whose second arm is better, slower, and loses some of its users."""
+    feed = experiment_cases.requests(_EXPERIMENT, 700, users=400, better=0.2, slower=1_500)
+    lost = [
+        each
+        for each in feed
+        if each.arm == "control" or int(each.unit[8:10], 16) >= 170 or int(each.request_id[1:]) < 400
+    ]
+    return [("experiment-observations", each) for each in lost]
+
+
 def stateful_cases() -> Iterator[StatefulCase]:
     """Yield every stateful processor."""
     yield StatefulCase("pricing", "evaluation", lambda: pricing(CONFIG.price), _completions)
@@ -391,3 +421,4 @@ def stateful_cases() -> Iterator[StatefulCase]:
     yield StatefulCase("learning", "evaluation", lambda: learning({"toxicity": learner()}, EAGER), mixed_feed)
     yield StatefulCase("drift", "drift", lambda: drift.logic(drift.Rules()), _signals)
     yield StatefulCase("streaming", "guardrails", _streaming, _pieces)
+    yield StatefulCase("experiments", "evaluation", lambda: experiments({"models": _EXPERIMENT}.get), _observations)
