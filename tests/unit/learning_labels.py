@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from penstock.bus import Emit, Message
+from penstock.bus import Message
 from penstock.contracts.records import Label, ModelCommand, Record
 from penstock.stateful import Logic
 
@@ -105,7 +105,7 @@ class Run:
     rules: LearningRules = field(default_factory=LearningRules)
     logic: Logic[Any, Any] = field(init=False)
     states: dict[str, Any] = field(default_factory=dict)
-    emits: list[Emit] = field(default_factory=list)
+    emits: list[Any] = field(default_factory=list)
     through: Callable[[Any, Any], Any] = lambda state, kind: state
     """What becomes of a state between two steps."""
     offset: int = 0
@@ -114,20 +114,25 @@ class Run:
         self.logic = learning({MODEL: learner()}, self.rules)
 
     def take(self, records: Iterable[Record]) -> Run:
+        """Take records that stand in the log at the instant at which they occurred."""
         for record in records:
             topic = "labels" if isinstance(record, Label) else "model-commands"
             millis = int(record.occurred_at.timestamp() * 1000)
-            message = Message(topic, 0, self.offset, millis, MODEL.encode(), b"")
+            self.read(record, Message(topic, 0, self.offset, millis, MODEL.encode(), b""))
             self.offset += 1
-            for key, event in list(self.logic.route(record, message, self.states.get)):
-                assert key is not None
-                state, emits = self.logic.step(self.states.get(key), event, record.occurred_at)
-                self.emits += emits
-                if state is None:
-                    self.states.pop(key, None)
-                else:
-                    self.states[key] = self.through(state, self.logic.state_type)
         return self
+
+    def read(self, record: Record, message: Message) -> None:
+        """Take a record as it stands in the log."""
+        now = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=message.timestamp_ms)
+        for key, event in list(self.logic.route(record, message, self.states.get)):
+            assert key is not None
+            state, emits = self.logic.step(self.states.get(key), event, now)
+            self.emits += emits
+            if state is None:
+                self.states.pop(key, None)
+            else:
+                self.states[key] = self.through(state, self.logic.state_type)
 
     @property
     def state(self) -> Learning:
@@ -136,7 +141,7 @@ class Run:
         return found
 
     def alerts(self, name: str = "") -> list[Any]:
-        return [each.record for each in self.emits if each.topic == "alerts" and each.record.name.startswith(name)]  # type: ignore[attr-defined]
+        return [each.record for each in self.emits if each.topic == "alerts" and each.record.name.startswith(name)]
 
     def models(self, key: str) -> list[Any]:
         return [each.record for each in self.emits if each.topic == "config-models" and each.key == key]
