@@ -42,6 +42,9 @@ COMMANDS: Mapping[str, Subcommand] = {
     "evaluate": Subcommand(
         "services.evaluation.command:evaluate", "Score files; run golden sets; decide about classifiers that learn."
     ),
+    "experiments": Subcommand(
+        "services.evaluation.experiments.command:experiments", "See what arms of live experiments differ in."
+    ),
     "drift": Subcommand(
         "services.drift.lookback.command:drift", "Look back at what changed; pin or accept a reference."
     ),
