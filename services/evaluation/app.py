@@ -26,7 +26,6 @@ from services.evaluation.core.pricing import pricing
 from services.evaluation.core.spend import spending
 from services.evaluation.core.watch import watching
 from services.evaluation.experiments.core import experiments
-from services.evaluation.experiments.core import experiments
 from services.evaluation.feedback.core import SOURCES as FEEDBACK_SOURCES
 from services.evaluation.feedback.core import feedback_logic
 from services.evaluation.feedback.joining import Featuriser
@@ -71,7 +70,6 @@ def processors(
         ),
         "learning": (("labels", "model-commands"), learning(classifiers.learners, settings.learning_rules())),
         "judging": (("judge-tasks", "llm-results"), judging(config)),
-        "experiments": (("experiment-observations",), experiments(config.experiment)),
         "experiments": (("experiment-observations",), experiments(config.experiment)),
     }
 

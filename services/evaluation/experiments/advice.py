@@ -81,8 +81,8 @@ def advice(experiment: Experiment, standing: Standing | None, now: datetime) -> 
             said.append(f"{name} is worse by {_by(goals, 'worse')}: keep {experiment.control.name}.")
         elif "better" in goals.values() and unsure:
             said.append(
-                f"{name} is better by {_by(goals, 'better')}. That {', '.join(unsure)} is not harmed is not yet certain: let "
-                "the experiment run on."
+                f"{name} is better by {_by(goals, 'better')}. That {', '.join(unsure)} is not harmed is not yet certain: "
+                "let the experiment run on."
             )
         elif "better" in goals.values():
             said.append(f"{name} is better by {_by(goals, 'better')}, and no guard is harmed: {_roll_out(each.arm)}")

@@ -32,14 +32,15 @@ _WIDTH, _HEIGHT = 260, 22
 )
 def report(name: str, path: Path) -> None:
     """Write what experiment NAME says as an HTML page that needs nothing else."""
-    run_command(_report(name, path))
-
-
-async def _report(name: str, path: Path) -> None:
     now = datetime.now(UTC)
-    text = page(described(await found_by_name(name), now), now)
+    pages: list[str] = []
+
+    async def read() -> None:
+        pages.append(page(described(await found_by_name(name), now), now))
+
+    run_command(read())
     try:
-        path.write_text(text, "utf-8")
+        path.write_text(pages[0], "utf-8")
     except OSError as error:
         raise click.ClickException(f"{path} cannot be written: {error.strerror}") from error
     click.echo(f"wrote {path}")
@@ -71,9 +72,9 @@ def page(data: dict[str, Any], now: datetime) -> str:
     if data["comparisons"]:
         parts += ["<h2>Against the control</h2>", _comparisons(data["comparisons"])]
         parts.append(
-            f"<p class=fine>Intervals hold the true difference at all times together, each with {data['confidence']:.2%} "
-            f"confidence; all of them and the ratio with {1 - data['alpha']:.0%}. The dashed line is no difference, the band "
-            "the margin.</p>"
+            f"<p class=fine>Each interval holds the true difference at all times together with {data['confidence']:.2%} "
+            f"confidence; all of them and the ratio do with {1 - data['alpha']:.0%}. The dashed line is no difference, the "
+            "band the margin.</p>"
         )
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"
@@ -102,7 +103,7 @@ def _row(one: dict[str, Any]) -> str:
 
 def _interval(one: dict[str, Any]) -> str:
     """Draw an interval around its difference, with zero and the margin."""
-    low, high, margin = one["low"], one["high"], one["margin"]
+    low, high, margin = float(one["low"]), float(one["high"]), float(one["margin"])
     reach = max(abs(low), abs(high), margin, 1e-300) * 1.1
 
     def at(value: float) -> float:
