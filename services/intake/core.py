@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 from penstock.bus import Emit
@@ -35,15 +34,13 @@ from penstock.contracts.records import (
 from services.intake.assignment import NOT_ASSIGNED, Assigned, Skipped, assign
 from services.intake.bounds import Hold, Unpriced, calls_of, hard_budgets, holds_of, total
 from services.intake.exceeded import Exceeded, exhausted_alert, over_budget_reason
+from services.intake.validity import PURPOSES, Limits, context_bytes, identifiable, message_problem, policy_problem
 
 __all__ = [
     "Claim", "Configuration", "Decision", "Judgement", "Limits", "Refused", "content_hash", "identifiable", "judge",
     "refusal", "step",
 ]  # fmt: skip
 
-_ROLES = frozenset({"system", "user", "assistant", "tool"})
-_PURPOSES = ("serve", "judge", "evaluation")
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,200}")
 _STAGE = "intake"
 
 
@@ -56,24 +53,6 @@ class Configuration(Protocol):
     def prompt(self, name: str, label: str = ...) -> Prompt | None: ...
     def prices(self, model: str, since: datetime, until: datetime) -> list[Price]: ...
     def experiments(self, team: str) -> list[Experiment]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds that hold for every team."""
-
-    max_prompt_bytes: int = 1_048_576
-    max_messages: int = 500
-    # Bytes of conversation, user, key and tags together: they stand in keys of Redis and of topics, and in every event.
-    max_context_bytes: int = 16_384
-    # Bytes of the JSON schema that an answer is asked to follow.
-    max_schema_bytes: int = 65_536
-    # Reserved where neither request nor route says how long an answer may be.
-    default_max_completion_tokens: int = 1024
-    # How long a request without a deadline may wait for its answer: llm-requests is retained no longer.
-    answered_within: timedelta = timedelta(days=8)
-    # The embedding model that retrieval uses.
-    embedder: str = "all-MiniLM-L6-v2"
 
 
 class Decision(StrEnum):
@@ -152,20 +131,6 @@ def content_hash(request: LlmRequest) -> str:
     return hashlib.sha256(msgspec.msgpack.encode(msgspec.to_builtins(asked, builtin_types=(bytes,)))).hexdigest()[:16]
 
 
-def identifiable(request: LlmRequest) -> str | None:
-    """Return why no result could ever be told apart for ``request``, or None. Such a request is a dead letter."""
-    if not _REQUEST_ID.fullmatch(request.request_id):
-        return "request_id must be 1 to 200 printable ASCII characters without spaces; send the request with another"
-    if not request.event_id:
-        return "event_id is empty; set it to a UUID of the send"
-    if not request.tenant_id or len(request.tenant_id) > 200:
-        return "tenant_id must name the team, in up to 200 characters"
-    if "{" in request.tenant_id or "}" in request.tenant_id:
-        # They end the team in its keys in Redis: what follows would be read as another team's.
-        return "tenant_id holds a brace, and no team's name does; send the name of the team"
-    return None
-
-
 def judge(
     request: LlmRequest,
     config: Configuration,
@@ -207,7 +172,7 @@ def _judge(
             deadline_at=request.deadline_at,
             key_id=request.key_id,
             # One that is unknown is refused below, and the refusal is one of traffic.
-            purpose=request.purpose if request.purpose in _PURPOSES else "serve",
+            purpose=request.purpose if request.purpose in PURPOSES else "serve",
             experiments=assigned.arms,
             experiment_versions=assigned.designs,
         ),
@@ -221,15 +186,15 @@ def _judge(
     def refuse(code: str, reason: str, status: Status = Status.REJECTED) -> Judgement:
         return _replace(base, refused=Refused(status, code, reason))
 
-    if request.purpose not in _PURPOSES:
-        return refuse("unknown_purpose", f"purpose is {request.purpose!r}; it must be one of {', '.join(_PURPOSES)}")
+    if request.purpose not in PURPOSES:
+        return refuse("unknown_purpose", f"purpose is {request.purpose!r}; it must be one of {', '.join(PURPOSES)}")
     team = config.team(request.tenant_id)
     if team is None:
         return refuse(
             "unknown_team", f"no team {request.tenant_id!r} is configured; add it with `penstock config apply`"
         )
     base = _replace(base, team=team)
-    if (size := _context_bytes(request)) > limits.max_context_bytes:
+    if (size := context_bytes(request)) > limits.max_context_bytes:
         return refuse(
             "context_too_large",
             f"conversation_id, user_id, key_id and tags are {size:,} bytes together, more than the "
@@ -243,7 +208,7 @@ def _judge(
         return refuse(
             "route_not_allowed", f"team {team.name!r} may not use route {route_name!r}; see its allowed_routes"
         )
-    if problem := _policy_problem(request, team, config):
+    if problem := policy_problem(request, team, config):
         return refuse(*problem)
     deadline = request.deadline_at
     if deadline is None and route.deadline_s is not None:
@@ -279,7 +244,7 @@ def _judge(
     system = "\n".join(message.content for message in messages if message.role == "system")
     inserted = [value for value in request.prompt_variables.values() if value and value in system]
     messages += request.messages
-    if problem := _problem(messages, request.sampling, limits):
+    if problem := message_problem(messages, request.sampling, limits):
         return refuse(*problem)
     sampling = _sampling(request.sampling, route)
     output_tokens = sampling.max_completion_tokens or limits.default_max_completion_tokens
@@ -363,63 +328,6 @@ def refusal(request: LlmRequest, context: Context, why: Refused, now: datetime) 
         code=why.code,
         reason=why.reason,
     )
-
-
-def _context_bytes(request: LlmRequest) -> int:
-    texts = [request.conversation_id or "", request.user_id or "", request.key_id or ""]
-    return sum(len(text.encode()) for text in (*texts, *request.tags, *request.tags.values()))
-
-
-def _policy_problem(request: LlmRequest, team: Team, config: Configuration) -> tuple[str, str] | None:
-    name = request.policy_name
-    if name is None:
-        return None
-    if name not in team.allowed_policies:
-        allowed = ", ".join(team.allowed_policies) or "none"
-        return "policy_not_allowed", (
-            f"team {team.name!r} may not choose policy {name!r}; its allowed_policies are: {allowed}. Leave policy_name "
-            "out, or have the policy added there"
-        )
-    if config.policy(name) is None:
-        return "unknown_policy", f"no policy {name!r} is configured; see `penstock config show policies`"
-    return None
-
-
-def _schema_problem(schema: str | None, limits: Limits) -> tuple[str, str] | None:
-    if schema is None:
-        return None
-    if (size := len(schema.encode("utf-8", "surrogatepass"))) > limits.max_schema_bytes:
-        return "response_format_too_large", (
-            f"sampling.response_format is {size:,} bytes, more than the {limits.max_schema_bytes:,} allowed"
-        )
-    try:
-        msgspec.json.decode(schema, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:
-        return "invalid_response_format", f"sampling.response_format is no JSON schema, a JSON object: {error}"
-    return None
-
-
-def _problem(messages: list[Message], sampling: Sampling, limits: Limits) -> tuple[str, str] | None:
-    if not messages:
-        return "no_messages", "the request has no messages and no prompt; send messages or name a prompt"
-    if len(messages) > limits.max_messages:
-        return "too_many_messages", f"{len(messages)} messages are more than the {limits.max_messages} allowed"
-    for index, message in enumerate(messages):
-        if message.role not in _ROLES:
-            return (
-                "invalid_role",
-                f"messages[{index}].role is {message.role!r}; it must be one of {', '.join(sorted(_ROLES))}",
-            )
-    size = sum(len(message.content.encode()) for message in messages)
-    if size > limits.max_prompt_bytes:
-        return "prompt_too_large", f"the messages are {size:,} bytes, more than the {limits.max_prompt_bytes:,} allowed"
-    bounds = (("temperature", sampling.temperature, 0, 2), ("top_p", sampling.top_p, 0, 1))
-    for name, value, low, high in bounds:
-        if value is not None and not low <= value <= high:
-            return f"invalid_{name}", f"sampling.{name} is {value}; it must be from {low} to {high}"
-    if sampling.max_completion_tokens is not None and sampling.max_completion_tokens < 1:
-        return "invalid_max_completion_tokens", "sampling.max_completion_tokens must be at least 1"
-    return _schema_problem(sampling.response_format, limits)
 
 
 def _sampling(asked: Sampling, route: Route) -> Sampling:
