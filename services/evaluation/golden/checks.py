@@ -39,7 +39,8 @@ def checks_of(case: Case, answer: Answer) -> list[Check]:
     cost that is not known meets no ``max_cost``.
     """
     ended = answer.status == case.status
-    said = f"ended as {answer.status}" + (f" ({answer.code}: {answer.reason})" if answer.code or answer.reason else "")
+    why = ": ".join(part for part in (answer.code, answer.reason) if part)
+    said = f"ended as {answer.status}" + (f" ({why})" if why else "")
     found = [Check(f"status {case.status}", ended, "" if ended else said)]
     if case.code is not None:
         met = answer.code == case.code

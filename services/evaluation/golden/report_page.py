@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from services.evaluation.golden.bootstrap import Estimate
@@ -16,6 +17,7 @@ __all__ = ["page"]
 
 # Whatever an answer might hold, the browser runs and fetches nothing.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _MOST_CASES = 30
 _MOST_MISSED = 100
 _LONGEST = 6_000
@@ -198,7 +200,7 @@ def _answer(name: str, row: Scored | None) -> str:
         return f'<div class="side"><h4>{_text(name)}</h4><p class="soft">not asked</p></div>'
     answer = row.answer
     status = "" if answer.status == "completed" else f" {_tag('regression', answer.status)}"
-    body = _cut(answer.content) if answer.content else f"{answer.code or ''} {answer.reason or ''}".strip()
+    body = _cut(answer.content) if answer.content else ": ".join(part for part in (answer.code, answer.reason) if part)
     checks = "".join(
         f'<li class="{"met" if check.passed else "unmet"}">{_text(check.name)}'
         f"{f': {_text(check.message)}' if check.message else ''}</li>"
@@ -258,4 +260,4 @@ def _cut(text: str, longest: int = _LONGEST) -> str:
 
 
 def _text(text: str) -> str:
-    return html.escape(text, quote=True)
+    return html.escape(_CONTROL.sub("\ufffd", text), quote=True)

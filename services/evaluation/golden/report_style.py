@@ -53,7 +53,7 @@ summary { cursor: pointer; overflow-wrap: anywhere; } .question { font-weight: 6
   overflow-wrap: anywhere; } .reference { white-space: pre-wrap; overflow-wrap: anywhere; }
 .flips li { color: var(--warn); } .sides { display: grid; grid-template-columns: 1fr 1fr; gap: 14px; }
 .side { min-width: 0; border: 1px solid var(--line); border-radius: 6px; padding: 10px 12px; }
-pre { margin: 0 0 8px; font: inherit; white-space: pre-wrap; overflow-wrap: anywhere; }
+pre { margin: 0 0 8px; font: inherit; white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate; }
 .checks { list-style: none; padding: 0; font-size: 12px; } .checks .met { color: var(--good); }
 .checks .unmet { color: var(--bad); } .checks .met::before { content: "\\2713  "; } .checks .unmet::before {
   content: "\\2717  "; }
