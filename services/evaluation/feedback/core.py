@@ -104,7 +104,9 @@ def feedback_logic(
             yield own, Joined(arrived, record, chosen)
             if chosen is not None:
                 yield budget, Spent(chosen)
-        # Every message looks after one other slot, so that what waits in vain is told of even where no request comes by.
+        if not isinstance(record, LlmResult):
+            return
+        # Every result looks after one other slot, so that what waits in vain is told of even where no request comes by.
         other = f"slot/{message.offset % limits.slots}"
         slot = lookup(other)
         if other != own and isinstance(slot, Slot) and overdue(slot, now):
@@ -115,7 +117,7 @@ def feedback_logic(
             return spent(state if isinstance(state, Budget) else None, event.chosen.reason, now), []
         slot = state if isinstance(state, Slot) else None
         if isinstance(event, Swept):
-            left, fallen = swept(slot or Slot(), now)
+            left, fallen = swept(slot or Slot(), now, by_results=True)
             empty = left.joined is None and not left.waiting
             return None if empty else left, [_letter(entry, each, now) for entry, each in fallen]
         taken = take(slot, event.arrived, now, limits)
@@ -130,7 +132,7 @@ def feedback_logic(
         step=step,
         route=route,
         state_type=State,
-        expires_at=_expires_at,
+        expires_at=lambda key, state: _expires_at(state, limits.keep.total_seconds()),
         # A dead letter that is sent again has the identity it had; what is known of it here counts once all the same.
         recognises=frozenset({"feedback"}),
     )
@@ -160,13 +162,16 @@ def _time_of(message: Message) -> datetime:
     return datetime.fromtimestamp(0, tz=UTC) + timedelta(milliseconds=message.timestamp_ms)
 
 
-def _expires_at(key: str, state: State) -> datetime | None:
+def _expires_at(state: State, keep_s: float) -> datetime | None:
+    """Return when the shell may forget a state by the newest time it has seen on any of the topics."""
     if isinstance(state, Budget):
         return datetime.fromtimestamp((state.hour + 2) * 3600, tz=UTC)
     if any(each.opinions for each in state.waiting):
         return None  # not to be forgotten without a dead letter
-    until = max(each.until for each in (state.joined, *state.waiting) if each is not None)
-    return datetime.fromtimestamp(until, tz=UTC)
+    ends = [each.until + keep_s for each in state.waiting]
+    if state.joined is not None:
+        ends.append(state.joined.until)
+    return datetime.fromtimestamp(max(ends), tz=UTC)
 
 
 def _letter(entry: Entry, lost: Opinion, now: datetime) -> Emit:

@@ -92,7 +92,7 @@ class Limits:
     Attributes:
         slots: of one partition; so many results are remembered at most.
         keep: how long a result is remembered for feedback and scores that come later.
-        patience: how long feedback and scores wait for their result.
+        patience: how long feedback and scores wait for their result, by the time of the results.
     """
 
     slots: int = 65_536
@@ -174,7 +174,7 @@ def heard(evaluation: Evaluation) -> Heard | None:
 def take(slot: Slot | None, arrived: Arrived, now: datetime, limits: Limits) -> Taken:
     """Return the slot with what arrived."""
     at = now.timestamp()
-    slot, fallen = swept(slot or Slot(), now)
+    slot, fallen = swept(slot or Slot(), now, by_results=bool(arrived.result))
     joined, waiting = slot.joined, slot.waiting
     before = next((each for each in (joined, *waiting) if each is not None and _is(each, arrived)), None)
     entry = before or Entry(arrived.team, arrived.request_id, at + limits.patience.total_seconds())
@@ -195,19 +195,23 @@ def take(slot: Slot | None, arrived: Arrived, now: datetime, limits: Limits) -> 
     return Taken(Slot(entry, others), entry, before, fallen)
 
 
-def swept(slot: Slot, now: datetime) -> tuple[Slot, tuple[tuple[Entry, Opinion], ...]]:
-    """Return a slot without what is overdue, and the feedback that was lost with it."""
+def swept(slot: Slot, now: datetime, *, by_results: bool) -> tuple[Slot, tuple[tuple[Entry, Opinion], ...]]:
+    """Return a slot without what is overdue, and the feedback that was lost with it.
+
+    The topics are read side by side, and after an outage one may be days ahead of another. What waits for its result has
+    waited long enough only when the results themselves (``by_results``) have come so far.
+    """
     at = now.timestamp()
-    if all(each is None or each.until >= at for each in (slot.joined, *slot.waiting)):
-        return slot, ()
-    late = [each for each in slot.waiting if each.until < at]
     joined = slot.joined if slot.joined is not None and slot.joined.until >= at else None
-    left = Slot(joined, tuple(each for each in slot.waiting if each.until >= at))
+    late = [each for each in slot.waiting if by_results and each.until < at]
+    if joined is slot.joined and not late:
+        return slot, ()
+    left = Slot(joined, tuple(each for each in slot.waiting if each not in late))
     return left, tuple((each, one) for each in late for one in each.opinions)
 
 
 def overdue(slot: Slot, now: datetime) -> bool:
-    """Tell whether feedback stands in a slot whose result did not come in time."""
+    """Tell whether feedback stands in a slot whose result should have come before this result."""
     return any(each.opinions and each.until < now.timestamp() for each in slot.waiting)
 
 
