@@ -178,14 +178,21 @@ def test_labels_of_other_features_teach_nothing_and_stop_nothing() -> None:
     assert (run.state.refused, run.state.taken) == ({"outdated": 1}, 1)
 
 
+def test_what_anybody_can_write_into_feedback_is_counted_and_stops_nothing() -> None:
+    run = Run(EAGER).take([
+        label(0, CLEAN[0], True, label="perhaps", source="user"),
+        label(1, CLEAN[0], False, features=features("👍"), source="user"),
+        label(2, CLEAN[0], False, author="", source="user"),
+    ])  # fmt: skip
+    assert (run.state.refused, run.state.taken) == ({"unknown_label": 1}, 2)
+
+
 @pytest.mark.parametrize(
     ("broken", "match"),
     [
-        ({"label": "perhaps"}, "has no label 'perhaps'"),
         ({"model": "sarcasm"}, "no classifier 'sarcasm'"),
         ({"features": b""}, "features"),
         ({"features": b"\x01\x05\x01"}, "cut off"),
-        ({"features": b"\x01\x00\x00\x00"}, "no word"),
     ],
 )
 def test_a_broken_label_is_refused_by_name(broken: dict[str, Any], match: str) -> None:
@@ -195,6 +202,21 @@ def test_a_broken_label_is_refused_by_name(broken: dict[str, Any], match: str) -
     with pytest.raises((InvalidLabel, ValueError), match=match):
         run.take([bad])
     assert msgspec.msgpack.encode(run.states) == before
+
+
+@pytest.mark.parametrize("written", ["the archive alone", "both"])
+def test_a_crash_while_a_champion_is_filed_loses_nothing(written: str) -> None:
+    """A checkpoint writes the archive, which is new, before the classifier's own state."""
+    run, labels = promoted()
+    champion = run.state.challenger
+    following, more = honest(1, first=labels), honest(5, first=labels + 1)
+    whole = Run(EAGER, states=dict(run.states)).take([*following, *more])
+    lost = Run(EAGER, states=dict(run.states)).take(following)
+    archive = f"toxicity@{run.state.version}"
+    durable = {**run.states, archive: lost.states[archive]} if written == "the archive alone" else lost.states
+    again = Run(EAGER, states=dict(durable)).take([*(following if written == "the archive alone" else []), *more])
+    assert again.states[archive].weights == champion
+    assert msgspec.msgpack.encode(again.state) == msgspec.msgpack.encode(whole.state)
 
 
 def test_another_shipped_model_begins_anew() -> None:

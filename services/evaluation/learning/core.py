@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from penstock.stateful import Logic, Lookup
 
 from services.evaluation.learning.alerts import suspect_alert
 from services.evaluation.learning.champion import InvalidCommand, anew, begun, obeyed, promoted
-from services.evaluation.learning.guards import admitted, author_slot, trusted
+from services.evaluation.learning.guards import admitted, author_slot, refusing, trusted
 from services.evaluation.learning.learner import Learner
 from services.evaluation.learning.prequential import balance, lacking, lost, tested
 from services.evaluation.learning.publishing import kept_versions, snapshot_emit
@@ -128,20 +129,26 @@ def _taught(
     state: Learning, event: Taught, learner: Learner[Any], rules: LearningRules, now: datetime
 ) -> tuple[Learning, list[Emit]]:
     label = event.label
-    if label.label not in learner.labels:
-        raise InvalidLabel(f"{learner.name} has no label {label.label!r}; there are {', '.join(learner.labels)}")
     # With this message the champion is in the archive.
     state = msgspec.structs.replace(state, unfiled=False)
     if label.features_version != learner.features_version:
         # A label that was given before a new version of the features came: nobody's fault, and of no use.
-        refused = state.refused | {"outdated": state.refused.get("outdated", 0) + 1}
-        return msgspec.structs.replace(state, refused=refused), []
-    positive = learner.labels[label.label]
-    challenger = learner.unpack(state.challenger)
-    before = learner.score(label.features, learner.unpack(event.champion))
-    unseen = learner.score(label.features, challenger)
-    sign = 1 if positive else -1
-    contradicts = max(sign * (before - 0.5), sign * (unseen - 0.5)) <= -rules.confident
+        return refusing(state, "outdated"), []
+    positive = learner.labels.get(label.label)
+    if positive is None:
+        # Anybody can write anything into feedback: as dead letters such labels would stop the service.
+        return refusing(state, "unknown_label"), []
+
+    @cache
+    def scores() -> tuple[float, float]:
+        """Return what champion and challenger say of the text."""
+        before, unseen = (learner.score(label.features, learner.unpack(each)) for each in (event.champion, challenger))
+        return before, unseen
+
+    def contradicts() -> bool:
+        return all(abs(score - 0.5) >= rules.confident and (score >= 0.5) != positive for score in scores())
+
+    challenger = state.challenger
     admission = admitted(state, label, contradicts, rules, now)
     state = admission.state
     emits = [
@@ -151,11 +158,9 @@ def _taught(
         return state, emits
     weight = balance(state.test, positive)
     if trusted(label):
-        state = msgspec.structs.replace(
-            state, test=tested(state.test, author_slot(label), positive, before, unseen, rules)
-        )
+        state = msgspec.structs.replace(state, test=tested(state.test, author_slot(label), positive, *scores(), rules))
     influence = admission.influence * weight
-    learned = learner.learn(label.features, challenger, positive, influence / learner.reach)
+    learned = learner.learn(label.features, learner.unpack(challenger), positive, influence / learner.reach)
     state = msgspec.structs.replace(state, challenger=learner.pack(learned))
     if trusted(label):
         if not state.frozen and not lacking(state.test, rules):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
@@ -13,7 +15,7 @@ from services.evaluation.learning.betting import suspicion
 from services.evaluation.learning.rules import TRUSTED, LearningRules
 from services.evaluation.learning.state import Learning, Tally
 
-__all__ = ["Admission", "Suspect", "admitted", "author_slot", "source_of", "trusted"]
+__all__ = ["Admission", "Suspect", "admitted", "author_slot", "refusing", "source_of", "trusted"]
 
 _USER_SLOTS = 256
 _TRUSTED_SLOTS = 64
@@ -71,13 +73,16 @@ def author_slot(label: Label) -> str:
     return f"{mark}{int.from_bytes(digest, 'big') % slots}"
 
 
-def admitted(state: Learning, label: Label, contradicts: bool, rules: LearningRules, now: datetime) -> Admission:
+def admitted(
+    state: Learning, label: Label, contradicts: Callable[[], bool], rules: LearningRules, now: datetime
+) -> Admission:
     """Count a label and say how far the challenger may follow it.
 
     Args:
         state: before it.
         label: the label.
-        contradicts: whether champion and challenger are both confident of the opposite.
+        contradicts: says whether champion and challenger are both confident of the opposite. Not asked of labels over a
+            limit: a flood of them costs next to nothing.
         rules: the bounds.
         now: timestamp of the label in the log.
     """
@@ -95,14 +100,14 @@ def admitted(state: Learning, label: Label, contradicts: bool, rules: LearningRu
         refused = "source_rate"
         whole = _tell(whole, Suspect(f"source {source}", "rate", whole.in_hour), suspects, rules, at)
     else:
-        expected = _expected(state, rules)
+        expected, against = _expected(state, rules), contradicts()
         author = msgspec.structs.replace(
             author,
             in_hour=author.in_hour + 1,
-            contradictions=suspicion(author.contradictions, contradicts, expected),
+            contradictions=suspicion(author.contradictions, against, expected),
         )
         whole = msgspec.structs.replace(
-            whole, in_hour=whole.in_hour + 1, contradictions=suspicion(whole.contradictions, contradicts, expected)
+            whole, in_hour=whole.in_hour + 1, contradictions=suspicion(whole.contradictions, against, expected)
         )
         refused = ""
         if whole.contradictions >= rules.suspect_from:
@@ -120,24 +125,30 @@ def admitted(state: Learning, label: Label, contradicts: bool, rules: LearningRu
     influence = 0.0 if refused else limits.influence
     author = msgspec.structs.replace(author, spent=author.spent + influence)
     group = "trusted" if trusted(label) else "users"
-    return Admission(
-        msgspec.structs.replace(
-            state,
-            sources=state.sources | {source: whole},
-            authors=state.authors | {mark: author},
-            spent=state.spent if refused else state.spent | {group: state.spent.get(group, 0.0) + influence},
-            rates=_faded(state.rates, contradicts) if trusted(label) and not refused else state.rates,
-            taken=state.taken + (not refused),
-            refused=state.refused | {refused: state.refused.get(refused, 0) + 1} if refused else state.refused,
-        ),
-        influence,
-        refused,
-        tuple(suspects),
+    state = msgspec.structs.replace(
+        state, sources=state.sources | {source: whole}, authors=state.authors | {mark: author}
     )
+    if refused:
+        return Admission(refusing(state, refused), influence, refused, tuple(suspects))
+    group = "trusted" if trusted(label) else "users"
+    state = msgspec.structs.replace(
+        state,
+        spent=state.spent | {group: state.spent.get(group, 0.0) + influence},
+        rates=_faded(state.rates, contradicts()) if trusted(label) else state.rates,
+        taken=state.taken + 1,
+    )
+    return Admission(state, influence, "", tuple(suspects))
+
+
+def refusing(state: Learning, cause: str) -> Learning:
+    """Return the state with a label counted that is not learned from."""
+    return msgspec.structs.replace(state, refused=state.refused | {cause: state.refused.get(cause, 0) + 1})
 
 
 def _over_budget(state: Learning, author: Tally, is_trusted: bool, rules: LearningRules) -> str:
     limits = rules.of(is_trusted)
+    if not limits.influence:
+        return "no_influence"
     group = state.spent.get("trusted" if is_trusted else "users", 0.0)
     if not is_trusted and group + limits.influence > rules.users_most(state.spent):
         return "users_share"
@@ -166,10 +177,10 @@ def _at(tally: Tally | None, now: datetime) -> Tally:
 
 
 def _tell(tally: Tally, suspect: Suspect, suspects: list[Suspect], rules: LearningRules, at: float) -> Tally:
-    if tally.told and at - tally.told < rules.repeat_after.total_seconds():
+    if at - tally.told.get(suspect.cause, -math.inf) < rules.repeat_after.total_seconds():
         return tally
     suspects.append(suspect)
-    return msgspec.structs.replace(tally, told=at)
+    return msgspec.structs.replace(tally, told=tally.told | {suspect.cause: at})
 
 
 def _name(label: Label) -> str:

@@ -41,7 +41,7 @@ class Tally(msgspec.Struct, frozen=True, array_like=True):
         spent: influence since the last promotion, rollback or reset.
         contradictions: evidence that its labels contradict what is known, in nats.
         barred_until: epoch seconds until which its labels are not taken.
-        told: epoch seconds at which on-call was last told of it.
+        told: epoch seconds at which on-call was last told of it, by cause.
     """
 
     hour: int = 0
@@ -49,7 +49,7 @@ class Tally(msgspec.Struct, frozen=True, array_like=True):
     spent: float = 0.0
     contradictions: float = 0.0
     barred_until: float = 0.0
-    told: float = 0.0
+    told: dict[str, float] = {}
 
 
 class Tested(msgspec.Struct, frozen=True, array_like=True):

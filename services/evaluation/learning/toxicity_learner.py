@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from services.evaluation.toxicity.features import FEATURES_VERSION, Features, unpack
+from services.evaluation.toxicity.features import FEATURES_VERSION, unpack
 from services.evaluation.toxicity.learner import learn, regression, start, values
 from services.evaluation.toxicity.model import ToxicityModel
 from services.evaluation.toxicity.weights import Weights, pack_weights, unpack_weights
@@ -65,7 +65,7 @@ class ToxicityLearner:
         Raises:
             ValueError: the features cannot be read.
         """
-        read = _read(features)
+        read = unpack(features)
         chances: Mapping[bool, float] = regression(self._model, weights, read).predict_proba_one(values(read))
         return float(chances[True])
 
@@ -75,7 +75,7 @@ class ToxicityLearner:
         Raises:
             ValueError: the features cannot be read.
         """
-        return learn(self._model, weights, _read(features), positive, rate=rate)
+        return learn(self._model, weights, unpack(features), positive, rate=rate)
 
     def pack(self, weights: Weights) -> bytes:
         """Return the wire form."""
@@ -91,10 +91,3 @@ class ToxicityLearner:
         if weights.base != self._model.version:
             raise ValueError(f"they are differences to {weights.base}, the shipped model is {self._model.version}")
         return weights
-
-
-def _read(features: bytes) -> Features:
-    found = unpack(features)
-    if not any(len(family) for family in found.slots()):
-        raise ValueError("features of no word teach nothing")
-    return found
