@@ -27,7 +27,9 @@ from penstock.contracts.records import (
     DriftCommand,
     Evaluation,
     GroundedRequest,
+    JudgeTask,
     LlmRequest,
+    LlmResult,
     LogRange,
     Message,
     Record,
@@ -51,6 +53,7 @@ from services.evaluation.core.watch import WatchRules, watching
 from services.evaluation.experiments.core import experiments
 from services.evaluation.experiments.projection import observe
 from services.evaluation.feedback.core import feedback_logic
+from services.evaluation.judging.core import judging
 from services.evaluation.learning.core import learning
 from services.guardrails import core as guardrails
 from services.guardrails.findings import Reference
@@ -407,6 +410,43 @@ def _observations() -> list[tuple[str, Record]]:
     return [("experiment-observations", each) for each in lost]
 
 
+def _judge_tasks() -> list[tuple[str, Record]]:
+    """Tasks of both modes and one that cannot be judged, side by side; judges that answer, garble, fail and are refused."""
+    logic, states, dice = judging(CONFIG), dict[str, Any](), random.Random(7)
+    base: JudgeTask = example("judge-tasks", "minimal")
+    result: LlmResult = example("llm-results", "completed")
+    feed: list[tuple[str, Record]] = []
+
+    def take(record: Record) -> list[LlmRequest]:
+        topic = "judge-tasks" if isinstance(record, JudgeTask) else "llm-results"
+        message = LogMessage(topic, 0, len(feed), 0, b"key", b"")
+        feed.append((topic, record))
+        asked: list[LlmRequest] = []
+        for key, event in logic.route(record, message, states.get):
+            assert key is not None
+            states[key], emits = logic.step(states.get(key), event, record.occurred_at)
+            asked += [emit.record for emit in emits if isinstance(emit.record, LlmRequest)]
+        return asked
+
+    waiting: list[LlmRequest] = []
+    for number, now, _ in _times(40, 7):
+        rubric, answers = dice.choice([("helpfulness", ["a"]), ("preference", ["a", "b"]), ("no-rubric", ["a"])])
+        task = changed(base, event_id=f"task-{number}", rubric=rubric, answers=answers, passages=[], occurred_at=now)
+        waiting += take(task)
+        while waiting and dice.random() < 0.7:
+            request = waiting.pop(dice.randrange(len(waiting)))
+            verdict = dice.choice(["a", "b", "tie"] if request.tags["rubric"] == "preference" else ["good", "bad"])
+            content = dice.choice([f'{{"reason": "x", "verdict": "{verdict}"}}', "no verdict"])
+            waiting += take(
+                changed(
+                    result, event_id=f"of/{request.request_id}", request_id=request.request_id, tenant_id=request.tenant_id,
+                    occurred_at=now, status=dice.choice(["completed", "completed", "failed", "rejected"]), content=content,
+                    context=changed(result.context, purpose="judge"),
+                )
+            )  # fmt: skip
+    return feed
+
+
 def stateful_cases() -> Iterator[StatefulCase]:
     """Yield every stateful processor."""
     yield StatefulCase("pricing", "evaluation", lambda: pricing(CONFIG.price), _completions)
@@ -419,6 +459,7 @@ def stateful_cases() -> Iterator[StatefulCase]:
         feedback_feed,
     )
     yield StatefulCase("learning", "evaluation", lambda: learning({"toxicity": learner()}, EAGER), mixed_feed)
+    yield StatefulCase("judging", "evaluation", lambda: judging(CONFIG), _judge_tasks)
     yield StatefulCase("drift", "drift", lambda: drift.logic(drift.Rules()), _signals)
     yield StatefulCase("streaming", "guardrails", _streaming, _pieces)
     yield StatefulCase("experiments", "evaluation", lambda: experiments({"models": _EXPERIMENT}.get), _observations)

@@ -319,3 +319,47 @@ def test_merge_keys_and_anchors_work(tmp_path: Path) -> None:
 def test_yaml_names_the_line_of_a_date_that_is_none() -> None:
     with pytest.raises(YamlError, match="line 2: '2024-13-45' is not what it looks like"):
         read_yaml("a: 1\nb: 2024-13-45\n")
+
+
+RUBRIC = (
+    "name: nice\nprompt: p\nroute: default\nchoices:\n"
+    "- {name: is, score: 1, meaning: m}\n- {name: not, score: 0, meaning: m}\n"
+)
+SHOWN = "name: p\ntemplate: [{{role: user, content: '{}'}}]\nvariables:\n{}"
+
+
+def a_prompt(*variables: str) -> str:
+    return SHOWN.format(
+        " ".join(f"{{{{{v}}}}}" for v in variables), "".join(f"  {v}: {{description: d}}\n" for v in variables)
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "field", "cause"),
+    [
+        ({"routes__r": ROUTE.replace("default", "other")}, "route", "names 'default', which routes does not hold"),
+        ({"prompts__p": a_prompt("answer").replace("name: p", "name: q")}, "prompt", "names 'p@production'"),
+        ({"prompts__p": a_prompt("question")}, "prompt", "has no variable answer, so its judge would not see"),
+        ({"prompts__p": a_prompt("answer", "mood")}, "prompt", "requires mood, which no task has"),
+        (
+            {"routes__r": "name: default\ntargets: [{backend: extractive, model: x}]\n"},
+            "route",
+            "cannot follow the JSON schema",
+        ),
+        (
+            {"rubrics__n": RUBRIC.partition("choices")[0] + "mode: pairwise\n"},
+            "prompt",
+            "no variable answer_a, answer_b",
+        ),
+        ({"rubrics__n": RUBRIC.replace("name: not", "name: is")}, "choices.1.name", "is there twice"),
+        ({"rubrics__n": RUBRIC.partition("choices")[0]}, "choices", "needs two verdicts at least"),
+        ({"rubrics__n": RUBRIC + "mode: pairwise\n"}, "choices", "belong to a pointwise rubric"),
+    ],
+)
+def test_rubric_that_no_judge_can_use_is_refused(tmp_path: Path, files: dict[str, str], field: str, cause: str) -> None:
+    valid = {"rubrics__n": RUBRIC, "prompts__p": a_prompt("answer", "verdicts", "marker"), "routes__r": ROUTE}
+    write(tmp_path, **valid)
+    assert {key for kind in load_files(tmp_path).kinds.values() for key in kind} >= {"nice", "p@production", "default"}
+    write(tmp_path, **files)
+    found = [problem for problem in problems(tmp_path) if problem.field == field]
+    assert any(cause in problem.cause for problem in found)
