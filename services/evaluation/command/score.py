@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -87,7 +89,9 @@ def score(
     page says. With labels, prints AUC, average precision, calibration error and what thresholds are worth; always the
     throughput.
     """
+    started = time.perf_counter()
     evaluator = _evaluator(name, subject, modules)
+    made_s = time.perf_counter() - started
     reading = Reading(name, evaluator.subject, text_field, label_field)
     bad = _BadLines(skip_invalid)
     rows = islice(bad.left_out(chain.from_iterable(read_rows(source, reading) for source in sources)), limit)
@@ -101,7 +105,7 @@ def score(
         baselines = baselines_for(name, evaluator.subject, training)
     run = ScoringRun(evaluator, [one for one in baselines if isinstance(one, Baseline)], fields)
     try:
-        run.warm_up(first[0].exchange)
+        run.warm_up(first[0].exchange, made_s)
         with writing(target, sources) as write, _progress() as advance:
             for batch in _batches(chain(first, rows)):
                 for row, said in zip(batch, run.score(batch), strict=True):
@@ -114,7 +118,9 @@ def score(
     if json_wanted:
         click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode(), err=aside)
     else:
-        show(Console(stderr=aside, highlight=False, soft_wrap=True), report)
+        # Wide enough to cut nothing off in a file or a pipe.
+        width = None if (sys.stderr if aside else sys.stdout).isatty() else 160
+        show(Console(stderr=aside, highlight=False, width=width), report)
     if run.failures:
         raise click.ClickException(
             f"{name} failed on {run.failures} lines, which have no score; the first: {run.first_failure}"

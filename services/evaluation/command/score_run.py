@@ -46,11 +46,11 @@ class ScoringRun:
         self._timed: dict[str, int] = dict.fromkeys(self._seconds, 0)
         self._where: dict[int, str] = {}
 
-    def warm_up(self, exchange: Exchange) -> None:
-        """Have models loaded, so that what is timed is scoring."""
+    def warm_up(self, exchange: Exchange, made_s: float = 0.0) -> None:
+        """Have models loaded, so that what is timed is scoring; ``made_s`` is what making the evaluator took, seconds."""
         started = time.perf_counter()
         evaluate([self._evaluator], [exchange], failed=lambda *_: None)
-        self._load_s = time.perf_counter() - started
+        self._load_s = made_s + time.perf_counter() - started
         for baseline in self._baselines:
             baseline.scores([exchange])
 

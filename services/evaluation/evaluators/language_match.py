@@ -17,8 +17,8 @@ _MOST = 2_000
 def language_match(exchange: Exchange) -> Judged | None:
     """1 where the answer is in the question's language; else how sure it is not another, down to 0.
 
-    Nothing is said where either is too short to tell, is code alone, or where the question asks for a translation or for
-    another language by name: what it wants is then not its own language.
+    Nothing is said where either is too short to tell or is code alone, or where the languages differ and the question or
+    the instructions name one or ask for a translation: what is wanted is then not the question's own.
     """
     asked, answered = _language(exchange.question), _language(exchange.answer)
     if asked is None or answered is None:
@@ -26,7 +26,8 @@ def language_match(exchange: Exchange) -> Judged | None:
     (wanted, sure), (given, confidence) = asked, answered
     if wanted == given:
         return Judged(1.0)
-    if _names_a_language(exchange.question):
+    instructions = (each.content for each in exchange.messages if each.role in ("system", "developer"))
+    if any(map(_names_a_language, (exchange.question, *instructions))):
         return None
     return Judged(round(1 - min(sure, confidence), 4), reason=f"asked in {wanted}, answered in {given}")
 

@@ -147,8 +147,9 @@ class AnswerRelevance:
 
     A logistic regression over the cosine of the vectors of question and answer, the share of the question's content words
     that the answer has, and whether a number, a time or a name is there where one is asked for. An answer that refuses or
-    does not know, or only repeats the question, loses its score in that measure. In languages other than English the
-    vectors and words in common count, less surely: the model behind the vectors was trained on English.
+    does not know, or only repeats the question, loses its score in that measure. An answer that names its subject by a
+    pronoun only ("It lists ...") scores too low. In languages other than English the vectors and words in common count, less
+    surely: the model behind the vectors was trained on English.
     """
 
     name = "answer_relevance"
