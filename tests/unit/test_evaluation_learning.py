@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from penstock.contracts.records import Label
 
-from services.evaluation.learning.champion import InvalidCommand
+from services.evaluation.learning.changes import InvalidCommand
 from services.evaluation.learning.core import InvalidLabel
 from services.evaluation.learning.publishing import read_schedule, read_weights
 from services.evaluation.learning.state import Archived

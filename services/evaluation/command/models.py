@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import getpass
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Never
+from typing import Any
 
 import click
 from penstock.bus import Producer
@@ -26,7 +26,7 @@ from services.evaluation.learning.publishing import MODELS
 from services.evaluation.learning.toxicity_learner import ToxicityLearner
 from services.evaluation.toxicity.model import ToxicityModel
 
-__all__ = ["models"]
+__all__ = ["listing", "models", "refusal", "standing"]
 
 _COMMANDS = "model-commands"
 _LETTERS = "dlq-evaluation"
@@ -135,10 +135,15 @@ def _known(champions: Champions, model: str) -> None:
 async def _list(as_json: bool) -> None:
     async with connect() as connection:
         champions = await _champions(connection)
-    found = [_standing(champions, model, SystemClock().now()) for model in champions.models]
+    found = [standing(champions, model, SystemClock().now()) for model in champions.models]
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
+    table_console().print(listing(found))
+
+
+def listing(found: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the table of ``list``: a line for each classifier as :func:`standing` says it."""
     table = Table("model", "champion", "in force from", "frozen", "challenger learned", "tested", "lacks", box=None)
     for each in found:
         challenger = each["challenger"] or {}
@@ -148,14 +153,14 @@ async def _list(as_json: bool) -> None:
             str(challenger.get("labels", 0)), str(challenger.get("tested", 0)), lacks,
         )  # fmt: skip
         table.add_row(*(escape(printable(cell)) for cell in cells))
-    table_console().print(table)
+    return table
 
 
 async def _show(model: str, as_json: bool) -> None:
     async with connect() as connection:
         champions = await _champions(connection)
     _known(champions, model)
-    found = _standing(champions, model, SystemClock().now())
+    found = standing(champions, model, SystemClock().now())
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -175,7 +180,8 @@ async def _show(model: str, as_json: bool) -> None:
         click.echo("the challenger has learned nothing yet")
 
 
-def _standing(champions: Champions, model: str, now: datetime) -> dict[str, Any]:
+def standing(champions: Champions, model: str, now: datetime) -> dict[str, Any]:
+    """Return how a classifier stands at ``now``: what is in force, what was, and the challenger's figures; JSON-able."""
     version, _ = champions.at(model, now)
     schedule = [
         {
@@ -270,18 +276,16 @@ async def _answer(
             if isinstance(record, ModelWeights) and record.causation_id == identity:
                 if record.format == "schedule" or record.name.endswith("@challenger"):
                     return record
-            elif isinstance(record, DeadLetter):
-                _refused(record, sent)
+            elif isinstance(record, DeadLetter) and (reason := refusal(record, sent)):
+                raise click.ClickException(f"evaluation refused: {reason}")
     return None
 
 
-def _refused(letter: DeadLetter, sent: tuple[int, int]) -> None:
-    if letter.origin_topic == _COMMANDS and (letter.origin_partition, letter.origin_offset) == sent:
-        _fail(letter.reason)
-
-
-def _fail(reason: str) -> Never:
-    raise click.ClickException(f"evaluation refused: {reason.removeprefix('InvalidCommand: ')}")
+def refusal(letter: DeadLetter, sent: tuple[int, int]) -> str:
+    """Return why the command at partition and offset ``sent`` was put aside; empty where the letter is about another."""
+    if letter.origin_topic != _COMMANDS or (letter.origin_partition, letter.origin_offset) != sent:
+        return ""
+    return letter.reason.removeprefix("InvalidCommand: ")
 
 
 def _champion_of(answer: ModelWeights) -> str | None:

@@ -15,7 +15,7 @@ from penstock.contracts.records import Label, LogRange, ModelCommand
 from penstock.stateful import Logic, Lookup
 
 from services.evaluation.learning.alerts import suspect_alert
-from services.evaluation.learning.champion import InvalidCommand, anew, begun, obeyed, promoted
+from services.evaluation.learning.changes import InvalidCommand, anew, begun, obeyed, promoted
 from services.evaluation.learning.guards import admitted, author_slot, refusing, trusted
 from services.evaluation.learning.learner import Learner
 from services.evaluation.learning.prequential import balance, lacking, lost, tested

@@ -12,7 +12,7 @@ import msgspec
 from penstock.contracts.records import Label
 
 from services.evaluation.learning.betting import suspicion
-from services.evaluation.learning.rules import TRUSTED, LearningRules
+from services.evaluation.learning.rules import TRUSTED, ClassRules, LearningRules
 from services.evaluation.learning.state import Learning, Tally
 
 __all__ = ["Admission", "Suspect", "admitted", "author_slot", "refusing", "source_of", "trusted"]
@@ -88,43 +88,23 @@ def admitted(
     """
     mark, source, at = author_slot(label), source_of(label), now.timestamp()
     limits = rules.of(trusted(label))
-    whole, author = (_at(state.sources.get(source), now), _at(state.authors.get(mark), now))
-    name = _name(label)
+    whole, author = _at(state.sources.get(source), now), _at(state.authors.get(mark), now)
     suspects: list[Suspect] = []
-    if author.barred_until > at:
-        refused = "suspected"
-    elif author.in_hour >= limits.author_an_hour:
-        refused = "author_rate"
-        author = _tell(author, Suspect(name, "rate", author.in_hour), suspects, rules, at)
-    elif whole.in_hour >= limits.an_hour:
-        refused = "source_rate"
+    refused = _over_limit(author, whole, limits, at)
+    if refused == "author_rate":
+        author = _tell(author, Suspect(_name(label), "rate", author.in_hour), suspects, rules, at)
+    elif refused == "source_rate":
         whole = _tell(whole, Suspect(f"source {source}", "rate", whole.in_hour), suspects, rules, at)
-    else:
-        expected, against = _expected(state, rules), contradicts()
-        author = msgspec.structs.replace(
-            author,
-            in_hour=author.in_hour + 1,
-            contradictions=suspicion(author.contradictions, against, expected),
-        )
-        whole = msgspec.structs.replace(
-            whole, in_hour=whole.in_hour + 1, contradictions=suspicion(whole.contradictions, against, expected)
-        )
-        refused = ""
-        if whole.contradictions >= rules.suspect_from:
-            whole = _tell(
-                whole, Suspect(f"source {source}", "contradiction", whole.contradictions), suspects, rules, at
-            )
-            whole = msgspec.structs.replace(whole, contradictions=0.0)
-        if author.contradictions >= rules.suspect_from:
-            author = _tell(author, Suspect(name, "contradiction", author.contradictions), suspects, rules, at)
-            author = msgspec.structs.replace(author, contradictions=0.0)
-            if not trusted(label):
-                refused = "suspected"
-                author = msgspec.structs.replace(author, barred_until=at + rules.barred.total_seconds())
+    elif not refused:
+        against, expected = contradicts(), _expected(state, rules)
+        whole, _ = _heard(whole, f"source {source}", against, expected, suspects, rules, at)
+        author, suspected = _heard(author, _name(label), against, expected, suspects, rules, at)
+        if suspected and not trusted(label):
+            refused = "suspected"
+            author = msgspec.structs.replace(author, barred_until=at + rules.barred.total_seconds())
         refused = refused or _over_budget(state, author, trusted(label), rules)
     influence = 0.0 if refused else limits.influence
     author = msgspec.structs.replace(author, spent=author.spent + influence)
-    group = "trusted" if trusted(label) else "users"
     state = msgspec.structs.replace(
         state, sources=state.sources | {source: whole}, authors=state.authors | {mark: author}
     )
@@ -143,6 +123,26 @@ def admitted(
 def refusing(state: Learning, cause: str) -> Learning:
     """Return the state with a label counted that is not learned from."""
     return msgspec.structs.replace(state, refused=state.refused | {cause: state.refused.get(cause, 0) + 1})
+
+
+def _over_limit(author: Tally, whole: Tally, limits: ClassRules, at: float) -> str:
+    if author.barred_until > at:
+        return "suspected"
+    if author.in_hour >= limits.author_an_hour:
+        return "author_rate"
+    return "source_rate" if whole.in_hour >= limits.an_hour else ""
+
+
+def _heard(
+    tally: Tally, who: str, against: bool, expected: float, suspects: list[Suspect], rules: LearningRules, at: float
+) -> tuple[Tally, bool]:
+    """Return the tally with a label more, and whether the evidence against it is enough to suspect it."""
+    evidence = suspicion(tally.contradictions, against, expected)
+    tally = msgspec.structs.replace(tally, in_hour=tally.in_hour + 1, contradictions=evidence)
+    if evidence < rules.suspect_from:
+        return tally, False
+    tally = _tell(tally, Suspect(who, "contradiction", evidence), suspects, rules, at)
+    return msgspec.structs.replace(tally, contradictions=0.0), True
 
 
 def _over_budget(state: Learning, author: Tally, is_trusted: bool, rules: LearningRules) -> str:
