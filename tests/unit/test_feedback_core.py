@@ -12,7 +12,7 @@ from penstock.bus import Message
 from penstock.contracts.records import AnnotationTask, DeadLetter, Evaluation, Label, LlmResult, Record
 
 from services.evaluation.feedback.core import FeedbackRules
-from services.evaluation.feedback.memory import OPINIONS, TEXT_CHARS, WAITING, Limits, Slot, kept, slot_key
+from services.evaluation.feedback.memory import EARLY, OPINIONS, TEXT_CHARS, WAITING, Limits, Slot, kept, slot_key
 from services.evaluation.feedback.opinions import InvalidFeedback, newest, opinion
 from services.evaluation.feedback.picking import PickRules
 from tests.unit.feedback_partition import (
@@ -76,6 +76,8 @@ def test_a_label_teaches_with_the_features_of_the_text_and_the_score_in_force() 
         ({"rating": 5.0}, "outside 0 to 1"),
         ({"rating": float("nan")}, "outside 0 to 1"),
         ({"chosen": "left"}, "none of a, b"),
+        ({"source": "cat", "rating": 1.0}, "none of user"),
+        ({"by": "x" * 300, "rating": 1.0}, "is longer than 256"),
     ],
 )
 def test_feedback_that_nobody_can_read_names_the_cause(fields: dict[str, Any], told: str) -> None:
@@ -241,10 +243,14 @@ def test_a_full_slot_loses_no_result_to_feedback_and_tells_what_it_drops() -> No
 def test_feedback_on_one_request_is_bounded_and_what_waits_over_it_is_told_of() -> None:
     partition = Partition()
     letters: list[DeadLetter] = []
-    for repeat in range(OPINIONS + 2):
+    for repeat in range(EARLY + 2):
         letters += of(DeadLetter, partition.take(feedback(by=f"u{repeat}", repeat=repeat, rating=0.0)))
     assert len(letters) == 2
-    assert len(of(Evaluation, partition.take(result()))) == OPINIONS
+    assert len(of(Evaluation, partition.take(result()))) == EARLY
+    for repeat in range(EARLY + 2, EARLY + OPINIONS + 2):
+        # Once the result is known all are scored, however many.
+        assert "rating" in scores_of(partition.take(feedback(by=f"u{repeat}", repeat=repeat, rating=0.0)))
+    assert len(of(Evaluation, partition.take(evaluation(scores=[GROUNDED])))) == OPINIONS
 
 
 def test_memory_is_flat_over_many_results() -> None:

@@ -17,14 +17,16 @@ from penstock.contracts.records import Context, Evaluation, LlmResult, Passage
 from services.evaluation.feedback.opinions import Opinion
 
 __all__ = [
-    "HEARD", "OPINIONS", "WAITING", "Arrived", "Entry", "Heard", "Kept", "Limits", "Said", "Slot", "Taken", "heard", "kept",
-    "overdue", "packed", "slot_key", "swept", "take", "unpacked",
+    "EARLY", "HEARD", "OPINIONS", "TEXT_CHARS", "WAITING", "Arrived", "Entry", "Heard", "Kept", "Limits", "Said", "Slot",
+    "Taken", "heard", "kept", "overdue", "packed", "slot_key", "swept", "take", "unpacked",
 ]  # fmt: skip
 
 WAITING = 4
 """Requests without a result that one slot holds."""
 OPINIONS = 16
 """Feedback events of one request that are kept for scores which come later."""
+EARLY = 8
+"""Feedback events of one request that wait for its result."""
 HEARD = 8
 """Evaluation events of one request that are kept for feedback which comes later."""
 TEXT_CHARS = 4_000
@@ -65,7 +67,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
         until: when it is forgotten, seconds since the epoch.
         result: the packed :class:`Kept`; empty until the result has come.
         heard: in the order in which they came, at most :data:`HEARD`.
-        opinions: likewise, at most :data:`OPINIONS`.
+        opinions: likewise, at most :data:`OPINIONS`, or :data:`EARLY` while it waits.
         picked: whether it was given to annotators.
     """
 
@@ -232,5 +234,6 @@ def _merged(entry: Entry, arrived: Arrived) -> tuple[Entry, tuple[Opinion, ...]]
     if entry.result:
         opinion = msgspec.structs.replace(opinion, value=b"", key=b"")
     opinions = (*entry.opinions, opinion)
-    lost = () if entry.result else opinions[:-OPINIONS]
-    return msgspec.structs.replace(entry, opinions=opinions[-OPINIONS:]), lost
+    most = OPINIONS if entry.result else EARLY
+    lost = () if entry.result else opinions[:-most]
+    return msgspec.structs.replace(entry, opinions=opinions[-most:]), lost

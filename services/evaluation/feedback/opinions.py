@@ -21,7 +21,9 @@ VOCABULARY: Mapping[str, tuple[str, ...]] = {
 
 _SUBJECTS = ("prompt", "answer")
 _CHOICES = ("a", "b", "tie")
-_LARGEST_KEPT = 4_096
+_SOURCES = ("user", "moderator", "system")
+_LARGEST_KEPT = 1_024
+_LONGEST_NAME = 256
 
 
 class InvalidFeedback(ValueError):
@@ -73,7 +75,8 @@ def opinion(feedback: Feedback, message: Message) -> Opinion | None:
     """Return what is kept of a feedback event; ``None`` where it says nothing but a comment, or nothing at all.
 
     Raises:
-        InvalidFeedback: the rating lies outside 0 to 1, or ``chosen`` is none of a, b and tie.
+        InvalidFeedback: the rating lies outside 0 to 1, ``chosen`` or ``source`` is none of those there are, or an identity
+            is so long that remembering it would cost more than the request.
     """
     rating = feedback.rating
     if rating is not None and not (math.isfinite(rating) and 0 <= rating <= 1):
@@ -82,10 +85,16 @@ def opinion(feedback: Feedback, message: Message) -> Opinion | None:
         )
     if feedback.chosen is not None and feedback.chosen not in _CHOICES:
         raise InvalidFeedback(f"chosen {feedback.chosen!r} is none of {', '.join(_CHOICES)}: send it again with one")
+    if feedback.source not in _SOURCES:
+        raise InvalidFeedback(f"source {feedback.source!r} is none of {', '.join(_SOURCES)}: send it again with one")
+    for name in ("event_id", "request_id", "user_id"):
+        if len(getattr(feedback, name) or "") > _LONGEST_NAME:
+            raise InvalidFeedback(f"{name} is longer than {_LONGEST_NAME} characters: send it again with a shorter one")
     labels = known_labels(feedback.labels)
     if rating is None and not labels and feedback.correction is None and feedback.chosen is None:
         return None
-    value = message.value or b""
+    key, value = message.key or b"", message.value or b""
+    whole = len(key) + len(value) <= _LARGEST_KEPT
     return Opinion(
         event_id=feedback.event_id,
         user=feedback.user_id or "",
@@ -98,8 +107,8 @@ def opinion(feedback: Feedback, message: Message) -> Opinion | None:
         asked=feedback.queue is not None,
         partition=message.partition,
         offset=message.offset,
-        key=message.key or b"",
-        value=value if len(value) <= _LARGEST_KEPT else b"",
+        key=key if whole else b"",
+        value=value if whole else b"",
     )
 
 

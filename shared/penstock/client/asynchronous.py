@@ -174,6 +174,7 @@ class Client:
         labels: Mapping[str, str] | None = None,
         correction: str | None = None,
         comment: str | None = None,
+        chosen: str | None = None,
     ) -> None:
         """Publish what a person thought of a result. ``conversation_id`` must be the request's, where it had one.
 
@@ -193,6 +194,7 @@ class Client:
             labels=dict(labels or {}),
             correction=correction,
             comment=comment,
+            chosen=chosen,
         )
         await self._send("feedback", conversation_id or request_id, record)
 
