@@ -52,9 +52,9 @@ class Classifiers:
 
 
 def processors(
-    config: ConfigPlane, classifiers: Classifiers, settings: Settings
+    config: ConfigPlane, classifiers: Classifiers, settings: Settings, partitions: int
 ) -> dict[str, tuple[Sequence[str], Logic[Any, Any]]]:
-    """Return each processor's source topics and logic by its name."""
+    """Return each processor's source topics and logic by its name; ``partitions`` are those of ``judge-tasks``."""
 
     def threshold_of(evaluator: str) -> float | None:
         entry = config.evaluator(evaluator)
@@ -69,7 +69,7 @@ def processors(
             feedback_logic(settings.feedback_rules(), classifiers.featurisers, threshold_of),
         ),
         "learning": (("labels", "model-commands"), learning(classifiers.learners, settings.learning_rules())),
-        "judging": (("judge-tasks", "llm-results"), judging(config)),
+        "judging": (("judge-tasks", "llm-results"), judging(config, partitions)),
         "experiments": (("experiment-observations",), experiments(config.experiment)),
     }
 
@@ -135,7 +135,7 @@ async def evaluation_worker(
         penstock.stateful.PartitionMismatch: a topic is missing, or two that are joined differ in partitions.
     """
     guard = StallGuard(clock, limit_s=settings.session_timeout_ms / 1000 * 0.75)
-    logics = processors(config, classifiers, settings)
+    logics = processors(config, classifiers, settings, await partition_count(settings, ["judge-tasks"]))
     partitions = {name: await partition_count(settings, topics) for name, (topics, _) in logics.items()}
     app = faust.App(GROUP, **faust_settings(settings, max(partitions.values()), faust.SASLCredentials))
     declared = declare(

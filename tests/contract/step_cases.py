@@ -412,7 +412,7 @@ def _observations() -> list[tuple[str, Record]]:
 
 def _judge_tasks() -> list[tuple[str, Record]]:
     """Tasks of both modes and one that cannot be judged, side by side; judges that answer, garble, fail and are refused."""
-    logic, states, dice = judging(CONFIG), dict[str, Any](), random.Random(7)
+    logic, states, dice = judging(CONFIG, 4), dict[str, Any](), random.Random(7)
     base: JudgeTask = example("judge-tasks", "minimal")
     result: LlmResult = example("llm-results", "completed")
     feed: list[tuple[str, Record]] = []
@@ -459,7 +459,7 @@ def stateful_cases() -> Iterator[StatefulCase]:
         feedback_feed,
     )
     yield StatefulCase("learning", "evaluation", lambda: learning({"toxicity": learner()}, EAGER), mixed_feed)
-    yield StatefulCase("judging", "evaluation", lambda: judging(CONFIG), _judge_tasks)
+    yield StatefulCase("judging", "evaluation", lambda: judging(CONFIG, 4), _judge_tasks)
     yield StatefulCase("drift", "drift", lambda: drift.logic(drift.Rules()), _signals)
     yield StatefulCase("streaming", "guardrails", _streaming, _pieces)
     yield StatefulCase("experiments", "evaluation", lambda: experiments({"models": _EXPERIMENT}.get), _observations)

@@ -110,7 +110,7 @@ async def agents() -> AsyncIterator[Agents]:
     )
     declared = declare(
         app,
-        processors(config, Classifiers({}, {}), settings),
+        processors(config, Classifiers({}, {}), settings, 4),
         dict.fromkeys(NAMES, 4),
         codec=bus.codec,
         output=Producer(bus.producer(), bus.codec, "evaluation", clock),

@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema
 import msgspec
 import pytest
+from aiokafka.partitioner import DefaultPartitioner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock.bus import Emit, Message
@@ -68,6 +69,16 @@ def ended(status: str, code: str, calls: int = 0) -> dict[str, Any]:
     return {"status": status, "code": code, "reason": "told why", "stage": "intake", "calls": calls, "model": None}
 
 
+def check_key(emit: Emit) -> None:
+    """An output goes where it is looked for: the request of a judge comes back to the partition of its task."""
+    if isinstance(emit.record, LlmRequest):
+        assert emit.key == emit.record.conversation_id
+        assert DefaultPartitioner()(emit.key.encode(), [0, 1, 2, 3], [0]) == 2
+    else:
+        origin = emit.record.origin_offset if isinstance(emit.record, DeadLetter) else None
+        assert emit.key == ("k" if origin is None else f"judge-tasks/2/{origin}")
+
+
 @dataclass
 class Agent:
     """The shell in small: states through their stored form, messages at offsets."""
@@ -81,7 +92,7 @@ class Agent:
 
     def take(self, record: JudgeTask | LlmResult, now: datetime = NOW, headers: Any = ()) -> list[LlmRequest]:
         """Take one message; return the requests that it led to."""
-        logic = judging(self.plane)
+        logic = judging(self.plane, 4)
         topic = "judge-tasks" if isinstance(record, JudgeTask) else "llm-results"
         message = Message(topic, 2, self.offset, int(now.timestamp() * 1000), b"k", b"raw", headers)
         self.offset += 1
@@ -97,15 +108,11 @@ class Agent:
                 self.states[key] = msgspec.msgpack.encode(state)
         found = [emit.record for emit in made]
         for emit in made:
-            assert emit.key == (f"judge-tasks/2/{self._origin(emit)}" if emit.topic.startswith("dlq") else "k")
+            check_key(emit)
         self.requests += [each for each in found if isinstance(each, LlmRequest)]
         self.evaluations += [each for each in found if isinstance(each, Evaluation)]
         self.letters += [each for each in found if isinstance(each, DeadLetter)]
         return [each for each in found if isinstance(each, LlmRequest)]
-
-    def _origin(self, emit: Emit) -> int:
-        assert isinstance(emit.record, DeadLetter)
-        return emit.record.origin_offset
 
     @property
     def score(self) -> Score:
@@ -126,7 +133,7 @@ def test_a_task_asks_the_rubrics_route_with_its_prompt_and_the_shape_of_the_answ
     assert prompt is not None
     assert (request.route, request.prompt_name, request.prompt_label) == ("judge", prompt.name, prompt.version)
     assert (request.purpose, request.tags) == ("judge", {"purpose": "judge", "rubric": "helpfulness"})
-    assert (request.conversation_id, request.tenant_id, request.user_id) == ("k", "support", "judge")
+    assert (request.tenant_id, request.user_id) == ("support", "judge")
     assert request.deadline_at == NOW + timedelta(seconds=120)
     assert request.policy_name is None  # The route's.
     schema = json.loads(request.sampling.response_format or "")
@@ -199,6 +206,8 @@ def test_both_orders_are_shown_and_a_rubric_is_asked_with_what_a_task_has() -> N
     assert "[1] Water wets." in first["passages"]
     assert "reference" not in first
     assert given_request.request_id != swapped.request_id
+    # Neither waits for the other, nor the judged conversation for either.
+    assert len({given_request.conversation_id, swapped.conversation_id, "k"}) == 3
 
 
 # -- verdicts ----------------------------------------------------------------------------------------------------------
@@ -373,7 +382,7 @@ def test_others_results_mean_nothing() -> None:
 
 def test_a_state_is_small_once_its_task_has_ended_and_expires() -> None:
     agent = Agent()
-    logic = judging(PLANE)
+    logic = judging(PLANE, 4)
     assert logic.expires_at is not None
     (request,) = agent.take(a_task(passages=["x" * 50_000]))
     ((key, packed),) = agent.states.items()
@@ -442,5 +451,5 @@ def test_an_attempt_made_again_is_the_same_request() -> None:
     assert rubric is not None
     assert prompt is not None
     plan = plan_of(rubric, prompt)
-    assert request_of(a_task(), plan, "given", 2, NOW) == request_of(a_task(), plan, "given", 2, NOW)
+    assert request_of(a_task(), plan, "given", 2, "k", NOW) == request_of(a_task(), plan, "given", 2, "k", NOW)
     assert schema_of(plan) == schema_of(plan_of(rubric, prompt))

@@ -108,12 +108,13 @@ def schema_of(plan: Plan) -> str:
     return msgspec.json.encode(schema).decode()
 
 
-def request_of(task: JudgeTask, plan: Plan, order: str, attempt: int, now: datetime) -> LlmRequest:
+def request_of(task: JudgeTask, plan: Plan, order: str, attempt: int, key: str, now: datetime) -> LlmRequest:
     """Return the request that asks a judge: the same for the same attempt, whenever it is made again.
 
     Args:
         order: ``given`` or ``swapped``.
         attempt: from 1; each is a request of its own.
+        key: of the request's events; it falls to the partition of the task.
         now: its time; the deadline is counted from here.
     """
     return LlmRequest(
@@ -122,8 +123,7 @@ def request_of(task: JudgeTask, plan: Plan, order: str, attempt: int, now: datet
         tenant_id=task.tenant_id,
         occurred_at=now,
         causation_id=task.event_id,
-        # The answer comes back to the partition of the task.
-        conversation_id=task.reply_key,
+        conversation_id=key,
         # A budget for each user is then one of the judges', and no user's.
         user_id="judge",
         route=plan.route,

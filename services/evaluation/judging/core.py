@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import msgspec
 from penstock.bus import Emit, Message
+from penstock.bus.partitioning import key_in
 from penstock.bus.producer import REPLAYED, dead_letter
 from penstock.config.prompts import Prompt, VariableError
 from penstock.config.rubrics import Rubric
@@ -109,8 +110,14 @@ class Answered(msgspec.Struct, frozen=True):
 Event = Asked | Answered
 
 
-def judging(config: Configuration) -> Logic[State, Event]:
-    """Return the processor of ``judge-tasks`` and of the judges' ``llm-results``; others are passed over."""
+def judging(config: Configuration, partitions: int) -> Logic[State, Event]:
+    """Return the processor of ``judge-tasks`` and of the judges' ``llm-results``; others are passed over.
+
+    Args:
+        config: the rubrics and prompts in force.
+        partitions: how many both topics have. Each order of a task is asked under a key of its own that falls to the task's
+            partition: the answer finds the task, and no call of the judged conversation waits for a judge's.
+    """
 
     def route(record: Any, message: Message, lookup: Lookup) -> Iterable[tuple[str | None, Event]]:
         if isinstance(record, JudgeTask):
@@ -124,11 +131,11 @@ def judging(config: Configuration) -> Logic[State, Event]:
 
     def step(state: State | None, event: Event, now: datetime) -> tuple[State | None, Sequence[EmitLike]]:
         if isinstance(event, Answered):
-            return _answered(state, event, now) if isinstance(state, Pending) else (state, [])
+            return _answered(state, event, partitions, now) if isinstance(state, Pending) else (state, [])
         if state is None:
-            return _asked(event, config, 0, now)
+            return _asked(event, config, 0, partitions, now)
         if isinstance(state, Ended) and state.failed and event.replayed:
-            return _asked(event, config, state.attempt, now)
+            return _asked(event, config, state.attempt, partitions, now)
         return state, []
 
     return Logic(
@@ -143,7 +150,9 @@ def judging(config: Configuration) -> Logic[State, Event]:
     )
 
 
-def _asked(event: Asked, config: Configuration, before: int, now: datetime) -> tuple[State, Sequence[EmitLike]]:
+def _asked(
+    event: Asked, config: Configuration, before: int, partitions: int, now: datetime
+) -> tuple[State, Sequence[EmitLike]]:
     """Return a new task with its first requests, or its end where it cannot be judged at all."""
     task = event.task
     planned = _planned(task, config)
@@ -151,7 +160,7 @@ def _asked(event: Asked, config: Configuration, before: int, now: datetime) -> t
         return _failed(event.origin, planned, before, now)
     questions = tuple(Question(order, before + 1) for order in planned.orders)
     state = Pending(task, planned, questions, event.origin, now, before)
-    return state, [_ask(state, question, now) for question in questions]
+    return state, [_ask(state, question, partitions, now) for question in questions]
 
 
 def _planned(task: JudgeTask, config: Configuration) -> Plan | Failure:
@@ -186,7 +195,7 @@ def _planned(task: JudgeTask, config: Configuration) -> Plan | Failure:
     return plan
 
 
-def _answered(state: Pending, event: Answered, now: datetime) -> tuple[State, Sequence[EmitLike]]:
+def _answered(state: Pending, event: Answered, partitions: int, now: datetime) -> tuple[State, Sequence[EmitLike]]:
     """Return the task after one result: the next attempt, the next state of waiting, or its end."""
     question = next((each for each in state.questions if each.order == event.order), None)
     # A result of an attempt that was made before, or that nobody of this task made, says nothing.
@@ -202,7 +211,7 @@ def _answered(state: Pending, event: Answered, now: datetime) -> tuple[State, Se
             return _failed(state.origin, msgspec.structs.replace(said, reason=reason), last, now)
         again = msgspec.structs.replace(question, attempt=question.attempt + 1)
         after = _with(state, again, now)
-        return after, [_ask(after, again, now)]
+        return after, [_ask(after, again, partitions, now)]
     after = _with(state, msgspec.structs.replace(question, given=said), state.asked_at)
     verdicts = [each.given for each in after.questions if each.given is not None]
     if len(verdicts) < len(after.questions):
@@ -216,9 +225,10 @@ def _with(state: Pending, question: Question, asked_at: datetime) -> Pending:
     return msgspec.structs.replace(state, questions=questions, asked_at=asked_at)
 
 
-def _ask(state: Pending, question: Question, now: datetime) -> Emit:
-    request = request_of(state.task, state.plan, question.order, question.attempt, now)
-    return Emit("llm-requests", state.task.reply_key, request)
+def _ask(state: Pending, question: Question, partitions: int, now: datetime) -> Emit:
+    task = state.task
+    key = key_in(state.origin.partition, f"judge-{task_key(task.event_id)}-{question.order}", partitions)
+    return Emit("llm-requests", key, request_of(task, state.plan, question.order, question.attempt, key, now))
 
 
 def _evaluated(state: Pending, verdicts: Sequence[Given], now: datetime) -> Emit:

@@ -492,7 +492,7 @@ class JudgeTask(Record, frozen=True, kw_only=True):
     passages: Annotated[list[str], Meta(description="Texts of the passages that were attached.")] = []
     reference: Annotated[str | None, Meta(description="The right answer, where it is known.")] = None
     models: Annotated[list[str], Meta(description="Model of each answer, as events name it; empty where unknown.")] = []
-    reply_key: Annotated[str, Meta(description="Key of the judge's requests and of the evaluation: the judged request's conversation_id, else its request_id.")]
+    reply_key: Annotated[str, Meta(description="Key of the evaluation: the judged request's conversation_id, else its request_id. The judge's requests have keys of the same partition.")]
 
 
 class AnnotationTask(Record, frozen=True, kw_only=True):
