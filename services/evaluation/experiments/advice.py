@@ -127,4 +127,4 @@ def _roll_out(arm: Arm) -> str:
     if arm.policy:
         steps.append(f"name policy {arm.policy} in the team or its routes")
     what = "; ".join(steps) or "leave the route, prompt and policy as they are"
-    return f"{what}; remove the experiment; then `penstock config diff` and `penstock config apply`."
+    return f"{what}; remove the experiment; then `penstock config apply --dry-run` and `penstock config apply`."
