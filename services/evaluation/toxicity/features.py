@@ -91,9 +91,11 @@ class Hashed:
     values: F32
     count: int
 
-    def margins(self, weights: F32) -> F32:
+    def margins(self, weights: F32) -> NDArray[np.float64]:
         """Return the weighted sum of each piece's slots, shape (count,)."""
-        return np.bincount(self.owners, weights[self.slots] * self.values, self.count).astype(np.float32)
+        sums = np.bincount(self.owners, weights[self.slots] * self.values, self.count)
+        # Without pieces numpy counts in integers.
+        return sums.astype(np.float64)
 
     def families(self) -> list[tuple[bytes, bytes, bytes]]:
         """Return the slots of each piece as :class:`Features` has them."""

@@ -55,8 +55,8 @@ def regression(model: ToxicityModel, weights: Weights, features: Features, *, ra
         WeightsError: the weights are for another shipped model.
     """
     _fits(model, weights)
-    before, _ = _before(model, weights, features)
-    return _Warm(before, model.head(features).bias + weights.bias, rate)
+    before, _, intercept = _before(model, weights, features)
+    return _Warm(before, intercept + weights.bias, rate)
 
 
 def learn(
@@ -85,9 +85,8 @@ def learn(
     if not (0 <= rate < np.inf and 0 <= limit < np.inf):
         raise ValueError(f"a rate of {rate} and a limit of {limit} are not numbers from 0 on")
     _fits(model, weights)
-    before, shipped = _before(model, weights, features)
-    head = model.head(features)
-    one = _Warm(before, head.bias + weights.bias, rate)
+    before, shipped, intercept = _before(model, weights, features)
+    one = _Warm(before, intercept + weights.bias, rate)
     one.learn_one(values(features), toxic)
     after = one.weights
     slots, deltas = weights.sparse()
@@ -108,19 +107,20 @@ def learn(
         slots=places[moved].tobytes(),
         deltas=table[moved].tobytes(),
         dense=dense.astype("<f4").tobytes() if dense.any() else b"",
-        bias=float(np.float32(min(max(one.intercept - head.bias, -limit), limit))),
+        bias=float(np.float32(min(max(one.intercept - intercept, -limit), limit))),
         updates=weights.updates + 1,
     )
 
 
-def _before(model: ToxicityModel, weights: Weights, features: Features) -> tuple[dict[int, float], dict[int, float]]:
-    """Return the weights of the features' keys, and the shipped ones."""
-    head = model.head(features)
+def _before(
+    model: ToxicityModel, weights: Weights, features: Features
+) -> tuple[dict[int, float], dict[int, float], float]:
+    """Return the weights of the features' keys, the shipped ones, and the shipped intercept."""
+    families, embedding, intercept = model.experts(features).local(features)
     slots, deltas = weights.sparse()
     found: dict[int, float] = {}
     shipped: dict[int, float] = {}
-    for family in features.slots():
-        base = head.sparse[family].astype(np.float64)
+    for family, base in zip(features.slots(), families, strict=True):
         places = np.searchsorted(slots, family)
         inside = places < len(slots)
         same = np.zeros(len(family), dtype=bool)
@@ -132,9 +132,9 @@ def _before(model: ToxicityModel, weights: Weights, features: Features) -> tuple
         found.update(zip(keys, (base + delta).tolist(), strict=True))
     if features.embedding:
         keys = range(SLOTS, SLOTS + DIMENSION)
-        shipped.update(zip(keys, head.dense.tolist(), strict=True))
-        found.update(zip(keys, (head.dense.astype(np.float64) + weights.embedding()).tolist(), strict=True))
-    return found, shipped
+        shipped.update(zip(keys, embedding.tolist(), strict=True))
+        found.update(zip(keys, (embedding + weights.embedding()).tolist(), strict=True))
+    return found, shipped, intercept
 
 
 def _strongest(changed: dict[int, float]) -> list[tuple[int, float]]:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 from penstock.embedding import Embedder
 
 from services.evaluation.toxicity.features import (
@@ -17,6 +18,7 @@ from services.evaluation.toxicity.features import (
     F32,
     SLOTS,
     Features,
+    Hashed,
     dequantised,
     hashed,
     quantised,
@@ -25,9 +27,11 @@ from services.evaluation.toxicity.lexicon import MODELS, Lexicon
 from services.evaluation.toxicity.reading import Piece, read
 from services.evaluation.toxicity.weights import Weights, WeightsError
 
-__all__ = ["CATEGORIES", "Head", "Mode", "Scored", "ToxicityModel"]
+__all__ = ["CATEGORIES", "Experts", "Head", "Mode", "Scored", "ToxicityModel"]
 
 CATEGORIES = ("insult", "threat", "identity_attack", "obscenity", "harassment")
+
+F64 = NDArray[np.float64]
 
 Mode = Literal["hashed", "cascade", "embedded"]
 """Which texts are embedded: none; those whose hashed features leave it open; all."""
@@ -62,7 +66,7 @@ class Head:
 
     Attributes:
         sparse: shape (SLOTS,).
-        dense: of the embedding, shape (384,); zeros where it reads none.
+        dense: of the embedding, shape (384,).
         bias: intercept.
     """
 
@@ -70,31 +74,91 @@ class Head:
     dense: F32
     bias: float
 
+    def margins(self, sparse: Hashed) -> F64:
+        """Return the log-odds of pieces without their embedding, shape (pieces,)."""
+        return sparse.margins(self.sparse) + self.bias
+
+    def margin(self, features: Features) -> float:
+        """Return the log-odds of one piece."""
+        total = self.bias
+        for slots in features.slots():
+            if len(slots):
+                total += float(self.sparse[slots].sum(dtype=np.float64)) / float(np.sqrt(len(slots)))
+        if features.embedding:
+            total += float(features.vector().astype(np.float64) @ self.dense.astype(np.float64))
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """Two logistic regressions of toxicity, one of all writing and one of tweets, and the gate between them.
+
+    What is abuse in one register is chat in another: a tweet that says "trash" mostly speaks of a ball game. The gate is
+    the probability g that a text is written like a tweet; the log-odds are (1 - g) those of ``general`` and g those of
+    ``tweets``.
+    Given its gate, a text's score is one logistic regression over its features, which :meth:`local` returns.
+    """
+
+    general: Head
+    tweets: Head
+    gate: Head
+
+    def share(self, features: Features) -> float:
+        """Return the gate of a piece."""
+        return _sigmoid(self.gate.margin(features))
+
+    def margin(self, features: Features) -> float:
+        """Return the log-odds of one piece."""
+        share = self.share(features)
+        return (1 - share) * self.general.margin(features) + share * self.tweets.margin(features)
+
+    def margins(self, sparse: Hashed, vectors: F32 | None = None, of: Sequence[int] = ()) -> F64:
+        """Return the log-odds of pieces, shape (pieces,); ``vectors`` are the embeddings of the pieces ``of``."""
+        found = []
+        for head in (self.general, self.tweets, self.gate):
+            margins = head.margins(sparse)
+            if vectors is not None:
+                margins[list(of)] += vectors @ head.dense
+            found.append(margins)
+        share = 1 / (1 + np.exp(-found[2].clip(-60, 60)))
+        mixed: F64 = (1 - share) * found[0] + share * found[1]
+        return mixed
+
+    def local(self, features: Features) -> tuple[list[F64], F64, float]:
+        """Return the weights that the features of one piece have under its gate: by family, of the embedding, intercept."""
+        share = self.share(features)
+        families = [
+            (1 - share) * self.general.sparse[slots].astype(np.float64) + share * self.tweets.sparse[slots]
+            for slots in features.slots()
+        ]
+        dense = (1 - share) * self.general.dense.astype(np.float64) + share * self.tweets.dense
+        return families, dense, (1 - share) * self.general.bias + share * self.tweets.bias
+
 
 @dataclass(frozen=True, slots=True)
 class ToxicityModel:
-    """Two heads of toxicity, one for texts that are embedded and one for texts that are not, and one head a category.
+    """Experts for texts that are embedded and for texts that are not, and one head a category.
 
     Attributes:
         version: of the shipped weights.
         embedder_name: the embedder whose vectors the weights are for.
         lexicon: the words.
-        embedded: head of embedded texts.
-        plain: head of the others; it also finds the worst pieces of a long text.
-        categories: weights of each category's head, sparse part of the patterns and words only.
+        embedded: experts of embedded texts.
+        plain: experts of the others; they also find the worst pieces of a long text.
+        categories: head of each category.
         threshold: score from which a text counts as toxic.
-        band: score of ``plain`` below and above which a cascade embeds nothing.
+        band: scores of ``plain`` between which a cascade embeds a text.
     """
 
     version: str
     embedder_name: str
     lexicon: Lexicon
-    embedded: Head
-    plain: Head
+    embedded: Experts
+    plain: Experts
     categories: tuple[Head, ...]
     threshold: float = 0.5
     band: tuple[float, float] = (0.02, 0.98)
-    _changed: dict[str, tuple[Weights, Head, Head]] = field(default_factory=dict, repr=False, compare=False)
+    _learned: dict[str, tuple[Weights, Head]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def load(cls, folder: Path = MODELS) -> ToxicityModel:
@@ -106,10 +170,10 @@ class ToxicityModel:
         """
         metadata = json.loads((folder / "toxicity_model.json").read_text("utf-8"))
         with np.load(folder / "toxicity_model.npz", allow_pickle=False) as arrays:
-            tables = arrays["sparse"].astype(np.float32)
+            tables = arrays["sparse"].astype(np.float32) * arrays["scales"].astype(np.float32)[:, None]
             dense = arrays["dense"].astype(np.float32)
             biases = arrays["biases"].tolist()
-        expected = (2 + len(CATEGORIES), SLOTS)
+        expected = (6 + len(CATEGORIES), SLOTS)
         if tables.shape != expected or dense.shape != (expected[0], DIMENSION) or len(biases) != expected[0]:
             raise ValueError(f"toxicity_model.npz has tables of shape {tables.shape}, not {expected}: train it again")
         heads = [Head(*parts) for parts in zip(tables, dense, biases, strict=True)]
@@ -117,9 +181,9 @@ class ToxicityModel:
             version=metadata["version"],
             embedder_name=metadata["embedder"],
             lexicon=Lexicon.load(folder),
-            embedded=heads[0],
-            plain=heads[1],
-            categories=tuple(heads[2:]),
+            embedded=Experts(*heads[:3]),
+            plain=Experts(*heads[3:6]),
+            categories=tuple(heads[6:]),
             threshold=metadata["threshold"],
             band=(metadata["band"][0], metadata["band"][1]),
         )
@@ -170,20 +234,30 @@ class ToxicityModel:
 
     def margin(self, features: Features, weights: Weights | None = None) -> float:
         """Return the log-odds that a text is toxic."""
-        return _margin(self._head(bool(features.embedding), weights), features)
+        margin = self.experts(features).margin(features)
+        learned = self._added(weights)
+        return margin if learned is None else margin + learned.margin(features)
 
-    def head(self, features: Features) -> Head:
-        """Return the shipped head that scores these features."""
+    def experts(self, features: Features) -> Experts:
+        """Return the shipped experts that score these features."""
         return self.embedded if features.embedding else self.plain
 
-    def _head(self, embedded: bool, weights: Weights | None) -> Head:
+    def _added(self, weights: Weights | None) -> Head | None:
+        """Return what was learned as a head whose log-odds are added to the shipped ones."""
         if weights is None or not weights.updates:
-            return self.embedded if embedded else self.plain
-        known = self._changed.get("last")
+            return None
+        known = self._learned.get("last")
         if known is None or (known[0] is not weights and known[0] != weights):
-            known = (weights, added(self, self.embedded, weights), added(self, self.plain, weights))
-            self._changed["last"] = known
-        return known[1] if embedded else known[2]
+            if weights.base != self.version:
+                raise WeightsError(
+                    f"weights learned on toxicity model {weights.base} do not fit the shipped {self.version}: "
+                    "start a new challenger, or go back to the release they were learned on"
+                )
+            slots, deltas = weights.sparse()
+            table = np.zeros(SLOTS, np.float32)
+            table[slots] = deltas
+            known = self._learned["last"] = (weights, Head(table, weights.embedding(), weights.bias))
+        return known[1]
 
     def _block(
         self, texts: list[list[Piece]], embedder: Embedder | None, weights: Weights | None, mode: Mode
@@ -191,8 +265,9 @@ class ToxicityModel:
         """Return the features of the worst piece of each text."""
         flat = [piece for pieces in texts for piece in pieces]
         sparse = hashed(flat)
-        plain = self._head(False, weights)
-        margins = sparse.margins(plain.sparse) + plain.bias
+        learned = self._added(weights)
+        moved = 0 if learned is None else learned.margins(sparse)
+        margins = self.plain.margins(sparse) + moved
         chosen: list[list[int]] = []
         start = 0
         for pieces in texts:
@@ -210,11 +285,13 @@ class ToxicityModel:
                 if flat[place]
             ]
             if asked:
-                codes = quantised(embedder.embed([" ".join(word.text for word in flat[place]) for place in asked]))
+                # One call a text: the same text has the same vector to the last bit, whatever it is read together with.
+                codes = np.concatenate([quantised(embedder.embed([_written(flat[place])])) for place in asked])
+                read_back = dequantised(codes)
+                full = self.embedded.margins(sparse, read_back, asked) + moved
+                if learned is not None:
+                    full[asked] += read_back @ learned.dense
                 vectors = dict(zip(asked, (row.tobytes() for row in codes), strict=True))
-                head = self._head(True, weights)
-                full = sparse.margins(head.sparse) + head.bias
-                full[asked] += dequantised(codes) @ head.dense
                 chosen = [
                     [max(places, key=lambda place: full[place])] if places[0] in vectors else places
                     for places in chosen
@@ -229,7 +306,7 @@ class ToxicityModel:
         score = _sigmoid(margin)
         toxic = score >= self.threshold
         categories = {
-            name: round(min(score, _sigmoid(_margin(head, features))), 6)
+            name: round(min(score, _sigmoid(head.margin(features))), 6)
             for name, head in zip(CATEGORIES, self.categories, strict=True)
         }
         explained = self.explain(features, weights) if toxic and features.surfaces else {}
@@ -250,39 +327,20 @@ class ToxicityModel:
                 places.setdefault(word.surface, []).append(place)
         names = list(places)
         without = [tuple(word for place, word in enumerate(piece) if place not in places[name]) for name in names]
-        head = self._head(bool(features.embedding), weights)
-        margins = hashed([piece, *without]).margins(head.sparse)
+        experts, learned = self.experts(features), self._added(weights)
+        share = experts.share(features)
+        sparse = hashed([piece, *without])
+        margins = (1 - share) * sparse.margins(experts.general.sparse) + share * sparse.margins(experts.tweets.sparse)
+        if learned is not None:
+            margins = margins + sparse.margins(learned.sparse)
         shares = sorted(
             ((float(margins[0] - margin), name) for margin, name in zip(margins[1:], names, strict=True)), reverse=True
         )
         return {name: round(share, 4) for share, name in shares[:_TOP_WORDS] if share >= _LEAST_SHARE}
 
 
-def added(model: ToxicityModel, head: Head, weights: Weights) -> Head:
-    """Return the head with what was learned added to it.
-
-    Raises:
-        WeightsError: the weights are for another shipped model.
-    """
-    if weights.base != model.version:
-        raise WeightsError(
-            f"weights learned on toxicity model {weights.base} do not fit the shipped {model.version}: "
-            "start a new challenger, or go back to the release they were learned on"
-        )
-    slots, deltas = weights.sparse()
-    table = head.sparse.copy()
-    table[slots] += deltas
-    return Head(table, head.dense + weights.embedding(), head.bias + weights.bias)
-
-
-def _margin(head: Head, features: Features) -> float:
-    total = head.bias
-    for slots in features.slots():
-        if len(slots):
-            total += float(head.sparse[slots].sum(dtype=np.float64)) / float(np.sqrt(len(slots)))
-    if features.embedding:
-        total += float(features.vector().astype(np.float64) @ head.dense.astype(np.float64))
-    return total
+def _written(piece: Piece) -> str:
+    return " ".join(word.text for word in piece)
 
 
 def _sigmoid(margin: float) -> float:
