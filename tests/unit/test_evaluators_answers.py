@@ -161,8 +161,8 @@ def test_numbers_of_wanted_things(part: str, number: int) -> None:
 
 
 PARAGRAPH = (
-    "Coffee plants grow best in the shade of taller trees. Their fruit is picked by hand when it turns red. The beans inside "
-    "are washed, dried and roasted. Roasting gives coffee its colour and most of its aroma."
+    "Coffee plants grow best in the shade of taller trees. Their fruit is picked by hand when it turns red. The beans "
+    "inside are washed, dried and roasted. Roasting gives coffee its colour and most of its aroma."
 )
 
 

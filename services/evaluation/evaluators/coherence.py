@@ -30,8 +30,8 @@ class Coherence:
     """From 0 (sentences without anything in common, or a loop) to 1 (each goes with the rest, none comes twice).
 
     The product of flow, how close each sentence's vector is to that of all the others or of the question (their mean, and
-    the farthest), and of the share of the words that are no repetition. The order of sentences, and whether they contradict each other, is not
-    seen. Nothing is said of answers of less than eight words outside code.
+    the farthest), and of the share of the words that are no repetition. The order of sentences, and whether they contradict
+    each other, is not seen. Nothing is said of answers of less than eight words outside code.
     """
 
     name = "coherence"
