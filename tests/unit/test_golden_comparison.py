@@ -19,7 +19,7 @@ RNG = np.random.default_rng(7)
 @pytest.mark.parametrize("kind", ["normal", "skewed", "binary"])
 def test_the_interval_covers_the_true_difference(kind: str) -> None:
     rng = np.random.default_rng(11)
-    trials, cases = 300, 40
+    trials, cases = 300, 25
     covered = 0
     for trial in range(trials):
         hard = rng.normal(0, 1, cases)
@@ -34,8 +34,8 @@ def test_the_interval_covers_the_true_difference(kind: str) -> None:
         assert found.low is not None
         assert found.high is not None
         covered += found.low <= true <= found.high
-    # 95 % less what the bootstrap is known to lack at 40 cases; four standard errors of 300 trials are 5 %.
-    assert 0.89 <= covered / trials <= 0.99
+    # 95 %, less two that skewness costs at 25 cases; three standard errors of 300 trials are 4 %.
+    assert 0.90 <= covered / trials <= 0.99
 
 
 def test_the_same_seed_gives_the_same_interval_and_pairing_narrows_it() -> None:

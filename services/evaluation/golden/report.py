@@ -177,7 +177,7 @@ def _problems(comparisons: Sequence[Comparison], demanded: Sequence[Demand]) -> 
 def _notes(cases: int, summaries: Sequence[Summary], comparisons: Sequence[Comparison]) -> list[str]:
     notes = []
     if comparisons and cases < FEW:
-        notes.append(f"{cases} cases are few: intervals from fewer than {FEW} cover less than they say")
+        notes.append(f"{cases} cases are few: intervals from fewer than {FEW} are rough")
     for comparison in comparisons:
         if untested := [row.metric for row in comparison.metrics if row.verdict == "untested"]:
             notes.append(f"{comparison.candidate}: too few cases for an interval of {', '.join(untested)}")
