@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import msgspec
 from penstock.bus import Message, Transport
-from penstock.bus.types import RawReader
+from penstock.bus.following import EndNotReached, Following
 from penstock.clock import Clock, SystemClock
 from penstock.contracts.codec import Codec, Undecodable
 from penstock.contracts.records import ModelWeights
@@ -53,7 +53,7 @@ class Champions:
         self._in_force: dict[str, tuple[list[datetime], list[str]]] = {
             name: ([], [learner.version]) for name, learner in self._learners.items()
         }
-        self._source: tuple[RawReader, Codec] | None = None
+        self._source: Following | None = None
 
     def at(self, model: str, instant: datetime) -> tuple[str, Any]:
         """Return version and weights of the champion for what occurred at ``instant``.
@@ -138,20 +138,17 @@ class Champions:
             ChampionsError: the end of the topic was not reached within ``timeout_s``.
             penstock.bus.KafkaUnavailable: Kafka is away, or the topic is missing (run `penstock topics apply`).
         """
-        clock = clock or SystemClock()
         champions = cls(learners)
-        reader = await transport.read([topic])
-        champions._source = (reader, codec)
         try:
-            give_up = clock.monotonic() + timeout_s
-            while not await reader.at_end():
-                remaining = give_up - clock.monotonic()
-                if remaining <= 0:
-                    raise ChampionsError(f"the end of {topic} was not reached within {timeout_s:g} s: check the broker")
-                champions.take(await reader.poll(min(remaining, 1.0)), codec)
-        except BaseException:
-            await champions.close()
-            raise
+            champions._source = await Following.open(
+                transport,
+                [topic],
+                lambda messages: champions.take(messages, codec),
+                timeout_s=timeout_s,
+                clock=clock or SystemClock(),
+            )
+        except EndNotReached as error:
+            raise ChampionsError(str(error)) from error
         return champions
 
     async def follow(self, stopping: asyncio.Event | None = None) -> None:
@@ -162,24 +159,12 @@ class Champions:
         """
         if self._source is None:
             raise ChampionsError("these champions were not read from a log: there is nothing to follow")
-        reader, codec = self._source
-        told = asyncio.create_task((stopping or asyncio.Event()).wait())
-        try:
-            while not told.done():
-                polled = asyncio.create_task(reader.poll(1.0))
-                try:
-                    await asyncio.wait({polled, told}, return_when=asyncio.FIRST_COMPLETED)
-                    if polled.done():
-                        self.take(polled.result(), codec)
-                finally:
-                    polled.cancel()
-        finally:
-            told.cancel()
+        await self._source.follow(stopping)
 
     async def close(self) -> None:
         """Release the connection; what was read stays readable."""
         if self._source is not None:
-            await self._source[0].close()
+            await self._source.close()
 
     def take(self, messages: Iterable[Message], codec: Codec) -> None:
         """Apply ``messages``; what is undecodable or invalid is logged and skipped, and the last good state stays."""

@@ -10,7 +10,8 @@ from typing import cast
 
 from pydantic import ValidationError
 
-from penstock.bus.types import Message, RawReader, Transport
+from penstock.bus.following import EndNotReached, Following
+from penstock.bus.types import Message, Transport
 from penstock.clock import Clock, SystemClock
 from penstock.config.kinds import (
     KINDS,
@@ -74,7 +75,7 @@ class ConfigPlane:
     def __init__(self) -> None:
         self._entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
         self._prices: dict[str, tuple[list[datetime], list[Price]]] = {}
-        self._source: tuple[RawReader, Codec] | None = None
+        self._source: Following | None = None
 
     @classmethod
     def of(cls, entries: Iterable[Entry] | Mapping[str, Iterable[Entry]]) -> ConfigPlane:
@@ -180,22 +181,17 @@ class ConfigPlane:
             ConfigError: the end of the topics was not reached within ``timeout_s``.
             penstock.bus.KafkaUnavailable: Kafka is away, or a topic is missing (run `penstock topics apply`).
         """
-        clock = clock or SystemClock()
         plane = cls()
-        reader = await transport.read(TOPICS)
-        plane._source = (reader, codec)
         try:
-            give_up = clock.monotonic() + timeout_s
-            while not await reader.at_end():
-                remaining = give_up - clock.monotonic()
-                if remaining <= 0:
-                    raise ConfigError(
-                        f"the end of {', '.join(TOPICS)} was not reached within {timeout_s:g} s: check the broker"
-                    )
-                plane.take(await reader.poll(min(remaining, 1.0)), codec)
-        except BaseException:
-            await plane.close()
-            raise
+            plane._source = await Following.open(
+                transport,
+                TOPICS,
+                lambda messages: plane.take(messages, codec),
+                timeout_s=timeout_s,
+                clock=clock or SystemClock(),
+            )
+        except EndNotReached as error:
+            raise ConfigError(str(error)) from error
         empty = [kind for kind in ("teams", "routes", "policies") if not plane._entries[kind]]
         if empty:
             log.warning("no configuration is published", kinds=empty, remedy="run `penstock config apply`")
@@ -208,24 +204,12 @@ class ConfigPlane:
         """
         if self._source is None:
             raise ConfigError("this configuration was not read from a log: there is nothing to follow")
-        reader, codec = self._source
-        told = asyncio.create_task((stopping or asyncio.Event()).wait())
-        try:
-            while not told.done():
-                polled = asyncio.create_task(reader.poll(1.0))
-                try:
-                    await asyncio.wait({polled, told}, return_when=asyncio.FIRST_COMPLETED)
-                    if polled.done():
-                        self.take(polled.result(), codec)
-                finally:
-                    polled.cancel()
-        finally:
-            told.cancel()
+        await self._source.follow(stopping)
 
     async def close(self) -> None:
         """Release the connection; what was read stays readable."""
         if self._source is not None:
-            await self._source[0].close()
+            await self._source.close()
 
     def take(self, messages: Iterable[Message], codec: Codec) -> None:
         """Apply ``messages``; what is undecodable or invalid is logged and skipped, and the last good version stays."""
