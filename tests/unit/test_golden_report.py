@@ -122,6 +122,8 @@ def test_the_best_reference_counts_and_repeats_of_a_case_are_averaged() -> None:
     report = reported(found, answers, "a", repeats=2, required=["answer.overlap>=0.5", "passed>0.5"])
     assert [(one.mean, one.met) for one in report.demands] == [(0.5, True), (0.5, False)]
     assert report.problems == ["a does not meet passed > 0.5: the mean is 0.500"]
+    (steady,) = report.steadiness
+    assert (steady.same, steady.flip_rate, steady.lost) == (0.0, 0.5, 3)
 
 
 def test_consistency_lists_the_worst_first_and_counts_flips_both_ways() -> None:

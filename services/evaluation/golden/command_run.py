@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -138,6 +139,10 @@ def run(**given: Any) -> None:
         raise SystemExit(_CANNOT) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    except Exception:
+        # Python's own status for what nobody expected is 1, which says here that an answer became worse.
+        traceback.print_exc()
+        raise SystemExit(_CANNOT) from None
     if options.as_json:
         click.echo(msgspec.json.encode(report))
     else:
@@ -173,6 +178,7 @@ async def _run(options: _Options) -> tuple[Report, Path]:
                 await plane.close()
             resumed = kept is not None
             kept = kept or AnswerFile.create(options.out or _RUNS / planned.run, planned)
+            click.echo(f"run {planned.run} in {kept.folder}; if it breaks off, --resume {kept.folder}", err=True)
             try:
                 await _ask(connection, kept, asks, requests, options, resumed)
             finally:

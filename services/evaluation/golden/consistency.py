@@ -10,7 +10,7 @@ from penstock.embedding.protocol import Vectors
 
 from services.evaluation.golden.scoring import Scored
 
-__all__ = ["CaseConsistency", "Consistency", "consistency", "similarities"]
+__all__ = ["CaseConsistency", "Consistency", "consistency", "similarities", "steadiness"]
 
 Similarity = Callable[[str, str], float]
 """How alike two answers are in meaning, from 0 to 1."""
@@ -117,6 +117,20 @@ def consistency(rows: Sequence[Scored], baseline: str, candidate: str, similarit
         gained=gained,
         cases=cases,
     )
+
+
+def steadiness(rows: Sequence[Scored], variant: str, similarity: Similarity) -> Consistency | None:
+    """Compare the answers of one variant with those it gave when it was asked again; None where it was asked once."""
+    again = f"{variant}, asked again"
+    pairs = [row for row in rows if row.answer.variant == variant]
+    later = [
+        msgspec.structs.replace(
+            row, answer=msgspec.structs.replace(row.answer, variant=again, repeat=row.answer.repeat - 1)
+        )
+        for row in pairs
+        if row.answer.repeat > 0
+    ]
+    return consistency([*pairs, *later], variant, again, similarity) if later else None
 
 
 def _by_case(rows: Sequence[Scored], variant: str) -> Mapping[str, Mapping[int, Scored]]:

@@ -11,7 +11,7 @@ from penstock.embedding.protocol import Embedder
 from services.evaluation.evaluators.protocol import Evaluator
 from services.evaluation.golden.answers import Answer, Run
 from services.evaluation.golden.comparison import compare, demands
-from services.evaluation.golden.consistency import consistency, similarities
+from services.evaluation.golden.consistency import consistency, similarities, steadiness
 from services.evaluation.golden.dataset import Case
 from services.evaluation.golden.judged import Judgement, pairwise_tables, pointwise
 from services.evaluation.golden.metrics import Bound, Requirement
@@ -109,6 +109,7 @@ def outcome(
         comparisons,
         demands(demanded, weights, requirements),
         consistencies,
+        [one for variant in variants if (one := steadiness(rows, variant.name, similarity)) is not None],
         made_at=made_at,
         earlier={} if earlier is None else {earlier.variant.name: earlier.run},
         notes=notes,

@@ -69,6 +69,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         problems: regressions and requirements that are not met, in words; the run is ok without any.
         notes: what to know before the figures are relied on.
         comparisons: each candidate against the baseline.
+        consistency: how alike the answers of each candidate and of the baseline are.
+        steadiness: how alike the answers of each variant are when it is asked again.
         rows: every answer with its metrics and checks.
     """
 
@@ -82,6 +84,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     consistency: list[Consistency]
     cases: list[CaseText]
     rows: list[Scored]
+    steadiness: list[Consistency] = []
 
     @property
     def ok(self) -> bool:
@@ -97,6 +100,7 @@ def make_report(
     comparisons: Sequence[Comparison],
     demanded: Sequence[Demand],
     consistencies: Sequence[Consistency],
+    steady: Sequence[Consistency],
     *,
     made_at: datetime,
     earlier: Mapping[str, str] | None = None,
@@ -117,6 +121,7 @@ def make_report(
         comparisons=list(comparisons),
         demands=list(demanded),
         consistency=list(consistencies),
+        steadiness=list(steady),
         cases=[
             CaseText(
                 id=case.id,

@@ -45,6 +45,12 @@ def markdown(report: Report) -> str:
         lines += ["## Required", "", *_table(("variant", "requirement", "mean", "met"), rows), ""]
     for one in report.consistency:
         lines += [f"## Consistency of {_text(one.candidate)} with {_text(one.baseline)}", "", *_consistency(one), ""]
+    if report.steadiness:
+        again = (
+            (one.baseline, f"{one.same:.0%}", f"{one.alike:.2f}", f"{one.flip_rate:.1%}") for one in report.steadiness
+        )
+        header = ("variant", "same answers", "alike in meaning", "demands that flipped")
+        lines += ["## Asked again", "", *_table(header, again), ""]
     missed = [
         (row.answer.variant, row.answer.case, f"{check.name}: {check.message}")
         for row in report.rows

@@ -66,6 +66,8 @@ def page(report: Report) -> str:
     for one in report.consistency:
         parts += [f"<h2>Consistency of {_text(one.candidate)} with {_text(one.baseline)}</h2>"]
         parts += [_consistency(one, texts, report.rows)]
+    if report.steadiness:
+        parts += ["<h2>Asked again</h2>", _steadiness(report.steadiness)]
     parts.append(_missed(report, texts))
     if report.notes:
         parts.append(f"<h2>Notes</h2><ul>{''.join(f'<li>{_text(note)}</li>' for note in report.notes)}</ul>")
@@ -175,6 +177,21 @@ def _consistency(one: Consistency, texts: Mapping[str, CaseText], rows: Sequence
     rest = f'<p class="soft">... and {more} more cases, in report.json.</p>' if more > 0 else ""
     title = "<h3>Least consistent cases first</h3>" if worst else '<p class="soft">Every answer is the same.</p>'
     return f'<div class="cards">{shown}</div>{title}{worst}{rest}'
+
+
+def _steadiness(found: Sequence[Consistency]) -> str:
+    rows = [
+        [
+            f"<b>{_text(one.baseline)}</b>",
+            f"{one.same:.0%}",
+            f"{one.alike:.2f}",
+            f"{one.flip_rate:.1%}",
+            _lines(f"{case.case} ({case.alike:.2f})" for case in one.cases[:5] if case.same < 1 or case.flips),
+        ]
+        for one in found
+    ]
+    header = ["variant", "same answers", "alike in meaning", "demands that flipped", "least steady cases"]
+    return _table(header, rows, {1, 2, 3})
 
 
 def _side_by_side(
