@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -134,7 +135,10 @@ def uninterrupted(
 
 
 async def test_a_killed_agent_decides_once_and_as_one_that_was_never_killed(
-    bus: KafkaBus, deployed: Mapping[str, str], tmp_path: Path
+    bus: KafkaBus,
+    deployed: Mapping[str, str],
+    tmp_path: Path,
+    penstock_cli: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     codec = await Codec.resolve(Catalogue.load(), deployed["SCHEMA_REGISTRY_URL"])
     producer = Producer(bus.producer(), codec, "test")
@@ -175,6 +179,14 @@ async def test_a_killed_agent_decides_once_and_as_one_that_was_never_killed(
         await until(caught_up, process, log, 30.0)
         async with history(bus, ["experiment-events", "alerts"]) as messages:
             told = [codec.decode(m.topic, m.value) async for m in messages]
+        shown = await asyncio.to_thread(penstock_cli, ["experiments", "show", experiment.name, "--json"], deployed)
+    assert shown.returncode == 0, shown.stderr
+    data = json.loads(shown.stdout)
+    assert {(c["metric"], c["decision"]) for c in data["comparisons"]} == {
+        ("feedback.rating", "better"),
+        ("cost", "worse"),
+    }
+    assert len(data["told"]) == 2
     mine = [record for record in told if record.tenant_id == experiment.team and record.event_id in events]
     assert {record.event_id for record in mine} == set(events)
     assert all(record == events[record.event_id] for record in mine), "a repetition says the same"

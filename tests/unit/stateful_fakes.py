@@ -94,6 +94,8 @@ class Broker:
     """Acknowledgements wait for this, where it is set."""
     spacing_s: float = 1.0
     """From one source message's timestamp to the next."""
+    topic: str = "costs"
+    """Of the source."""
 
     def committed(self) -> int:
         offset = 0
@@ -105,7 +107,9 @@ class Broker:
         """The source from the committed offset on."""
         return [
             FakeEvent(
-                FakeMessage("costs", 0, offset, NOW.timestamp() + offset * self.spacing_s, b"k", self.source[offset]),
+                FakeMessage(
+                    self.topic, 0, offset, NOW.timestamp() + offset * self.spacing_s, b"k", self.source[offset]
+                ),
                 self._ack,
             )
             for offset in range(self.committed(), len(self.source))

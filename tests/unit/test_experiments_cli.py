@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from datetime import timedelta
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import yaml
 from penstock.bus import MemoryBus, Producer
 from penstock.clock import ManualClock
+from penstock.config.files import load_files
 from penstock.config.kinds import Arm, Experiment, Metric, Policy, Prompt, PromptMessage, Route, Target, Team
+from penstock.config.plane import ConfigPlane
 from penstock.config.publish import Change, publish_changes
 from penstock.config.references import check_references
 from penstock.contracts.catalogue import Catalogue
@@ -181,6 +186,15 @@ def test_what_an_experiment_names_must_exist() -> None:
     for where in ({"prompt": "greet"}, {"routes": ("default",)}):
         assert [path for path, _ in broken(arms=arms(prompt_label="next"), **where)] == ["arms.1.prompt_label"]
     assert [path for path, _ in broken(arms=arms(policy="default"), prompt="gone")] == ["prompt"]
+
+
+def test_the_example_of_the_page_is_an_experiment_that_lacks_its_candidate_only(project: Path) -> None:
+    page = (project / "services" / "evaluation" / "experiments" / "README.md").read_text("utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    experiment = Experiment.model_validate(yaml.safe_load(textwrap.dedent(block)))
+    shipped = ConfigPlane.of(load_files(project / "infra" / "config"))
+    known = {kind: shipped.entries(kind) for kind in ("teams", "routes", "policies", "prompts")}
+    assert [one.path for one in check_references(experiment, known)] == [("arms", 1, "prompt_label")]
 
 
 def test_an_observation_of_the_newest_version_names_its_unit_by_hash() -> None:
