@@ -26,8 +26,8 @@ _NAMED = 1_500
 _LONGEST_PROMPT = 800
 _MOST_PIECES = {"prompts": 2, "tweets": 1}
 _OBSCENE = (
-    "fuck fucking fucked fucker fuckin motherfucker motherfuckers shit shitty bullshit bitch bitches ass asshole assholes dick "
-    "cock cunt pussy tits whore slut cum piss hoe hoes"
+    "fuck fucking fucked fucker fuckin motherfucker motherfuckers shit shitty bullshit bitch bitches ass asshole assholes "
+    "dick cock cunt pussy tits whore slut cum piss hoe hoes"
 ).split()
 
 
