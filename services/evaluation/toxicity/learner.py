@@ -9,7 +9,7 @@ from river.linear_model import LogisticRegression
 from river.optim import SGD
 from river.utils import VectorDict
 
-from services.evaluation.toxicity.features import DIMENSION, SLOTS, Features
+from services.evaluation.toxicity.features import DIMENSION, F32, I64, SLOTS, Features
 from services.evaluation.toxicity.model import ToxicityModel
 from services.evaluation.toxicity.weights import MOST_SLOTS, Weights, WeightsError
 
@@ -89,23 +89,16 @@ def learn(
     one = _Warm(before, intercept + weights.bias, rate)
     one.learn_one(values(features), toxic)
     after = one.weights
-    slots, deltas = weights.sparse()
-    changed = dict(zip(slots.tolist(), deltas.tolist(), strict=True))
+    moved = {key: min(max(after.get(key, 0.0) - base, -limit), limit) for key, base in shipped.items()}
+    slots, deltas = _merged(weights, {key: delta for key, delta in moved.items() if key < SLOTS})
     dense = weights.embedding().copy()
-    for key, base in shipped.items():
-        delta = min(max(after.get(key, 0.0) - base, -limit), limit)
-        if key < SLOTS:
-            changed[key] = delta
-        else:
+    for key, delta in moved.items():
+        if key >= SLOTS:
             dense[key - SLOTS] = delta
-    kept = sorted(changed.items()) if len(changed) <= MOST_SLOTS else _strongest(changed)
-    table = np.array([delta for _, delta in kept], dtype="<f4")
-    places = np.array([slot for slot, _ in kept], dtype="<u4")
-    moved = table != 0
     return Weights(
         base=weights.base,
-        slots=places[moved].tobytes(),
-        deltas=table[moved].tobytes(),
+        slots=slots.astype("<u4").tobytes(),
+        deltas=deltas.astype("<f4").tobytes(),
         dense=dense.astype("<f4").tobytes() if dense.any() else b"",
         bias=float(np.float32(min(max(one.intercept - intercept, -limit), limit))),
         updates=weights.updates + 1,
@@ -137,8 +130,20 @@ def _before(
     return found, shipped, intercept
 
 
-def _strongest(changed: dict[int, float]) -> list[tuple[int, float]]:
-    return sorted(sorted(changed.items(), key=lambda item: (-abs(item[1]), item[0]))[:MOST_SLOTS])
+def _merged(weights: Weights, moved: dict[int, float]) -> tuple[I64, F32]:
+    """Return slots and differences with those of one text in their place; the strongest where they are too many, of equal
+    ones the lower slots."""
+    slots, deltas = weights.sparse()
+    # The first of each slot is kept: those that moved come before those that were there.
+    every = np.concatenate([np.fromiter(moved.keys(), np.int64, len(moved)), slots])
+    values = np.concatenate([np.fromiter(moved.values(), np.float64, len(moved)), deltas])
+    places, first = np.unique(every, return_index=True)
+    values = values[first]
+    if len(places) > MOST_SLOTS:
+        chosen = np.sort(np.argsort(-np.abs(values), kind="stable")[:MOST_SLOTS])
+        places, values = places[chosen], values[chosen]
+    narrow = values.astype(np.float32)
+    return places[narrow != 0], narrow[narrow != 0]
 
 
 def _fits(model: ToxicityModel, weights: Weights) -> None:
