@@ -28,7 +28,8 @@ from services.evaluation.feedback.memory import (
     kept,
     overdue,
     packed,
-    slot_key,
+    place,
+    slots_of,
     swept,
     take,
 )
@@ -97,7 +98,8 @@ def feedback_logic(
         own = ""
         arrived = _arrived(record, message)
         if arrived is not None:
-            own = slot_key(arrived.team, arrived.request_id, limits.slots)
+            team, request_id = arrived.team, arrived.request_id
+            own = place(slots_of(team, request_id, limits.slots), lookup, team, request_id, now)
             taken = take(lookup(own), arrived, now, limits)
             budget = f"budget/{arrived.team}"
             chosen = pick(taken.entry, taken.before, room(lookup(budget), now, picking), picking, threshold_of)
@@ -194,8 +196,8 @@ def _letter(entry: Entry, lost: Opinion, now: datetime) -> Emit:
         code="result_unknown",
         reason=(
             f"no result of request {entry.request_id!r} of team {entry.team!r} is known: the id or the team is wrong, the "
-            "record's key is not the request's (conversation_id where it has one, else request_id), or the result was "
-            "forgotten; mend what is wrong and send the feedback again"
+            "record's key is not the request's (conversation_id where it has one, else request_id), it was no served "
+            "traffic, or its result is forgotten; mend what is wrong and send the feedback again"
         ),
     )
     return Emit("dlq-evaluation", origin, letter)

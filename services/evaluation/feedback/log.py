@@ -47,13 +47,17 @@ class Log:
     read: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
     undecodable: int = 0
 
-    async def records(self, topics: Sequence[str], since: datetime | None = None) -> AsyncIterator[Record]:
+    async def records(
+        self, topics: Sequence[str], since: datetime | None = None, *, of: str | None = None
+    ) -> AsyncIterator[Record]:
         """Yield what stands on topics now, each event once, in the order of each partition.
 
         Args:
             topics: of the catalogue.
             since: first instant by the broker's clock.
+            of: only what holds this request_id, without decoding the rest.
         """
+        wanted = None if of is None else of.encode()
         seen: set[tuple[str, str]] = set()
         since_ms = None if since is None else int(since.timestamp() * 1000)
         async with history(self.transport, topics, since_ms=since_ms) as messages:
@@ -65,6 +69,9 @@ class Log:
                         continue
                 first, last = self.read.get(place, (message.offset, message.offset))
                 self.read[place] = min(first, message.offset), max(last, message.offset)
+                # Avro writes strings as they are.
+                if wanted is not None and wanted not in (message.value or b""):
+                    continue
                 try:
                     record = self.codec.decode(message.topic, message.value)
                 except Undecodable:
@@ -117,7 +124,7 @@ async def feedback_since(
 ) -> dict[Request, list[Feedback]]:
     """Return all feedback by request, oldest first."""
     found: dict[Request, list[Feedback]] = defaultdict(list)
-    async for record in log.records(["feedback"], since):
+    async for record in log.records(["feedback"], since, of=request_id):
         if (
             isinstance(record, Feedback)
             and team in (None, record.tenant_id)
@@ -143,7 +150,7 @@ async def tasks_since(log: Log, since: datetime | None = None, *, team: str | No
 async def of_requests(log: Log, request_id: str, *, team: str | None = None) -> list[LlmResult]:
     """Return the results with an id, one for each team that uses it."""
     found: dict[str, LlmResult] = {}
-    async for record in log.records(["llm-results"]):
+    async for record in log.records(["llm-results"], of=request_id):
         if isinstance(record, LlmResult) and record.request_id == request_id and team in (None, record.tenant_id):
             found.setdefault(record.tenant_id, record)
     return list(found.values())

@@ -1,15 +1,21 @@
 """What the agent remembers of requests: a table of slots, each a few requests wide, so that memory has a bound. Pure.
 
-A request has its slot by the hash of its team and id. One request whose result is known holds the slot until its time is
-over or another's result comes; beside it up to :data:`WAITING` requests wait of which scores or feedback came before the
-result. What waits never displaces a result: feedback on ids that do not exist cannot make the agent forget.
+A request has :data:`CHOICES` slots by the hash of its team and id, and takes the one that is free or holds the oldest
+result: so nearly the oldest of all is displaced first, and hardly anything while there is room. One request whose result is
+known holds a slot until its time is over or another's result comes; beside it up to :data:`WAITING` requests wait of which
+scores or feedback came before the result. What waits never displaces a result: feedback on ids that do not exist cannot make
+the agent forget.
 """
 
 from __future__ import annotations
 
+import struct
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from hashlib import blake2b
+from typing import Any
 
 import msgspec
 from penstock.contracts.records import Context, Evaluation, LlmResult, Passage
@@ -17,10 +23,12 @@ from penstock.contracts.records import Context, Evaluation, LlmResult, Passage
 from services.evaluation.feedback.opinions import Opinion
 
 __all__ = [
-    "EARLY", "HEARD", "OPINIONS", "TEXT_CHARS", "WAITING", "Arrived", "Entry", "Heard", "Kept", "Limits", "Said", "Slot",
-    "Taken", "heard", "kept", "overdue", "packed", "slot_key", "swept", "take", "unpacked",
+    "CHOICES", "EARLY", "HEARD", "OPINIONS", "TEXT_CHARS", "WAITING", "Arrived", "Entry", "Heard", "Kept", "Limits", "Said",
+    "Slot", "Taken", "heard", "kept", "overdue", "packed", "place", "slots_of", "swept", "take", "unpacked",
 ]  # fmt: skip
 
+CHOICES = 8
+"""Slots that a request may take."""
 WAITING = 4
 """Requests without a result that one slot holds."""
 OPINIONS = 16
@@ -129,9 +137,32 @@ class Taken:
     fallen: tuple[tuple[Entry, Opinion], ...] = ()
 
 
-def slot_key(team: str, request_id: str, slots: int) -> str:
-    """Return the key of a request's slot. Two teams may use the same id."""
-    return f"slot/{zlib.crc32(f'{team}/{request_id}'.encode()) % slots}"
+def slots_of(team: str, request_id: str, slots: int) -> tuple[str, ...]:
+    """Return the keys of the slots that a request may take. Two teams may use the same id."""
+    digest = blake2b(f"{team}/{request_id}".encode(), digest_size=4 * CHOICES).digest()
+    return tuple(f"slot/{number % slots}" for number in struct.unpack(f">{CHOICES}I", digest))
+
+
+def place(keys: Sequence[str], lookup: Callable[[str], Any], team: str, request_id: str, now: datetime) -> str:
+    """Return the slot that a request has, else the one that it takes.
+
+    Args:
+        keys: of the slots that it may take.
+        lookup: reads the slot of a key; ``None`` where it is empty.
+    """
+    at = now.timestamp()
+    best, rank = keys[0], (WAITING + 1, 0.0)
+    for key in keys:
+        slot: Slot | None = lookup(key)
+        if slot is None:
+            found = 0, 0.0
+        elif any(_is(each, team, request_id) for each in (slot.joined, *slot.waiting)):
+            return key
+        else:
+            found = len(slot.waiting), slot.joined.until if slot.joined is not None and slot.joined.until >= at else 0.0
+        if found < rank:
+            best, rank = key, found
+    return best
 
 
 def kept(result: LlmResult) -> Kept:
@@ -178,7 +209,7 @@ def take(slot: Slot | None, arrived: Arrived, now: datetime, limits: Limits) -> 
     at = now.timestamp()
     slot, fallen = swept(slot or Slot(), now, by_results=bool(arrived.result))
     joined, waiting = slot.joined, slot.waiting
-    before = next((each for each in (joined, *waiting) if each is not None and _is(each, arrived)), None)
+    before = next((each for each in (joined, *waiting) if _is(each, arrived.team, arrived.request_id)), None)
     entry = before or Entry(arrived.team, arrived.request_id, at + limits.patience.total_seconds())
     was_joined = bool(entry.result)
     entry, too_many = _merged(entry, arrived)
@@ -217,8 +248,8 @@ def overdue(slot: Slot, now: datetime) -> bool:
     return any(each.opinions and each.until < now.timestamp() for each in slot.waiting)
 
 
-def _is(entry: Entry, arrived: Arrived) -> bool:
-    return entry.request_id == arrived.request_id and entry.team == arrived.team
+def _is(entry: Entry | None, team: str, request_id: str) -> bool:
+    return entry is not None and entry.request_id == request_id and entry.team == team
 
 
 def _merged(entry: Entry, arrived: Arrived) -> tuple[Entry, tuple[Opinion, ...]]:
