@@ -59,6 +59,7 @@ bench: $(VENV)/.development ## Measure latency, throughput and memory beside a r
 	$(BIN)/python -m tests.bench.bench_false_alarm_budget
 	$(BIN)/python -m tests.bench.bench_drift $(DRIFT_ARGS)
 	$(BIN)/python -m tests.bench.bench_drift_worker
+	$(BIN)/python -m tests.bench.bench_evaluators
 
 .PHONY: soak
 soak: $(VENV)/.development ## Memory at a steady rate for fifteen minutes and over a million costs; the books of 100,000 calls
