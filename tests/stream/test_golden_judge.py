@@ -157,3 +157,13 @@ async def test_what_cannot_be_judged_or_is_late_is_said(bus: MemoryBus, run: Run
     nobody, notes = await judged(MemoryBus(Catalogue.load(), CLOCK), tmp_path.parent, run, timeout_s=0.1)
     assert nobody.said == {}
     assert notes[0].startswith("judge clear: 7 of 7 have no verdict in time")
+
+
+def test_what_lacks_the_evidence_that_a_rubric_requires_is_not_judged_by_it(run: Run) -> None:
+    by_id = {case.id: case for case in CASES}
+    wanting = questions_of(run, by_id, answers(), "a", RUBRICS, CLOCK, {"clear": {"passages"}, "better": {"reference"}})
+    assert {question.rubric for question in wanting} == {"better"}
+    without = {case.id: case.model_copy(update={"references": ()}) for case in CASES}
+    assert {
+        one.rubric for one in questions_of(run, without, answers(), "a", RUBRICS, CLOCK, {"better": {"reference"}})
+    } == {"clear"}

@@ -267,12 +267,11 @@ def test_figures_are_for_people() -> None:
         ('{"question": "q"}', ["--team", "t", "--baseline", "none.json"], "none.json: No such file"),
     ],
 )  # fmt: skip
-def test_what_cannot_run_exits_2_with_the_cause(
-    line: str, options: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "set.jsonl").write_text(line)
-    found = CliRunner().invoke(run_command, ["--dataset", "set.jsonl", *options])
-    assert found.exit_code == 2, found.output
-    assert said in found.output
-    assert [path.name for path in tmp_path.iterdir()] == ["set.jsonl"]
+def test_what_cannot_run_exits_2_with_the_cause(line: str, options: list[str], said: str, tmp_path: Path) -> None:
+    runner = CliRunner()
+    with runner.isolated_filesystem(tmp_path) as folder:
+        Path("set.jsonl").write_text(line)
+        found = runner.invoke(run_command, ["--dataset", "set.jsonl", *options])
+        assert found.exit_code == 2, found.output
+        assert said in found.output
+        assert [path.name for path in Path(folder).iterdir()] == ["set.jsonl"]

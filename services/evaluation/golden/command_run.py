@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -174,6 +174,7 @@ async def _run(options: _Options) -> tuple[Report, Path]:
             try:
                 requests = _requests(planned, cases, asks, plane)
                 rubrics = _rubrics(options.rubrics, plane)
+                needs = {rubric.name: _needs(rubric, plane) for rubric in rubrics}
             finally:
                 await plane.close()
             resumed = kept is not None
@@ -184,7 +185,8 @@ async def _run(options: _Options) -> tuple[Report, Path]:
             finally:
                 kept.close()
             if rubrics:
-                judging = await _judged(connection, kept, {case.id: case for case in cases}, earlier, rubrics, options)
+                by_id = {case.id: case for case in cases}
+                judging = await _judged(connection, kept, by_id, earlier, rubrics, needs, options)
     report = await asyncio.to_thread(
         outcome, planned, cases, kept.answers, evaluators, embedder, rules=rules, requirements=requirements,
         made_at=datetime.now(UTC), earlier=earlier, judging=judging, strict=options.strict,
@@ -268,6 +270,17 @@ def _rubrics(names: Sequence[str], plane: ConfigPlane) -> list[Rubric]:
     return rubrics
 
 
+def _needs(rubric: Rubric, plane: ConfigPlane) -> set[str]:
+    """Which evidence the rubric's prompt requires, that an answer or a case may lack."""
+    prompt = plane.prompt(rubric.prompt, rubric.prompt_label)
+    if prompt is None:
+        raise Unfit(
+            f"rubric {rubric.name!r} names version {rubric.prompt_label!r} of prompt {rubric.prompt!r}, which is not "
+            "configured; see `penstock config show prompts`"
+        )
+    return {name for name in ("passages", "reference") if name in prompt.variables and prompt.variables[name].required}
+
+
 async def _ask(
     connection: Connection,
     kept: AnswerFile,
@@ -302,12 +315,13 @@ async def _judged(
     cases: Mapping[str, Case],
     earlier: Earlier | None,
     rubrics: Sequence[Rubric],
+    needs: Mapping[str, Set[str]],
     options: _Options,
 ) -> Judging:
     clock = SystemClock()
     stored: list[Answer] = [*(comparable(earlier, cases) if earlier is not None else []), *kept.answers]
     baseline = earlier.variant.name if earlier is not None else kept.run.variants[0].name
-    questions = questions_of(kept.run, cases, stored, baseline, rubrics, clock)
+    questions = questions_of(kept.run, cases, stored, baseline, rubrics, clock, needs)
     file = JudgementFile(kept.folder)
     with Console(stderr=True).status(f"{len(questions)} judgements"):
         notes = await judge(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 import msgspec
@@ -64,17 +64,28 @@ def questions_of(
     baseline: str,
     rubrics: Sequence[Rubric],
     clock: Clock,
+    needs: Mapping[str, Set[str]] | None = None,
 ) -> list[Question]:
     """Return what judges are asked: each completed answer by a pointwise rubric; by a pairwise one, the n-th answer of the
     baseline to a case against the n-th of each candidate. Two equal answers are not compared: that is a tie.
 
     Identities follow from the run and the answers, so that a resumed run asks nothing again.
+
+    Args:
+        baseline: variant that the others are compared with.
+        needs: which of ``passages`` and ``reference`` a rubric's prompt requires, by rubric: what lacks them is not judged
+            by it.
     """
+    required = needs or {}
     completed = [answer for answer in answers if answer.status == "completed" and answer.case in cases]
     first = {(answer.case, answer.repeat): answer for answer in completed if answer.variant == baseline}
     found = []
     for rubric in rubrics:
         for answer in completed:
+            there = {"passages"} if answer.passages else set()
+            there |= {"reference"} if cases[answer.case].references else set()
+            if required.get(rubric.name, set()) - there:
+                continue
             if rubric.mode == "pointwise":
                 found.append(_question(run, cases[answer.case], rubric, [answer], clock))
                 continue
