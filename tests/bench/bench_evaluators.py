@@ -3,8 +3,8 @@
 One process, one thread; rates are by CPU time of the process, so that what else runs on the machine does not count. Prints
 messages a second of every evaluator that is shipped, on exchanges of a question of ten words, an answer of four sentences,
 three passages and a reference. Then the memory of a process that runs all of them, each over a share, as a million messages
-(--messages) pass: evaluators keep no state but bounded memories, so it must not grow. State in tables is measured where it is
-kept, by the benchmarks of what keeps it.
+(--messages) pass: evaluators keep no state but bounded memories, so it must not grow. State in tables is measured by the
+benchmarks of what keeps it.
 """
 
 from __future__ import annotations
