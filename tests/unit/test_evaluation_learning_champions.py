@@ -17,8 +17,10 @@ from penstock.contracts.records import ModelWeights
 
 from services.evaluation.learning.champions import Champions, ChampionsError
 from services.evaluation.learning.publishing import version_of
+from services.evaluation.toxicity.features import unpack
+from services.evaluation.toxicity.model import ToxicityModel
 from services.evaluation.toxicity.weights import Weights, pack_weights
-from tests.unit.learning_labels import EAGER, SLANG, START, Run, command, features, honest, learner
+from tests.unit.learning_labels import CLEAN, EAGER, SLANG, START, Run, command, features, honest, learner
 
 LATER = START + timedelta(days=1)
 
@@ -81,6 +83,15 @@ def test_the_champion_in_force_scores_as_the_agent_does(learned: Run) -> None:
     version, weights = following(learned).at("toxicity", LATER)
     packed = learned.states[f"toxicity@{version}"].weights
     assert learner().pack(weights) == packed
+
+
+def test_a_challenger_is_tested_by_the_scores_that_it_would_give(learned: Run) -> None:
+    _, weights = following(learned).at("toxicity", LATER)
+    model = ToxicityModel.load()
+    for text in (*CLEAN, *SLANG):
+        for each in (weights, learner().shipped()):
+            served = model.score(unpack(features(text)), each).score
+            assert learner().score(features(text), each) == pytest.approx(served, abs=1e-5)
 
 
 def damaged(record: ModelWeights, **fields: Any) -> ModelWeights:

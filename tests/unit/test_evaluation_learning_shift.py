@@ -1,7 +1,8 @@
 """Real texts whose insults change: honest labels put a challenger in force that scores held-out ones better.
 
 Measured on tweets and talk pages in which the thirty commonest offensive words are replaced by coined ones, so that the
-shipped model has never seen them; 300 labels by three moderators, 1,000 texts held out.
+shipped model has never seen them; labels by three moderators until a challenger takes
+over, 600 texts held out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from services.evaluation.learning.rules import LearningRules
 from services.evaluation.learning.toxicity_learner import ToxicityLearner
 from tests.unit.learning_labels import Run, features, label, learner, prepare
 
-LABELS, HELD_OUT = 300, 1_000
+LABELS, HELD_OUT = 400, 600
 OFFENSIVE = (
     "bitch bitches hoe hoes pussy fuck fucking shit nigga niggas ass trash faggot faggots cunt dick stupid idiot bastard "
     "slut retard retarded whore nigger crap hell damn fag dumb"
@@ -51,20 +52,19 @@ def test_honest_labels_of_changed_words_promote_a_challenger_that_is_better_on_h
     rows = shifted(data)
     prepare([text for text, _ in rows])
     taught, held_out = rows[:LABELS], rows[LABELS:]
-    taught = [row for row in taught if _has_words(row[0])]
-    held_out = [row for row in held_out if _has_words(row[0])]
     run = Run(LearningRules())
-    run.take(label(n, text, toxic, author=("ada", "alan", "edsger")[n % 3]) for n, (text, toxic) in enumerate(taught))
+    for number, (text, toxic) in enumerate(taught):
+        run.take([label(number, text, toxic, author=("ada", "alan", "edsger")[number % 3])])
+        if run.alerts("model_promoted"):
+            break
     promotions = run.alerts("model_promoted")
     assert promotions
     of = learner()
     auc_shipped, brier_shipped = figures(of, of.pack(of.shipped()), held_out)
     champion = run.models(f"toxicity@{promotions[-1].labels['version']}")[0].weights
     auc, brier = figures(of, champion, held_out)
-    print(f"shipped AUC {auc_shipped:.3f} Brier {brier_shipped:.3f}; champion AUC {auc:.3f} Brier {brier:.3f}")
+    print(
+        f"after {run.state.taken} labels: shipped AUC {auc_shipped:.3f} Brier {brier_shipped:.3f}; champion AUC {auc:.3f} Brier {brier:.3f}"
+    )
     assert auc > auc_shipped + 0.03
     assert brier < 0.75 * brier_shipped
-
-
-def _has_words(text: str) -> bool:
-    return len(features(text)) > 4
