@@ -19,6 +19,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from penstock.bus import KafkaBus, Producer
 from penstock.bus.types import RawReader
+from penstock.config.files import load_files
 from penstock.config.plane import ConfigPlane
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.codec import Codec
@@ -175,7 +176,8 @@ async def test_a_killed_evaluation_prices_and_scores_everything_once(service: Se
     # Each score is the one that a run gives which nothing ever stopped.
     model, embedder = ToxicityModel.load(), MiniLmEmbedder()
     toxicity = ToxicityInForce(model, Champions([ToxicityLearner(model)]), embedder, Settings().toxicity_mode)
-    scorer = Scorer(all_evaluators(embedder, instead={"toxicity": []}), toxicity, ConfigPlane.of([]))
+    config = ConfigPlane.of(load_files(PROJECT / "infra" / "config"))
+    scorer = Scorer(all_evaluators(embedder, instead={"toxicity": []}), toxicity, config)
     scores = scorer.scores(sent)
     expected = {
         emit.record.event_id: untimed(emit.record)
