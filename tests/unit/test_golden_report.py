@@ -116,6 +116,14 @@ def test_the_worse_variant_is_named_with_its_figures(worse: Report) -> None:
     assert worse.variants[0].cost == Decimal("0.000000000084")
 
 
+def test_a_rule_that_nothing_can_break_is_told() -> None:
+    found = tuple(case.model_copy(update={"references": ()}) for case in cases(3))
+    answers = [*answered(found, "a", "at nine"), *answered(found, "b", "at nine")]
+    report = reported(found, answers, "a", "b", fail_if=["answer.overlap<-0.1"])
+    assert report.ok
+    assert "b: no case has answer.overlap on both sides: its rule says nothing" in report.notes
+
+
 def test_the_best_reference_counts_and_repeats_of_a_case_are_averaged() -> None:
     found = cases(3)
     answers = [*answered(found, "a", "nine"), *answered(found, "a", "ten", repeat=1)]

@@ -14,7 +14,7 @@ from services.evaluation.golden.comparison import compare, demands
 from services.evaluation.golden.consistency import consistency, similarities, steadiness
 from services.evaluation.golden.dataset import Case
 from services.evaluation.golden.judged import Judgement, pairwise_tables, pointwise
-from services.evaluation.golden.metrics import Bound, Requirement
+from services.evaluation.golden.metrics import DEFAULT_RULES, Bound, Requirement
 from services.evaluation.golden.report import Report, make_report
 from services.evaluation.golden.scoring import scored, table_of
 from services.evaluation.golden.variants import Variant
@@ -99,6 +99,9 @@ def outcome(
                 strict=strict,
             )
         )
+        compared = {row.metric for row in comparisons[-1].metrics}
+        if idle := sorted(name for name in rules if name not in compared and rules[name] != DEFAULT_RULES.get(name)):
+            notes.append(f"{variant.name}: no case has {', '.join(idle)} on both sides: its rule says nothing")
         consistencies.append(consistency(rows, baseline, variant.name, similarity))
     demanded = {name: table for name, table in tables.items() if len(variants) == 1 or name != baseline}
     return make_report(
