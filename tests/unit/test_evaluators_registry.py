@@ -84,6 +84,11 @@ def test_names_are_those_of_the_evaluators_made() -> None:
     assert len({(one.name, one.subject) for one in made}) == len(made)
 
 
+def test_every_evaluator_names_its_verdicts() -> None:
+    labels = {one.name: getattr(one, "labels", ("low", "high")) for one in shipped(Counting())}
+    assert [name for name, names in labels.items() if names == ("low", "high")] == []
+
+
 def test_one_name_makes_its_evaluators_only() -> None:
     def none() -> Counting:
         return Counting()

@@ -86,8 +86,6 @@ class ScoringRun:
             invalid: lines that were left out.
         """
         own: float | None = getattr(self._evaluator, "threshold", None) if threshold is None else threshold
-        if own is None:
-            own = getattr(getattr(self._evaluator, "model", None), "threshold", None)
         labelled = len(self._tally.labels) > 0
         scorers = [
             Scorer(

@@ -46,6 +46,7 @@ class CitationEvaluator:
 
     name = "citation_correctness"
     subject: Subject = "answer"
+    labels = ("incorrect", "correct")
     version = f"1+{VERSION}"
 
     def evaluate(self, exchanges: Sequence[Exchange]) -> Sequence[Judged | None]:

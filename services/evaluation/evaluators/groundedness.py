@@ -86,6 +86,7 @@ class HallucinationEvaluator:
 
     name = "hallucination"
     subject: Subject = "answer"
+    labels = ("supported", "hallucinated")
 
     def __init__(self, embedder: Embedder | None = None, *, judge: _Judge | None = None) -> None:
         self._judge = _Judge(embedder) if judge is None else judge

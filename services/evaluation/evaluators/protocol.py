@@ -51,7 +51,11 @@ class Judged(msgspec.Struct, frozen=True):
 
 
 class Evaluator(Protocol):
-    """Scores exchanges. One score a name and subject; the same exchange always gets the same."""
+    """Scores exchanges. One score a name and subject; the same exchange always gets the same.
+
+    One that has ``threshold`` (a score) and ``labels`` (the verdict below it, and from it on) as well need give no labels
+    itself, and takes another threshold from its configuration.
+    """
 
     @property
     def name(self) -> str:

@@ -25,6 +25,8 @@ class ToxicityEvaluator:
         weights: what was learned, for :meth:`evaluate`; ``None`` is the shipped model.
     """
 
+    labels = ("clean", "toxic")
+
     def __init__(
         self,
         subject: Subject,
@@ -52,6 +54,11 @@ class ToxicityEvaluator:
     def version(self) -> str:
         """Version of the shipped model, the mode, and how many labels it has learned from since."""
         return f"{self._model.version}-{self._mode}+{self._weights.updates if self._weights else 0}"
+
+    @property
+    def threshold(self) -> float:
+        """Score from which a text is toxic."""
+        return self._model.threshold
 
     @property
     def model(self) -> ToxicityModel:
