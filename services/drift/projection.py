@@ -99,8 +99,8 @@ def project(
 
 
 def _is_traffic(record: Record) -> bool:
-    context: Context | None = getattr(record, "context", None)
-    return context is None or context.purpose == "serve"
+    said: Context | Verdict | None = record if isinstance(record, Verdict) else getattr(record, "context", None)
+    return said is None or said.purpose == "serve"
 
 
 def _readings(topic: str, record: Record, of_texts: Mapping[str, str | bytes]) -> dict[Level, _Readings]:

@@ -88,6 +88,7 @@ def decided(decision: ReviewDecision, held: Held, now: datetime) -> list[Emit]:
         if decision.approved and isinstance(onward.record, LlmResult)
         else "",
         reviewer=decision.reviewer,
+        purpose=review.context.purpose,
     )
     said = Emit("verdicts", review.request_id, verdict)
     if decision.approved:

@@ -10,7 +10,7 @@ from penstock.bus import Emit
 from penstock.config.policies import ACTIONS
 from penstock.contracts.digest import released_digest, released_texts
 from penstock.contracts.envelope import derive
-from penstock.contracts.records import Finding, LlmResult, Record, ResultChunk, Verdict
+from penstock.contracts.records import Context, Finding, LlmResult, Record, ResultChunk, Verdict
 
 from services.guardrails.masking import fingerprint
 from services.guardrails.policy import CompiledPolicy
@@ -61,6 +61,12 @@ def verdicts(
     return emits
 
 
+def _purpose_of(cause: Record) -> str:
+    """Return what the request of a judged text is for; a document is there to be served."""
+    context: Context | None = getattr(cause, "context", None)
+    return "serve" if context is None else context.purpose
+
+
 def _verdict(
     cause: Record,
     stage: str,
@@ -84,6 +90,7 @@ def _verdict(
         errors=dict(screening.errors),
         latency_us=round(screening.elapsed_s * 1e6),
         mode="enforce" if done is None else "shadow",
+        purpose=_purpose_of(cause),
         would_action=screening.would_action if done is None else screening.would_action or screening.action,
         scores={name: round(score, 4) for name, score in screening.scores.items()},
         released=digest,

@@ -14,7 +14,7 @@ from penstock.bus import Event
 from penstock.bus import Message as LogMessage
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.codec import Codec
-from penstock.contracts.records import Record, Signal
+from penstock.contracts.records import Record, Signal, Verdict
 from penstock.embedding.protocol import Embedded, EmbedderError, Vectors, unpack_vector
 
 from services.drift.projection import InvalidEmbedding, family_of, project, texts, vector_of
@@ -52,9 +52,10 @@ def test_each_record_says_where_it_is_from_and_again_the_same(topic: str, record
 @pytest.mark.parametrize("purpose", ["judge", "evaluation"])
 @pytest.mark.parametrize(("topic", "record"), EVENTS, ids=[topic for topic, _ in EVENTS])
 def test_what_is_no_traffic_has_no_signals(topic: str, record: Any, purpose: str) -> None:
-    if topic == "verdicts":
-        return  # A verdict does not say what its request is for.
-    other = msgspec.structs.replace(record, context=msgspec.structs.replace(record.context, purpose=purpose))
+    if isinstance(record, Verdict):
+        other: Any = msgspec.structs.replace(record, purpose=purpose)
+    else:
+        other = msgspec.structs.replace(record, context=msgspec.structs.replace(record.context, purpose=purpose))
     assert texts(topic, other) == []
     assert project(topic, 0, 0, other, {"answer.language": "de"}) == []
 

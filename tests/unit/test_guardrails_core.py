@@ -118,6 +118,15 @@ def test_a_clean_request_goes_on_unchanged_with_its_verdict() -> None:
     assert screened.record.causation_id == event.event_id
 
 
+def test_a_verdict_says_what_the_judged_text_is_for() -> None:
+    event = request("is it good?")
+    for_a_judge = msgspec.structs.replace(event, context=msgspec.structs.replace(event.context, purpose="judge"))
+    assert [screen_request(each)[0].record.purpose for each in (event, for_a_judge)] == ["serve", "judge"]
+    page = document("The json module reads and writes JSON.")
+    verdict, _ = core.screened_document(page, judged("documents", core.document_segments(page)))
+    assert verdict.record.purpose == "serve"
+
+
 def test_personal_data_is_masked_and_the_verdict_does_not_hold_it() -> None:
     emits = screen_request(request(f"my mail is {EMAIL}"))
     verdict, screened = emits

@@ -305,6 +305,7 @@ class Verdict(Record, frozen=True, kw_only=True):
     released: Annotated[str, Meta(description="Digest of the text that may be released (see penstock.contracts.digest); empty where none may.")] = ""
     sequence: Annotated[int | None, Meta(description="Position of the released piece; null unless stage is piece.")] = None
     reviewer: Annotated[str | None, Meta(description="Who decided; null unless stage is review.")] = None
+    purpose: Annotated[str, Meta(description="What the text's request is for, as in Context: serve, judge or evaluation; serve where the text is a document's.")] = "serve"
 
 
 class Review(Record, frozen=True, kw_only=True):
