@@ -199,6 +199,8 @@ def test_files_are_not_mixed_up(tmp_path: Path) -> None:
     assert lines(path) == TOXICITY
     assert "knows them" in score("--evaluator", "toxicity", "--in", path, "--train", path).stderr
     assert "there is no line to score" in score("--evaluator", "toxicity", "--in", written(tmp_path / "e", [])).stderr
+    assert "cannot be written" in score("--evaluator", "toxicity", "--in", path, "--out", tmp_path).stderr
+    assert score("--evaluator", "refusal", "--in", path, "--out", "/dev/null").exit_code == 0
     assert "cannot be read" in score("--evaluator", "toxicity", "--in", tmp_path / "none.jsonl").stderr
 
 

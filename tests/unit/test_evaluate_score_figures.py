@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
@@ -27,6 +27,7 @@ def arrays(pairs: list[tuple[bool, float]]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([label for label, _ in pairs]), np.array([score for _, score in pairs], np.float64)
 
 
+@settings(deadline=None)
 @given(PAIRS)
 def test_auc_and_average_precision_are_those_of_scikit_learn(pairs: list[tuple[bool, float]]) -> None:
     labels, scores = arrays(pairs)
@@ -37,6 +38,7 @@ def test_auc_and_average_precision_are_those_of_scikit_learn(pairs: list[tuple[b
     assert average_precision(labels, scores) == pytest.approx(average_precision_score(labels, scores))
 
 
+@settings(max_examples=30, deadline=None)
 @given(PAIRS)
 def test_the_best_threshold_has_the_highest_f1(pairs: list[tuple[bool, float]]) -> None:
     labels, scores = arrays(pairs)

@@ -51,11 +51,9 @@ def writing(target: Path | None, inputs: Sequence[Path]) -> Iterator[Callable[[b
         return
     if any(str(one) != "-" and one.exists() and target.exists() and one.samefile(target) for one in inputs):
         raise click.ClickException(f"{target} is read and cannot be written at the same time: give --out another name")
-    if target.exists() and not target.is_file():  # a pipe or a device has no half
-        with target.open("wb") as pipe:
-            yield pipe.write
-        return
-    part = target.with_name(f"{target.name}.part")
+    # A pipe or a device takes lines as they come: there is no half of it to hide.
+    direct = target.exists() and not target.is_file()
+    part = target if direct else target.with_name(f"{target.name}.part")
     try:
         file = part.open("wb")
     except OSError as error:
@@ -63,6 +61,8 @@ def writing(target: Path | None, inputs: Sequence[Path]) -> Iterator[Callable[[b
     try:
         with file:
             yield file.write
-        os.replace(part, target)
+        if not direct:
+            os.replace(part, target)
     finally:
-        part.unlink(missing_ok=True)
+        if not direct:
+            part.unlink(missing_ok=True)

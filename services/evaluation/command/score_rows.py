@@ -22,7 +22,7 @@ __all__ = ["BadLine", "Reading", "Row", "read_rows"]
 
 _BOM = b"\xef\xbb\xbf"
 _PROMPTS = ("question", "prompt", "query", "input", "user_input", "instruction")
-_ANSWERS = ("answer", "response", "output", "completion", "prediction")
+_ANSWERS = ("answer", "response", "output", "completion", "prediction", "summary", "claim")
 _TEXTS = (
     "text",
     "phrase",
