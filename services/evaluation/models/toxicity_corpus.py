@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from services.evaluation.toxicity.heads import CATEGORIES
 from services.evaluation.toxicity.lexicon import CLASSES, Lexicon
-from services.evaluation.toxicity.model import CATEGORIES
 from services.evaluation.toxicity.phrases import draw
 from services.evaluation.toxicity.reading import Piece, read
 

@@ -33,7 +33,7 @@ class ToxicityEvaluator:
         model: ToxicityModel,
         embedder: Embedder | None,
         *,
-        mode: Mode = "cascade",
+        mode: Mode = "embedded",
         weights: Weights | None = None,
     ) -> None:
         self._subject = subject

@@ -125,10 +125,12 @@ def hashed(pieces: Sequence[Piece]) -> Hashed:
     # Once with words of no class as a gap of one, once without them.
     gap = codes == 0
     kept = ~gap
+    kept[:1] = True
     kept[1:] |= ~gap[:-1] | (owners[1:] != owners[:-1])
     for salt, chosen in ((np.uint32(0x51ED270B), kept), (np.uint32(0x2545F491), ~gap)):
         keys += _patterns(codes[chosen], owners[chosen], salt)
-    unique = np.unique(np.concatenate(keys))
+    unique = np.sort(np.concatenate(keys))
+    unique = unique[np.diff(unique, prepend=-1) > 0]
     found = unique >> 19
     slots = unique & ((1 << 19) - 1)
     groups = found * 3 + np.searchsorted(_STARTS, slots, "right") - 1

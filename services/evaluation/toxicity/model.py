@@ -10,28 +10,22 @@ from typing import Literal
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 from penstock.embedding import Embedder
 
 from services.evaluation.toxicity.features import (
     DIMENSION,
-    F32,
     SLOTS,
     Features,
-    Hashed,
     dequantised,
     hashed,
     quantised,
 )
+from services.evaluation.toxicity.heads import CATEGORIES, Categories, Experts, Head, sigmoid
 from services.evaluation.toxicity.lexicon import MODELS, Lexicon
 from services.evaluation.toxicity.reading import Piece, read
 from services.evaluation.toxicity.weights import Weights, WeightsError
 
-__all__ = ["CATEGORIES", "Experts", "Head", "Mode", "Scored", "ToxicityModel"]
-
-CATEGORIES = ("insult", "threat", "identity_attack", "obscenity", "harassment")
-
-F64 = NDArray[np.float64]
+__all__ = ["CATEGORIES", "Mode", "Scored", "ToxicityModel"]
 
 Mode = Literal["hashed", "cascade", "embedded"]
 """Which texts are embedded: none; those whose hashed features leave it open; all."""
@@ -61,81 +55,6 @@ class Scored(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """Weights of one logistic regression.
-
-    Attributes:
-        sparse: shape (SLOTS,).
-        dense: of the embedding, shape (384,).
-        bias: intercept.
-    """
-
-    sparse: F32
-    dense: F32
-    bias: float
-
-    def margins(self, sparse: Hashed) -> F64:
-        """Return the log-odds of pieces without their embedding, shape (pieces,)."""
-        return sparse.margins(self.sparse) + self.bias
-
-    def margin(self, features: Features) -> float:
-        """Return the log-odds of one piece."""
-        total = self.bias
-        for slots in features.slots():
-            if len(slots):
-                total += float(self.sparse[slots].sum(dtype=np.float64)) / float(np.sqrt(len(slots)))
-        if features.embedding:
-            total += float(features.vector().astype(np.float64) @ self.dense.astype(np.float64))
-        return total
-
-
-@dataclass(frozen=True, slots=True)
-class Experts:
-    """Two logistic regressions of toxicity, one of all writing and one of tweets, and the gate between them.
-
-    What is abuse in one register is chat in another: a tweet that says "trash" mostly speaks of a ball game. The gate is
-    the probability g that a text is written like a tweet; the log-odds are (1 - g) those of ``general`` and g those of
-    ``tweets``.
-    Given its gate, a text's score is one logistic regression over its features, which :meth:`local` returns.
-    """
-
-    general: Head
-    tweets: Head
-    gate: Head
-
-    def share(self, features: Features) -> float:
-        """Return the gate of a piece."""
-        return _sigmoid(self.gate.margin(features))
-
-    def margin(self, features: Features) -> float:
-        """Return the log-odds of one piece."""
-        share = self.share(features)
-        return (1 - share) * self.general.margin(features) + share * self.tweets.margin(features)
-
-    def margins(self, sparse: Hashed, vectors: F32 | None = None, of: Sequence[int] = ()) -> F64:
-        """Return the log-odds of pieces, shape (pieces,); ``vectors`` are the embeddings of the pieces ``of``."""
-        found = []
-        for head in (self.general, self.tweets, self.gate):
-            margins = head.margins(sparse)
-            if vectors is not None:
-                margins[list(of)] += vectors @ head.dense
-            found.append(margins)
-        share = 1 / (1 + np.exp(-found[2].clip(-60, 60)))
-        mixed: F64 = (1 - share) * found[0] + share * found[1]
-        return mixed
-
-    def local(self, features: Features) -> tuple[list[F64], F64, float]:
-        """Return the weights that the features of one piece have under its gate: by family, of the embedding, intercept."""
-        share = self.share(features)
-        families = [
-            (1 - share) * self.general.sparse[slots].astype(np.float64) + share * self.tweets.sparse[slots]
-            for slots in features.slots()
-        ]
-        dense = (1 - share) * self.general.dense.astype(np.float64) + share * self.tweets.dense
-        return families, dense, (1 - share) * self.general.bias + share * self.tweets.bias
-
-
-@dataclass(frozen=True, slots=True)
 class ToxicityModel:
     """Experts for texts that are embedded and for texts that are not, and one head a category.
 
@@ -145,7 +64,7 @@ class ToxicityModel:
         lexicon: the words.
         embedded: experts of embedded texts.
         plain: experts of the others; they also find the worst pieces of a long text.
-        categories: head of each category.
+        categories: heads of the categories.
         threshold: score from which a text counts as toxic.
         band: scores of ``plain`` between which a cascade embeds a text.
     """
@@ -155,7 +74,7 @@ class ToxicityModel:
     lexicon: Lexicon
     embedded: Experts
     plain: Experts
-    categories: tuple[Head, ...]
+    categories: Categories
     threshold: float = 0.5
     band: tuple[float, float] = (0.02, 0.98)
     _learned: dict[str, tuple[Weights, Head]] = field(default_factory=dict, repr=False, compare=False)
@@ -183,7 +102,7 @@ class ToxicityModel:
             lexicon=Lexicon.load(folder),
             embedded=Experts(*heads[:3]),
             plain=Experts(*heads[3:6]),
-            categories=tuple(heads[6:]),
+            categories=Categories.of(heads[6:]),
             threshold=metadata["threshold"],
             band=(metadata["band"][0], metadata["band"][1]),
         )
@@ -303,14 +222,10 @@ class ToxicityModel:
         ]
 
     def _scored(self, features: Features, margin: float, weights: Weights | None) -> Scored:
-        score = _sigmoid(margin)
+        score = sigmoid(margin)
         toxic = score >= self.threshold
-        categories = {
-            name: round(min(score, _sigmoid(head.margin(features))), 6)
-            for name, head in zip(CATEGORIES, self.categories, strict=True)
-        }
         explained = self.explain(features, weights) if toxic and features.surfaces else {}
-        return Scored(score, "toxic" if toxic else "clean", categories, explained)
+        return Scored(score, "toxic" if toxic else "clean", self.categories.chances(features, score), explained)
 
     def explain(self, features: Features, weights: Weights | None = None) -> dict[str, float]:
         """Return the words without which the log-odds would be lower, by how much, the strongest first, five at most.
@@ -341,7 +256,3 @@ class ToxicityModel:
 
 def _written(piece: Piece) -> str:
     return " ".join(word.text for word in piece)
-
-
-def _sigmoid(margin: float) -> float:
-    return float(1 / (1 + np.exp(-min(max(margin, -60.0), 60.0))))
