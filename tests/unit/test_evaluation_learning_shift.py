@@ -64,7 +64,7 @@ def test_honest_labels_of_changed_words_promote_a_challenger_that_is_better_on_h
     champion = run.models(f"toxicity@{promotions[-1].labels['version']}")[0].weights
     auc, brier = figures(of, champion, held_out)
     print(
-        f"after {run.state.taken} labels: shipped AUC {auc_shipped:.3f} Brier {brier_shipped:.3f}; champion AUC {auc:.3f} Brier {brier:.3f}"
+        f"after {run.state.taken} labels: AUC {auc_shipped:.3f} to {auc:.3f}, Brier {brier_shipped:.3f} to {brier:.3f}"
     )
     assert auc > auc_shipped + 0.03
     assert brier < 0.75 * brier_shipped
