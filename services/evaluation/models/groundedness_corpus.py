@@ -1,9 +1,10 @@
 # ruff: noqa: E501 - tables of words
-"""Summaries of articles made by rule, faithful and not, to learn and to measure groundedness by.
+"""Summaries and claims made by rule, faithful and not, to learn and to measure groundedness by.
 
 Errors are of the kinds that people find in machine-made summaries: names exchanged, numbers changed, what one did said of
 another, denial, things that the article does not say. The faithful ones are shortened, joined and reworded in the same ways,
-so that only what is said tells the two apart.
+so that only what is said tells the two apart. Claims are questions that people asked of an article in words of their own,
+with an answer put in: the right one, or that to another question.
 """
 
 from __future__ import annotations
@@ -15,15 +16,22 @@ from dataclasses import dataclass
 
 from penstock.text.groundedness_words import sentence_spans
 
-__all__ = ["ERRORS", "Article", "Summary", "summaries"]
+__all__ = ["CLAIM_ERRORS", "ERRORS", "Article", "Summary", "article", "claims", "summaries"]
 
 ERRORS = (
     "name", "number", "subject", "splice", "roles", "negation", "predicate", "invented", "invented_part", "elsewhere",
 )  # fmt: skip
+CLAIM_ERRORS = ("own_answer", "other_answer")
+"""The answer is that to another question on the same article, or on another one."""
 _NAME = re.compile(r"(?<![.!?] )(?<!^)\b[A-Z][a-z]+(?:\s+(?:of\s+|the\s+)?[A-Z][a-z]+)*")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _AUXILIARY = re.compile(r"\b(is|are|was|were|has|have|had|can|could|will|would|may|must|should)\b")
 _VERB_END = re.compile(r"\b[a-z]{3,}(?:ed|ing)\b")
+_ASKED = re.compile(
+    r"\b(?:[Ii]n |[Oo]n |[Aa]t )?(?:[Ww]hat|[Ww]hich|[Hh]ow many|[Hh]ow much|[Ww]ho|[Ww]hose|[Ww]here|[Ww]hen)\b"
+    r"(?: (?:year|type|kind|group|person|country|city|name)s?)?(?: (?:did|does|do|is|was|were|are)(?= (?:the|[A-Z])))?"
+)
+_LONGEST_ANSWER = 6
 _SAYINGS = {
     "because of": "due to", "in order to": "to", "approximately": "about", "however": "but", "began": "started",
     "located": "situated", "many": "numerous", "large": "big", "during": "in", "received": "got", "became": "turned into",
@@ -79,6 +87,37 @@ def summaries(
                 made.append(Summary(given, _styled(sentences, chance), False, kind))
                 break
     return made
+
+
+def claims(
+    given: Article, asked: Sequence[tuple[str, str]], elsewhere: Sequence[str], chance: random.Random
+) -> list[Summary]:
+    """Return, for each question that can be turned into a claim, one that is right and up to two that are wrong.
+
+    Args:
+        given: the article.
+        asked: (question, answer) pairs that it answers.
+        elsewhere: answers to questions on other articles.
+        chance: decides which answers are exchanged.
+    """
+    made: list[Summary] = []
+    for question, answer in asked:
+        match = _ASKED.search(question)
+        if match is None or len(answer.split()) > _LONGEST_ANSWER:
+            continue
+        own = [other for _, other in asked if other.casefold() != answer.casefold() and other not in question]
+        for kind, pool in (("faithful", [answer]), ("own_answer", own), ("other_answer", elsewhere)):
+            alike = [
+                one for one in pool if len(one.split()) <= _LONGEST_ANSWER and _has_digit(one) == _has_digit(answer)
+            ]
+            if alike:
+                text = f"{question[: match.start()]}{chance.choice(alike)}{question[match.end() :]}".strip().rstrip("?")
+                made.append(Summary(given, f"{text.strip()}.", kind == "faithful", kind))
+    return made
+
+
+def _has_digit(text: str) -> bool:
+    return any(char.isdigit() for char in text)
 
 
 def _faithful(given: Article, chance: random.Random) -> list[str]:

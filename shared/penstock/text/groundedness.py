@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,9 +51,13 @@ class Weights:
 
     def support(self, logit: float) -> float:
         """Return support by a logit: its probability, stretched so that what nothing supports has 0 and a copy has 1."""
-        least = self._probability(self.bias)
-        most = self._probability(self.bias + sum(max(0.0, weight) for weight in self.features) + self.similarity)
+        least, most = self._ends
         return min(1.0, max(0.0, (self._probability(logit) - least) / (most - least)))
+
+    @cached_property
+    def _ends(self) -> tuple[float, float]:
+        most = self.bias + sum(max(0.0, weight) for weight in self.features) + self.similarity
+        return self._probability(self.bias), self._probability(most)
 
     def _probability(self, logit: float) -> float:
         return 1.0 / (1.0 + math.exp(-(self.slope * logit + self.intercept)))
@@ -175,11 +180,11 @@ def support(
 
 def judged(answer: str, passages: Sequence[str], embedder: Embedder | None = None) -> list[Judged]:
     """Return the sentences of ``answer`` that hold a content word, with what the passages have on each."""
-    read = Passages.read(passages)
+    read = _read(tuple(passages))
     found: list[Judged] = []
     for start, end in sentence_spans(answer):
         parts = list(words_of(answer, start, end))
-        bounds = [start, *(part.starts[0] for part in parts[1:]), end]
+        bounds = [start, *(part.spans[0][0] for part in parts[1:]), end]
         for part, first, last in zip(parts, bounds, bounds[1:], strict=False):
             about = evidence(part, answer, read)
             if about.claims:
@@ -187,6 +192,12 @@ def judged(answer: str, passages: Sequence[str], embedder: Embedder | None = Non
                 stretch = answer[first:last]
                 found.append(Judged(first, first + len(stretch.rstrip()), about, 0.0, nearest))
     return found if embedder is None or not found else _compared(answer, found, read, embedder)
+
+
+# Few: the evaluators of one exchange and the claims of one answer ask for the same passages one after the other.
+@lru_cache(maxsize=8)
+def _read(texts: tuple[str, ...]) -> Passages:
+    return Passages.read(texts)
 
 
 def combined(sentences: Sequence[Judged], logits: Sequence[float], weakest: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +22,8 @@ _PLACES = 48
 """Places of a word or of a pair of words that are looked at."""
 _QUOTED = 0.8
 """Share of a question's words in runs of three from which it is quoted, not asked back."""
+_STOP = ""
+"""Stands behind the last word of each sentence of the passages, so that no run goes over it."""
 _NEAR = 12
 """Words apart within which two words of a sentence belong together."""
 
@@ -37,55 +40,80 @@ class _Source:
 
 @dataclass(slots=True)
 class Passages:
-    """The words of passages, by what they are looked up by. Order of the passages does not matter to any score."""
+    """The words of passages, by what they are looked up by. The order of the passages does not matter to any score.
+
+    Attributes:
+        texts: the passages as given; places count them in the order of their texts.
+        stems: all words, one sentence after the other.
+        sentence_of: the number of the sentence that each stands in.
+        sources: the sentences.
+        places, pairs: where each word stands, and each pair of words next to each other.
+        families: beginnings of the longer words.
+        names: words that are written like names only; common: words that are not always.
+    """
 
     texts: list[str] = field(default_factory=list)
-    order: list[int] = field(default_factory=list)
     stems: list[str] = field(default_factory=list)
     sentence_of: list[int] = field(default_factory=list)
     sources: list[_Source] = field(default_factory=list)
-    places: dict[str, list[int]] = field(default_factory=dict)
-    pairs: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    places: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    pairs: dict[tuple[str, str], list[int]] = field(default_factory=lambda: defaultdict(list))
     families: set[str] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
+    common: set[str] = field(default_factory=set)
 
     @classmethod
     def read(cls, texts: Iterable[str]) -> Passages:
         given = list(texts)
         found = cls()
         # One order for every order given: which of equals counts must not hang on it.
-        found.order = sorted(range(len(given)), key=given.__getitem__)
         found.texts = given
-        for passage in found.order:
+        for passage in sorted(range(len(given)), key=given.__getitem__):
             found._add(passage, given[passage])
+        found.names -= found.common
         found.families = {stem[:_SAME_BEGINNING] for stem in found.places if len(stem) >= _SAME_BEGINNING}
         return found
 
     def _add(self, passage: int, text: str) -> None:
-        common: set[str] = set()
-        stems, places, pairs, names = self.stems, self.places, self.pairs, self.names
+        stems, places, pairs = self.stems, self.places, self.pairs
+        names, common = self.names, self.common
         for start, end in sentence_spans(text):
             for words in words_of(text, start, end):
                 first = len(stems)
                 number = len(self.sources)
-                previous = ""
                 for at, stem in enumerate(words.stems, first):
-                    places.setdefault(stem, []).append(at)
-                    if previous:
-                        pairs.setdefault((previous, stem), []).append(at - 1)
-                    previous = stem
+                    places[stem].append(at)
+                for at, pair in enumerate(itertools.pairwise(words.stems), first):
+                    pairs[pair].append(at)
                 stems += words.stems
-                self.sentence_of += [number] * len(words.stems)
-                for stem, capital in zip(words.stems, words.capital, strict=True):
+                stems.append(_STOP)
+                self.sentence_of += [number] * (len(words.stems) + 1)
+                # How the first word is written tells nothing.
+                for stem, capital in zip(words.stems[1:], words.capital[1:], strict=True):
                     (names if capital else common).add(stem)
                 negated = not NEGATIONS.isdisjoint(words.stems)
-                self.sources.append(_Source(passage, first, (words.starts[0], words.ends[-1]), negated))
+                self.sources.append(_Source(passage, first, (words.spans[0][0], words.spans[-1][1]), negated))
 
 
 FEATURES = (
     "content", "words", "pairs", "triples", "runs", "local", "local2", "linked", "telling", "telling_local",
     "neighbours", "invented", "unnegated", "negated", "remarks", "question",
 )  # fmt: skip
+"""What is looked at in one sentence, each a share from 0 to 1. Where one has nothing to go by, a plainer one stands in.
+
+content: content words that stand anywhere in the passages, numbers and names counting double; of one family in part.
+words: all its words that do.
+pairs, triples: words in runs of two, of three or more that a passage has.
+runs: mean length of those runs, 8 words or the sentence being all.
+local: content that two neighbouring sentences of a passage hold together; local2: that any two more add to it.
+linked: neighbouring content words that stand near each other in one sentence of a passage; in the other order, half.
+telling: numbers and names that stand in the passages; telling_local: in the two sentences of local.
+neighbours: linked, of the pairs with a number or name in them.
+invented: numbers and names that stand nowhere, three being all.
+unnegated, negated: it asserts what its sources deny; it denies what they do not.
+remarks: words about speaker or reader that the passages lack, a quarter of the words being all.
+question: it asks, in words that are not the passages'.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +135,6 @@ class Evidence:
     source: int | None
     missing_numbers: tuple[str, ...] = ()
     missing_names: tuple[str, ...] = ()
-    contradicts_negation: bool = False
 
 
 def evidence(words: Words, text: str, passages: Passages) -> Evidence:
@@ -145,14 +172,14 @@ def evidence(words: Words, text: str, passages: Passages) -> Evidence:
             telling += 1
             telling_known += where is not None
             if where is None:
-                (numbers if words.number[at] else names).append(text[words.starts[at] : words.ends[at]])
+                (numbers if words.number[at] else names).append(text[slice(*words.spans[at])])
     total = sum(weights)
     if not total:
         return Evidence((0.0,) * len(FEATURES), count, False, None)
     best, first_share, second_share, window = _windows(masks, weights, passages)
     in_pairs, in_triples, run = _runs(stems, passages)
     linked, links, neighbour_share = _links(words, tells, passages)
-    asks = "?" in text[words.starts[0] : words.ends[-1] + 3] and in_triples < _QUOTED * count
+    asks = "?" in text[words.spans[0][0] : words.spans[-1][1] + 3] and in_triples < _QUOTED * count
     negated, unnegated = _negation(words, window, passages)
     content = sum(w * s for w, s in zip(weights, support, strict=True)) / total
     link_share = linked / links if links else content
@@ -174,7 +201,7 @@ def evidence(words: Words, text: str, passages: Passages) -> Evidence:
         min(1.0, 4 * remarks / count),
         float(asks),
     )
-    return Evidence(shares, count, True, best, tuple(numbers), tuple(names), negated or unnegated)
+    return Evidence(shares, count, True, best, tuple(numbers), tuple(names))
 
 
 def _negation(words: Words, window: Sequence[int], passages: Passages) -> tuple[bool, bool]:
@@ -255,7 +282,6 @@ def _runs(stems: Sequence[str], passages: Passages) -> tuple[int, int, float]:
     """Return how many words stand in runs of two or more that a passage has, of three or more, and the mean over all
     words of the length of their run, of 8 at most, as a share of 8 or of the sentence where it is shorter."""
     pairs, source = passages.pairs, passages.stems
-    sentence_of = passages.sentence_of
     count = len(stems)
     two = three = 0
     depth = 0.0
@@ -268,13 +294,7 @@ def _runs(stems: Sequence[str], passages: Passages) -> tuple[int, int, float]:
             live = found[:_PLACES]
             while at + length < count:
                 word = stems[at + length]
-                live = [
-                    place
-                    for place in live
-                    if place + length < len(source)
-                    and source[place + length] == word
-                    and sentence_of[place + length] == sentence_of[place]
-                ]
+                live = [place for place in live if source[place + length] == word]
                 if not live:
                     break
                 length += 1
