@@ -67,6 +67,9 @@ He does not have a car.
 The museum is open from nine to five, except on Mondays.
 The unknown soldier's tomb lies under the arch.
 There is no charge for delivery.
+I don't know what I would do without the internet.
+I have no idea who first said so, but the oldest record of it is from 1873.
+Some historians argue that there is insufficient evidence of the plague in the city.
 Ich weiß, dass der Zug um neun fährt.
 El museo no abre los lunes.
 """.strip().splitlines()

@@ -16,12 +16,14 @@ __all__ = ["refusal", "unanswered"]
 
 _READ = 2_000
 """Characters of an answer that are read for not knowing: who does not know says so at once."""
-_ANSWERED_AFTER, _ANSWERED_LEFT = 150, 0.5
-"""Characters behind saying so from which something is told after all, and what is then left of the score."""
+_TOLD, _TOLD_LEFT, _PARTLY_LEFT = 150, 0.5, 0.75
+"""Characters behind saying so from which something is told after all; what is left of the score from twice as many on, or
+where a "but" follows, and before."""
 _EARLY, _LATE_LEFT = 300, 0.6
 _APOSTROPHES = str.maketrans("’‘ʼ´\u00a0\u202f", "''''  ")
 _FENCED = re.compile(r"```.*?(?:```|\Z)", re.S)
 _SENTENCE_END = re.compile(r"[.!?。！？؟।\n]")
+_IDIOM = re.compile(r"(?i)\s*(?:i would|i'd|you would|you'd|to say)\b")  # I don't know what I would do without it
 _GIVES = re.compile(
     r"(?i)\b(?:but|however|that said|still|though|aber|jedoch|mais|cependant|pero|sin embargo|ma|però|mas|porém|maar)\b"
 )
@@ -49,7 +51,7 @@ def _unknowing(answer: str) -> float:
     text = _FENCED.sub(lambda match: " " * (match.end() - match.start()), text)
     best = 0.0
     for index, start, end in _phrases().matches(text):
-        if '"' in text[max(0, start - 2) : start] or "“" in text[max(0, start - 2) : start]:
+        if any(quote in text[max(0, start - 2) : start] for quote in '"“') or _IDIOM.match(text, end):
             continue
         score = UNKNOWING[index][1]
         stop = _SENTENCE_END.search(text, end)
@@ -57,10 +59,10 @@ def _unknowing(answer: str) -> float:
         left = max(len(answer) - after, 0)
         if start > _EARLY:
             score *= _LATE_LEFT
-        elif left > _ANSWERED_AFTER or _GIVES.search(text, end, after):
-            score *= _ANSWERED_LEFT if left > 2 * _ANSWERED_AFTER else (1 + _ANSWERED_LEFT) / 2
-        elif start > 2 * _ANSWERED_AFTER:
-            score *= _LATE_LEFT
+        elif left > 2 * _TOLD or _GIVES.search(text, end, after):
+            score *= _TOLD_LEFT
+        elif left > _TOLD:
+            score *= _PARTLY_LEFT
         best = max(best, score)
     return round(best, 4)
 
