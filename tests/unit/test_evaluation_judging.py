@@ -180,6 +180,24 @@ def test_a_text_that_reads_like_an_instruction_stays_between_lines_it_cannot_wri
     assert not re.search(r"<\||\[/?INST\]|</?s>", user)
 
 
+@pytest.mark.parametrize("name", sorted(PLANE.entries("rubrics")))
+def test_every_shipped_rubric_tells_its_judge_the_code_and_shows_all_there_is(name: str) -> None:
+    texts = ["It may rain.", "It will rain."] if name == "preference" else ["It may rain."]
+    task = a_task(rubric=name, question="Rain?", answers=texts, passages=["Clouds."], reference="Perhaps.")
+    (role, system), (_, user) = _rendered(task)
+    marker = re.search(r"the code ([0-9a-f]{16}):", system)
+    assert role == "system"
+    assert marker is not None
+    assert not any(text in system for text in ["Rain?", "Clouds.", "Perhaps.", *texts])
+    rubric = PLANE.rubric(name)
+    assert rubric is not None
+    assert all(f"- {choice.name}: {choice.meaning}" in system for choice in rubric.choices)
+    shown = [text for text in ["Rain?", "Clouds.", "Perhaps.", *texts] if text in user]
+    wanted = {"faithfulness": ["Clouds."], "correctness": ["Perhaps."], "preference": ["Clouds.", "Perhaps."]}
+    assert shown == ["Rain?", *wanted.get(name, []), *texts]
+    assert len(re.findall(rf"^--- \w+ {marker[1]} begins ---$", user, re.M)) == len(shown)
+
+
 @given(st.text(max_size=60), st.text(max_size=60), st.data())
 @settings(max_examples=60, deadline=None)
 def test_no_text_can_hold_the_code_of_its_lines(question: str, answer: str, data: st.DataObject) -> None:
