@@ -99,6 +99,7 @@ def test_the_page_is_whole_and_says_what_show_says(count: int) -> None:
     text = " ".join(parser.text)
     assert all(sentence in text for sentence in data["advice"])
     assert ("large is better" in text) == (count == 1_200)
+    assert ("not harmed" in text) == any(one["held"] for one in data["comparisons"]) == (count == 1_200)
     for one in data["comparisons"]:
         if one["difference"] is not None:
             assert f"{one['difference']:.4g}" in text

@@ -12,7 +12,7 @@ from services.evaluation.experiments.comparison import Comparison, compare, leve
 from services.evaluation.experiments.sequential import Bound
 from services.evaluation.experiments.state import Standing
 
-__all__ = ["ArmSays", "advice", "arms_say", "phase", "what_differs"]
+__all__ = ["ArmSays", "advice", "arms_say", "held", "phase", "what_differs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def advice(experiment: Experiment, standing: Standing | None, now: datetime) -> 
         guards = [c for c in each.comparisons if c.metric.role == "guard"]
         harmed = [c.metric.name for c in guards if decided.get(c.metric.name) == "worse"]
         goals = {name: d for name, d in decided.items() if name not in harmed}
-        unsure = [c.metric.name for c in guards if not _held(c)]
+        unsure = [c.metric.name for c in guards if not held(c)]
         name = each.arm.name
         if harmed:
             said.append(f"{name} harms {', '.join(harmed)}: take the arm out, or pause the experiment.")
@@ -106,8 +106,8 @@ def _nothing_yet(experiment: Experiment, now: datetime) -> str:
     )
 
 
-def _held(comparison: Comparison) -> bool:
-    """Whether a guard is certain not to be worse by more than its margin."""
+def held(comparison: Comparison) -> bool:
+    """Return whether a guard is certain not to be worse by more than its margin."""
     if comparison.low is None or comparison.high is None:
         return False
     worst = comparison.low if comparison.metric.better == "higher" else -comparison.high

@@ -97,7 +97,7 @@ def _row(one: dict[str, Any]) -> str:
     figures = "".join(number(one[name]) for name in ("control", "mean", "difference"))
     p_value = number(one["p_value"] if one["low"] is not None else None)
     drawn = escape(one["note"]) if one["low"] is None else _interval(one)
-    decided = escape(one["decision"].replace("_", " ") or "-")
+    decided = escape(one["decision"].replace("_", " ") or ("not harmed" if one["held"] else "-"))
     return f"<tr>{names}{role}{figures}<td>{drawn}</td>{p_value}<td>{decided}</td></tr>"
 
 

@@ -13,7 +13,7 @@ from penstock.cli.printable import printable
 from rich.markup import escape
 from rich.table import Table
 
-from services.evaluation.experiments.advice import advice, arms_say, phase, what_differs
+from services.evaluation.experiments.advice import advice, arms_say, held, phase, what_differs
 from services.evaluation.experiments.comparison import Comparison, levels
 from services.evaluation.experiments.decisions import units_by_arm
 from services.evaluation.experiments.reading import Found, read_experiments
@@ -86,6 +86,7 @@ def described(found: Found, now: datetime) -> dict[str, Any]:
             "arm": each.arm.name, "metric": c.metric.name, "role": c.metric.role, "better": c.metric.better,
             "margin": c.metric.margin, "mean": c.mean, "control": c.control, "difference": c.difference, "low": c.low,
             "high": c.high, "p_value": p, "decision": decision, "note": _note(c, found),
+            "held": held(c) if c.metric.role == "guard" else None,
         }
         for each in (arms_say(experiment, standing) if standing else ())
         for c, p, decision in zip(each.comparisons, each.p_values, each.decisions, strict=True)
@@ -135,6 +136,6 @@ def _cells(one: dict[str, Any]) -> tuple[str, ...]:
 
     between = one["note"] if one["low"] is None else f"{number(one['low'])} .. {number(one['high'])}"
     p_value = "-" if one["low"] is None else f"{one['p_value']:.2g}"
-    decided = one["decision"].replace("_", " ") or "-"
+    decided = one["decision"].replace("_", " ") or ("not harmed" if one["held"] else "-")
     shown = (number(one["control"]), number(one["mean"]), number(one["difference"]), between, p_value, decided)
     return (one["arm"], one["metric"], f"{one['role']}, {one['better']}", *shown)
