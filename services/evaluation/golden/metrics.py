@@ -85,6 +85,7 @@ DEFAULT_RULES: Mapping[str, Bound] = {
         name: Bound("<", -0.02)
         for name in (
             "answer.groundedness",
+            "answer.citation_correctness",
             "answer.answer_relevance",
             "answer.completeness",
             "answer.coherence",

@@ -231,12 +231,14 @@ def _answer(name: str, row: Scored | None) -> str:
 
 
 def _missed(report: Report, texts: Mapping[str, CaseText]) -> str:
-    missed = [(row, check) for row in report.rows for check in row.checks if not check.passed]
+    order = {case.id: index for index, case in enumerate(report.cases)}
+    rows_by_case = sorted(report.rows, key=lambda row: (order.get(row.answer.case, len(order)), row.answer.variant))
+    missed = [(row, check) for row in rows_by_case for check in row.checks if not check.passed]
     if not missed:
         return ""
     rows = [
         [
-            _text(row.answer.variant),
+            _text(row.answer.variant) + (f" #{row.answer.repeat + 1}" if report.run.repeats > 1 else ""),
             f"<code>{_text(row.answer.case)}</code><br><span class='soft'>"
             f"{_text(_cut(texts[row.answer.case].question, 160) if row.answer.case in texts else '')}</span>",
             _text(check.name),
