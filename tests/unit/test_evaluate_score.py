@@ -114,6 +114,16 @@ def test_a_pipe_in_and_a_pipe_out() -> None:
     assert "1 with nothing to judge" in result.stderr
 
 
+def test_answers_are_scored_for_toxicity_where_there_is_no_prompt(tmp_path: Path) -> None:
+    rows = [{"response": INSULTS[0], "label": 1}, {"prompt": KIND[0], "response": INSULTS[0], "label": 0}]
+    path, out = written(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    assert score("--evaluator", "toxicity", "--in", path, "--out", out, "--no-baselines").exit_code == 0
+    assert [row["score"] > 0.5 for row in lines(out)] == [True, False]
+    answers = score("--evaluator", "toxicity", "--subject", "answer", "--in", path, "--out", out, "--no-baselines")
+    assert answers.exit_code == 0
+    assert [row["score"] > 0.5 for row in lines(out)] == [True, True]
+
+
 def test_a_table_of_templates(tmp_path: Path) -> None:
     path = tmp_path / "templates.csv"
     with path.open("w", newline="") as file:

@@ -90,9 +90,9 @@ def score(
     throughput.
     """
     started = time.perf_counter()
-    evaluator = _evaluator(name, subject, modules)
+    evaluator, either = _evaluator(name, subject, modules)
     made_s = time.perf_counter() - started
-    reading = Reading(name, evaluator.subject, text_field, label_field)
+    reading = Reading(name, evaluator.subject, text_field, label_field, either)
     bad = _BadLines(skip_invalid)
     rows = islice(bad.left_out(chain.from_iterable(read_rows(source, reading) for source in sources)), limit)
     first = list(islice(rows, _BATCH))
@@ -127,7 +127,8 @@ def score(
         )
 
 
-def _evaluator(name: str, subject: Subject | None, modules: Sequence[str]) -> Evaluator:
+def _evaluator(name: str, subject: Subject | None, modules: Sequence[str]) -> tuple[Evaluator, bool]:
+    """Return the evaluator, and whether the same one scores the other subject too and none was asked for."""
     try:
         settings = load_settings(Settings)
         found = named(name, lambda: _embedder(settings), (*settings.evaluator_modules.split(","), *modules))
@@ -136,7 +137,7 @@ def _evaluator(name: str, subject: Subject | None, modules: Sequence[str]) -> Ev
     of = [one for one in found if subject is None or one.subject == subject]
     if not of:
         raise click.BadParameter(f"{name} scores the {found[0].subject} only", param_hint="--subject")
-    return of[0]
+    return of[0], len(of) > 1
 
 
 def _embedder(settings: Settings) -> Embedder:

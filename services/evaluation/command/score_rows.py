@@ -75,14 +75,14 @@ class Reading:
         evaluator: its name, which tells the field of the label.
         subject: which text a lone ``text`` is.
         text_field: field of the scored text, where its name does not tell; likewise ``label_field``.
-        needs_label: refuse a line without one.
+        either: where a line has no prompt, its answer is scored in the prompt's place: the evaluator takes both alike.
     """
 
     evaluator: str
     subject: Subject
     text_field: str | None = None
     label_field: str | None = None
-    needs_label: bool = False
+    either: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +128,8 @@ def _row(where: str, fields: Mapping[str, Any], reading: Reading) -> Row:
         prompt = next((each.content for each in reversed(messages) if each.role == "user"), None)
     if answer is None and messages and messages[-1].role == "assistant":
         answer = messages[-1].content
+    if reading.either and prompt is None:
+        prompt = answer
     scored = prompt if reading.subject == "prompt" else answer
     if scored is None:
         names = (*(_PROMPTS if reading.subject == "prompt" else _ANSWERS), "text")
@@ -206,7 +208,7 @@ def _label(fields: Mapping[str, Any], reading: Reading) -> bool | None:
     for name in names:
         if fields.get(name) not in (None, ""):
             return _yes(name, fields[name])
-    if reading.label_field is not None or reading.needs_label:
+    if reading.label_field is not None:
         raise BadLine(f"has no label: {' nor '.join(names)} is there; name its field with --label-field")
     return None
 
