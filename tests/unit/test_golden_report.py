@@ -116,6 +116,12 @@ def test_the_worse_variant_is_named_with_its_figures(worse: Report) -> None:
     assert worse.variants[0].cost == Decimal("0.000000000084")
 
 
+def test_the_order_in_which_answers_came_changes_nothing() -> None:
+    found = cases(5)
+    answers = [*answered(found, "a", "at nine"), *answered(found, "b", "at seven")]
+    assert reported(found, answers, "a", "b") == reported(found, answers[::-1], "a", "b")
+
+
 def test_a_rule_that_nothing_can_break_is_told() -> None:
     found = tuple(case.model_copy(update={"references": ()}) for case in cases(3))
     answers = [*answered(found, "a", "at nine"), *answered(found, "b", "at nine")]

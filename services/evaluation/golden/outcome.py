@@ -81,6 +81,10 @@ def outcome(
                 f"different now or gone, {len(new)} are new or were different then"
             )
         variants, stored = [earlier.variant, *variants], [*same, *stored]
+    # Answers stand in the order they came in; reports of two runs should differ in what differs.
+    places = {case.id: place for place, case in enumerate(cases)}
+    names = {variant.name: place for place, variant in enumerate(variants)}
+    stored.sort(key=lambda one: (names[one.variant], places.get(one.case, len(places)), one.repeat))
     rows = scored(by_id, stored, evaluators, pointwise(judging.judgements))
     weights = {case.id: case.weight for case in cases}
     tables = {variant.name: table_of(rows, variant.name) for variant in variants}
