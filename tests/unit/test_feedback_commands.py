@@ -81,7 +81,7 @@ def task(number: int, queue: str = "toxicity", *, raters: int = 1, priority: flo
 def completion(number: int, *messages: Message, **fields: Any) -> Completion:
     of = result(number)
     return Completion(
-        event_id=f"completion-{number}", request_id=of.request_id, tenant_id=of.tenant_id, occurred_at=of.occurred_at,
+        event_id=f"completion-{number}-{fields.get('attempt', 0)}", request_id=of.request_id, tenant_id=of.tenant_id, occurred_at=of.occurred_at,
         causation_id="", context=of.context, messages=list(messages), model="m", backend="openai", content="unscreened",
         **fields,
     )  # fmt: skip
@@ -202,7 +202,7 @@ async def test_fine_tuning_rows_are_corrected_or_well_rated_answers_in_their_con
     turns = [Message(role="system", content="Be brief."), Message(role="user", content="And then?")]
     await world.put(
         *(result(number) for number in range(6)), result(6, purpose="judge"), result(7, status="blocked", content=""),
-        completion(0, *turns), completion(0, *turns, kind="judge"),
+        completion(0, *turns, Message(role="user", content="Again."), attempt=1), completion(0, *turns),
         feedback(0, "ada", correction="By a user."), feedback(0, "mo", source="moderator", correction="By a moderator."),
         feedback(1, "ada", rating=1.0), feedback(1, "bob", rating=0.6), feedback(1, "ada", repeat=1, rating=0.9),
         feedback(2, "ada", rating=0.2),

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock.bus import Message
-from penstock.contracts.records import AnnotationTask, DeadLetter, Evaluation, Label, LlmResult, Record
+from penstock.contracts.records import (
+    AnnotationTask,
+    Completion,
+    DeadLetter,
+    Evaluation,
+    Label,
+    LlmResult,
+    Record,
+    Score,
+)
 
+from services.evaluation.exchanges import scored
 from services.evaluation.feedback.core import FeedbackRules
 from services.evaluation.feedback.memory import EARLY, OPINIONS, TEXT_CHARS, WAITING, Limits, Slot, kept
 from services.evaluation.feedback.opinions import InvalidFeedback, newest, opinion
@@ -201,6 +213,31 @@ def test_only_what_is_served_takes_part() -> None:
         assert partition.take(result(purpose=purpose)) == []
     assert partition.states == {}
     assert partition.take(feedback(rating=0.0)) == []
+
+
+def test_an_answer_that_was_asked_for_again_is_not_what_people_rate() -> None:
+    def quality(attempt: int, score: float) -> Evaluation:
+        (emit,) = scored(
+            completion(attempt), [Score(name="groundedness", subject="answer", score=score, label="grounded")]
+        )
+        assert isinstance(emit.record, Evaluation)
+        return emit.record
+
+    def completion(attempt: int) -> Completion:
+        return Completion(
+            event_id=f"completion-{attempt}", request_id="r0", tenant_id="team", occurred_at=NOW, causation_id="",
+            context=result().context, messages=[], model="m", backend="openai", content="x", attempt=attempt,
+        )  # fmt: skip
+
+    released = msgspec.structs.replace(result(), causation_id="completion-1")
+    events: list[Record] = [quality(0, 0.1), quality(1, 0.9), released, feedback(rating=1.0)]
+    for order in itertools.permutations(events):
+        partition = Partition(logic(FeedbackRules(picking=PickRules(sample=0.0))))
+        emits = [emit for record in order for emit in partition.take(record)]
+        assert [score.score for one in of(Evaluation, emits) for score in one.scores if score.name == "rating_gap"] == [
+            0.1
+        ]
+        assert of(AnnotationTask, emits) == []  # the two answers do not contradict each other
 
 
 # -- bounds ------------------------------------------------------------------------------------------------------------

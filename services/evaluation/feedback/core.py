@@ -145,7 +145,7 @@ def _arrived(record: Any, message: Message) -> Arrived | None:
     if isinstance(record, LlmResult):
         if record.context.purpose != "serve":
             return None
-        return Arrived(record.tenant_id, record.request_id, result=packed(kept(record)))
+        return Arrived(record.tenant_id, record.request_id, result=packed(kept(record)), completion=record.causation_id)
     if isinstance(record, Evaluation):
         found = heard(record) if record.context.purpose == "serve" else None
         return None if found is None else Arrived(record.tenant_id, record.request_id, heard=found)

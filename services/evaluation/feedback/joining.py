@@ -62,7 +62,7 @@ def joined(taken: Taken, featurisers: Mapping[str, Featuriser]) -> Iterator[Emit
         new = opinion.event_id not in known
         if new:
             yield from _evaluation(entry, kept, opinion, _given(opinion), "evaluation.feedback")
-        for heard in entry.heard:
+        for heard in entry.scores:
             if new or heard.event_id not in scored:
                 stage = f"evaluation.feedback.{heard.event_id}"
                 yield from _evaluation(entry, kept, opinion, _compared(opinion, heard), stage)

@@ -96,7 +96,7 @@ class Case:
     Attributes:
         feedback: what stands: the newest of each rater, oldest first.
         result: ``None`` where the log has none (any more).
-        completion: the newest answer's, with its whole conversation and all its passages; ``None`` as above.
+        completion: of the first answer, with its whole conversation and all its passages; ``None`` as above.
         scores: of its texts, by ``subject.name``, the newest of each.
         pair: two answers of which one was to be chosen, where a judge's task has them.
     """
@@ -174,10 +174,10 @@ async def cases(log: Log, given: Mapping[Request, Sequence[Feedback]], topics: C
         if isinstance(record, LlmResult):
             case.result = case.result or record
         elif isinstance(record, Completion) and record.kind in ("completion", "cached") and record.error is None:
-            if case.completion is None or (case.completion.attempt, case.completion.event_id) < (
-                record.attempt,
-                record.event_id,
-            ):
+            # An answer that was asked for again has the request to do better in its conversation: the first has not.
+            age = record.attempt, record.occurred_at, record.event_id
+            first = case.completion
+            if first is None or age < (first.attempt, first.occurred_at, first.event_id):
                 case.completion = record
         elif isinstance(record, JudgeTask) and len(record.answers) == 2:
             case.pair = record.question, record.answers[0], record.answers[1]

@@ -18,6 +18,7 @@ from hashlib import blake2b
 from typing import Any
 
 import msgspec
+from penstock.contracts.envelope import event_id
 from penstock.contracts.records import Context, Evaluation, LlmResult, Passage
 
 from services.evaluation.feedback.opinions import Opinion
@@ -50,10 +51,16 @@ class Said(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Heard(msgspec.Struct, frozen=True, array_like=True):
-    """The scores of one evaluation event, by ``subject.name``."""
+    """The scores of one evaluation event, by ``subject.name``.
+
+    Attributes:
+        completion: event_id of the answer that was scored before its release; empty where scores are of the result or of a
+            judge's.
+    """
 
     event_id: str
     said: dict[str, Said]
+    completion: str = ""
 
 
 class Kept(msgspec.Struct, frozen=True, array_like=True):
@@ -77,6 +84,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
         heard: in the order in which they came, at most :data:`HEARD`.
         opinions: likewise, at most :data:`OPINIONS`, or :data:`EARLY` while it waits.
         picked: whether it was given to annotators.
+        completion: event_id of the answer that was released; empty until the result has come.
     """
 
     team: str
@@ -86,6 +94,12 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     heard: tuple[Heard, ...] = ()
     opinions: tuple[Opinion, ...] = ()
     picked: bool = False
+    completion: str = ""
+
+    @property
+    def scores(self) -> list[Heard]:
+        """What is said of what was released: an answer that was asked for again has scores of its own, and none here."""
+        return [each for each in self.heard if each.completion in ("", self.completion)]
 
 
 class Slot(msgspec.Struct, frozen=True, array_like=True, tag=0):
@@ -117,6 +131,8 @@ class Arrived:
     team: str
     request_id: str
     result: bytes = b""
+    completion: str = ""
+    """event_id of the answer that the result releases; with ``result``."""
     heard: Heard | None = None
     opinion: Opinion | None = None
 
@@ -201,7 +217,10 @@ def heard(evaluation: Evaluation) -> Heard | None:
         for score in evaluation.scores
         if score.subject in ("prompt", "answer")
     }
-    return Heard(evaluation.event_id, said) if said else None
+    # What is scored of a completion has its identity of it (services/evaluation/exchanges.py).
+    cause = evaluation.causation_id
+    completion = cause if evaluation.event_id == event_id(cause, "evaluation.quality", 0) else ""
+    return Heard(evaluation.event_id, said, completion) if said else None
 
 
 def take(slot: Slot | None, arrived: Arrived, now: datetime, limits: Limits) -> Taken:
@@ -255,7 +274,9 @@ def _is(entry: Entry | None, team: str, request_id: str) -> bool:
 def _merged(entry: Entry, arrived: Arrived) -> tuple[Entry, tuple[Opinion, ...]]:
     """Return a request with what arrived, and feedback that waits and has no more room."""
     if arrived.result:
-        return (entry if entry.result else msgspec.structs.replace(entry, result=arrived.result)), ()
+        if entry.result:
+            return entry, ()
+        return msgspec.structs.replace(entry, result=arrived.result, completion=arrived.completion), ()
     new = arrived.heard
     if new is not None and all(each.event_id != new.event_id for each in entry.heard):
         return msgspec.structs.replace(entry, heard=(*entry.heard, new)[-HEARD:]), ()

@@ -126,7 +126,7 @@ def annotation_task(entry: Entry, chosen: Pick, cause: Record, rules: PickRules)
     """Return the task for annotators. Its identity follows from its cause and its content, so that no two tasks of one
     identity differ, in whatever order scores came before a crash and after it."""
     kept = unpacked(entry.result)
-    scores = {name: said.score for heard in entry.heard for name, said in heard.said.items()}
+    scores = {name: said.score for heard in entry.scores for name, said in heard.said.items()}
     told = msgspec.json.encode([chosen.reason, chosen.queue, chosen.priority, sorted(scores.items())])
     stage = f"evaluation.annotation.{blake2b(told, digest_size=8).hexdigest()}"
     double = share_of("raters", entry.team, entry.request_id) < rules.doubly
@@ -175,7 +175,7 @@ def _picked(reason: Reason, full_name: str, priority: float) -> Pick:
 
 
 def _risks(entry: Entry, rules: PickRules) -> Iterator[Pick]:
-    for heard in entry.heard:
+    for heard in entry.scores:
         toxic = heard.said.get("answer.toxicity")
         if toxic is not None and toxic.score >= rules.severe_from:
             yield _picked("risk", "answer.toxicity", toxic.score)
@@ -189,7 +189,7 @@ def _risks(entry: Entry, rules: PickRules) -> Iterator[Pick]:
 
 def _disagreements(entry: Entry, rules: PickRules) -> Iterator[Pick]:
     """Yield where an evaluator, another version of it, a judge or a person says otherwise."""
-    said = _by_name(entry.heard)
+    said = _by_name(entry.scores)
     for full_name, (labels, scores) in said.items():
         name = full_name.partition(".")[2]
         apart = max(scores) - min(scores)
@@ -207,7 +207,7 @@ def _disagreements(entry: Entry, rules: PickRules) -> Iterator[Pick]:
 
 
 def _uncertain(entry: Entry, rules: PickRules, threshold_of: Callable[[str], float | None]) -> Iterator[Pick]:
-    for full_name, (_, scores) in _by_name(entry.heard).items():
+    for full_name, (_, scores) in _by_name(entry.scores).items():
         name = full_name.partition(".")[2]
         threshold = threshold_of(name)
         threshold = THRESHOLDS.get(name) if threshold is None else threshold
