@@ -73,12 +73,32 @@ def test_hallucination_is_the_share_of_unsupported_sentences() -> None:
         exchange("I do not know."),
         exchange("The passages do not mention the price."),
         exchange("Sorry, I can't help with that."),
+        exchange("Hello there! You're welcome. Let me know if you need anything else."),
         exchange("The bridge was opened in 1931.", "", " "),
         msgspec.structs.replace(exchange("The bridge was opened in 1931."), passages=()),
     ],
 )
 def test_where_nothing_is_claimed_or_shown_nothing_is_said(given: Exchange) -> None:
     assert [list(one.evaluate([given])) for one in groundedness_evaluators()] == [[None], [None]]
+
+
+@pytest.mark.parametrize(
+    "courtesy",
+    ["I hope this helps!", "Is there anything else I can do for you?", "Thanks for asking.", "Feel free to ask."],
+)
+def test_courtesy_does_not_count(courtesy: str) -> None:
+    plain, polite = (
+        only(GroundednessEvaluator(), exchange(f"The bridge was opened in 1931. {more}")) for more in ("", courtesy)
+    )
+    assert (polite.score, polite.label) == (plain.score, "grounded")
+
+
+def test_a_claim_does_not_pass_as_courtesy() -> None:
+    judged = only(
+        GroundednessEvaluator(),
+        exchange("Sure, the tunnel of Grado collapsed. Thanks to Otto Wagner it has 99 arches and lifts."),
+    )
+    assert len(judged.sentences) == 2
 
 
 def test_not_knowing_one_thing_does_not_count_against_the_others() -> None:

@@ -54,6 +54,7 @@ def test_numbers_are_compared_as_numbers() -> None:
         ("The bridge was opened in 1968 by the mayor.", "no passage has the number 1968"),
         ("The tower of Lindau was built by Maria Jensen.", "no passage has the names Maria, Jensen"),
         ("The bridge was never opened by the mayor.", "it denies what no passage denies"),
+        ("It was damaged in the war.", "a passage denies it"),
         ("Would you like to hear more of the bridge?", "it asks back"),
         ("Elephants migrate across oceans.", "none of its words stands in a passage"),
     ],

@@ -105,7 +105,7 @@ def test_time_is_linear(unit: str) -> None:
             best = min(best, time.thread_time() - started)
         return best
 
-    assert seconds(40_000) < 10 * seconds(10_000) + 0.02
+    assert seconds(20_000) < 10 * seconds(5_000) + 0.02
 
 
 @pytest.mark.data

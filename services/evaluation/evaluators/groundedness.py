@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -17,6 +18,17 @@ __all__ = ["GroundednessEvaluator", "HallucinationEvaluator", "evidence_of", "gr
 LABELS = ("ungrounded", "grounded")
 _DECLINES = 0.7
 """Score of a refusal from which an unsupported sentence claims nothing."""
+_COURTESY = re.compile(
+    r"\W*(?:(?:hello|hi|hey|dear|welcome|good (?:morning|afternoon|evening))(?: \w+){0,2}"
+    r"|you(?:'re| are) (?:very |most )?welcome|sure|of course|certainly|(?:great|good) question"
+    r"|(?:best|kind) (?:regards|wishes)"
+    r"|thank(?:s| you)(?: (?:so|very) much)?(?: for (?:\w+ ){0,2}\w+)?"
+    r"|(?:please )?(?:let me know|feel free|don't hesitate|do not hesitate)\b.{0,100}"
+    r"|i hope (?:this|that|it) (?:helps|answers)\b.{0,60}|(?:i(?:'m| am|'d be| would be) )?(?:happy|glad) to help\b.{0,60}"
+    r"|is there anything else\b.{0,60}|(?:can|may) i help\b.{0,60})[.!?,:\s]*",
+    re.I,
+)
+"""Greeting, thanking, taking leave, offering more."""
 _REMEMBERED = 256
 _REASONS = 3
 
@@ -24,7 +36,7 @@ _REASONS = 3
 class _Judge:
     """Judges answers by passages, and remembers the last, since two evaluators ask about each.
 
-    Sentences that decline, or say that they do not know, claim nothing.
+    Sentences that decline, say that they do not know, greet or offer more help claim nothing.
     """
 
     def __init__(self, embedder: Embedder | None) -> None:
@@ -39,19 +51,20 @@ class _Judge:
         return self._support(exchange.answer, passages) if passages else None
 
     def _judged(self, answer: str, passages: tuple[str, ...]) -> Support | None:
-        return support(answer, passages, self._embedder, no_claim=_declines)
+        return support(answer, passages, self._embedder, no_claim=_no_claim)
 
 
-def _declines(sentence: str) -> bool:
-    return unanswered(sentence).score >= _DECLINES
+def _no_claim(sentence: str) -> bool:
+    return _COURTESY.fullmatch(sentence.replace("’", "'")) is not None or unanswered(sentence).score >= _DECLINES
 
 
 class GroundednessEvaluator:
     """1 where the passages bear out all that the answer says, 0 where none of it; ``grounded`` from 0.5.
 
-    Nothing is said without passages, nor of an answer without a content word. Sentences that decline, or say that they do
-    not know, count only where the passages say so too; an answer of such sentences alone is not judged. Questions back
-    and remarks about speaker or reader count as unsupported: the passages do not hold them.
+    Nothing is said without passages, nor of an answer without a content word. Sentences that decline, say that they do not
+    know, greet, thank or offer more help count only where the passages say so too; an answer of such sentences alone is
+    not judged. Other questions back and remarks about speaker or reader count as unsupported: the passages do not hold
+    them.
 
     Args:
         embedder: adds similarity in meaning, which costs some 5 ms a sentence; None judges by words alone.

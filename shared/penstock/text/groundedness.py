@@ -22,7 +22,9 @@ from penstock.text.groundedness_words import sentence_spans, words_of
 if TYPE_CHECKING:
     from penstock.embedding.protocol import Embedder
 
-__all__ = ["THRESHOLD", "VERSION", "Combination", "Sentence", "Support", "Weights", "judged", "support"]
+__all__ = [
+    "THRESHOLD", "VERSION", "Combination", "Judged", "Sentence", "Support", "Weights", "combined", "judged", "support",
+]  # fmt: skip
 
 THRESHOLD = 0.5
 """Support from which a sentence or an answer counts as grounded. Calibrated on as many grounded as ungrounded answers."""
@@ -229,10 +231,8 @@ def _reason(about: Evidence) -> str:
         return _lacks("number", about.missing_numbers)
     if about.missing_names:
         return _lacks("name", about.missing_names)
-    if shares["negated"]:
-        return "it denies what no passage denies"
-    if shares["unnegated"]:
-        return "a passage denies it"
+    if shares["denial"]:
+        return "it denies what no passage denies" if about.denies else "a passage denies it"
     if shares["question"]:
         return "it asks back"
     if shares["remarks"] >= 0.5:

@@ -97,7 +97,7 @@ class Passages:
 
 FEATURES = (
     "content", "words", "pairs", "triples", "runs", "local", "local2", "linked", "telling", "telling_local",
-    "neighbours", "invented", "unnegated", "negated", "remarks", "question",
+    "neighbours", "invented", "denial", "remarks", "question",
 )  # fmt: skip
 """What is looked at in one sentence, each a share from 0 to 1. Where one has nothing to go by, a plainer one stands in.
 
@@ -110,7 +110,7 @@ linked: neighbouring content words that stand near each other in one sentence of
 telling: numbers and names that stand in the passages; telling_local: in the two sentences of local.
 neighbours: linked, of the pairs with a number or name in them.
 invented: numbers and names that stand nowhere, three being all.
-unnegated, negated: it asserts what its sources deny; it denies what they do not.
+denial: it denies what no passage denies, or asserts what its sources deny.
 remarks: words about speaker or reader that the passages lack, a quarter of the words being all.
 question: it asks, in words that are not the passages'.
 """
@@ -127,6 +127,7 @@ class Evidence:
         source: number of the passage's sentence that bears most on it, None where none does.
         missing_numbers: as written, numbers that no passage has.
         missing_names: likewise names.
+        denies: whether the denial is the sentence's, not its sources'.
     """
 
     shares: tuple[float, ...]
@@ -135,6 +136,7 @@ class Evidence:
     source: int | None
     missing_numbers: tuple[str, ...] = ()
     missing_names: tuple[str, ...] = ()
+    denies: bool = False
 
 
 def evidence(words: Words, text: str, passages: Passages) -> Evidence:
@@ -180,7 +182,7 @@ def evidence(words: Words, text: str, passages: Passages) -> Evidence:
     in_pairs, in_triples, run = _runs(stems, passages)
     linked, links, neighbour_share = _links(words, tells, passages)
     asks = "?" in text[words.spans[0][0] : words.spans[-1][1] + 3] and in_triples < _QUOTED * count
-    negated, unnegated = _negation(words, window, passages)
+    denies, denied = _negation(words, window, passages)
     content = sum(w * s for w, s in zip(weights, support, strict=True)) / total
     link_share = linked / links if links else content
     shares = (
@@ -196,12 +198,11 @@ def evidence(words: Words, text: str, passages: Passages) -> Evidence:
         sum(1 for at in tells if _within(masks, window, at)) / telling if telling else first_share / total,
         link_share if neighbour_share is None else neighbour_share,
         min(1.0, (telling - telling_known) / 3),
-        float(unnegated),
-        float(negated),
+        float(denies or denied),
         min(1.0, 4 * remarks / count),
         float(asks),
     )
-    return Evidence(shares, count, True, best, tuple(numbers), tuple(names))
+    return Evidence(shares, count, True, best, tuple(numbers), tuple(names), denies)
 
 
 def _negation(words: Words, window: Sequence[int], passages: Passages) -> tuple[bool, bool]:
@@ -220,17 +221,25 @@ def _negation(words: Words, window: Sequence[int], passages: Passages) -> tuple[
                 return True, False
     if denied:
         return False, False
-    own = {stem for stem, content in zip(stems, words.content, strict=True) if content}
-    for number in window:
-        source = passages.sources[number]
-        if source.negated:
-            end = passages.sources[number + 1].start if number + 1 < len(passages.sources) else len(passages.stems)
-            for place in range(source.start, end):
-                if passages.stems[place] in NEGATIONS and not own.isdisjoint(
-                    passages.stems[place + 1 : min(end, place + 3)]
-                ):
-                    return False, True
-    return False, False
+    said = [stem for stem, content in zip(stems, words.content, strict=True) if content]
+    own = set(itertools.pairwise((_STOP, *said)))
+    return False, any(_denied_in(number, own, passages) for number in window)
+
+
+def _denied_in(number: int, own: set[tuple[str, str]], passages: Passages) -> bool:
+    """Return whether a sentence of the passages has a negation between the words of one of the pairs ``own``."""
+    source = passages.sources[number]
+    if not source.negated:
+        return False
+    end = passages.sources[number + 1].start if number + 1 < len(passages.sources) else len(passages.stems)
+    stems = passages.stems[source.start : end]
+    return any(
+        (left, right) in own
+        for at, stem in enumerate(stems)
+        if stem in NEGATIONS
+        for left in (*stems[max(0, at - 3) : at], *([_STOP] if at < 3 else []))
+        for right in stems[at + 1 : at + 3]
+    )
 
 
 def _within(masks: dict[int, int], window: Sequence[int], at: int) -> bool:
