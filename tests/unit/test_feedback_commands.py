@@ -81,9 +81,9 @@ def task(number: int, queue: str = "toxicity", *, raters: int = 1, priority: flo
 def completion(number: int, *messages: Message, **fields: Any) -> Completion:
     of = result(number)
     return Completion(
-        event_id=f"completion-{number}-{fields.get('attempt', 0)}", request_id=of.request_id, tenant_id=of.tenant_id, occurred_at=of.occurred_at,
-        causation_id="", context=of.context, messages=list(messages), model="m", backend="openai", content="unscreened",
-        **fields,
+        event_id=f"completion-{number}-{fields.get('attempt', 0)}", request_id=of.request_id, tenant_id=of.tenant_id,
+        occurred_at=of.occurred_at, causation_id="", context=of.context, messages=list(messages), model="m",
+        backend="openai", content="unscreened", **fields,
     )  # fmt: skip
 
 

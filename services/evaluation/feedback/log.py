@@ -175,9 +175,8 @@ async def cases(log: Log, given: Mapping[Request, Sequence[Feedback]], topics: C
             case.result = case.result or record
         elif isinstance(record, Completion) and record.kind in ("completion", "cached") and record.error is None:
             # An answer that was asked for again has the request to do better in its conversation: the first has not.
-            age = record.attempt, record.occurred_at, record.event_id
-            first = case.completion
-            if first is None or age < (first.attempt, first.occurred_at, first.event_id):
+            place, first = (record.attempt, record.occurred_at, record.event_id), case.completion
+            if first is None or place < (first.attempt, first.occurred_at, first.event_id):
                 case.completion = record
         elif isinstance(record, JudgeTask) and len(record.answers) == 2:
             case.pair = record.question, record.answers[0], record.answers[1]
