@@ -12,12 +12,15 @@ import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pytest
 from penstock.bus import KafkaBus, Message, Producer, history
+from penstock.bus.types import RawReader
 from penstock.config.kinds import Arm, Experiment, Metric
 from penstock.config.publish import Change, publish_changes
 from penstock.contracts.catalogue import Catalogue
@@ -32,9 +35,10 @@ from penstock.contracts.records import (
     Record,
     Score,
 )
+from penstock.stateful.entries import EntryCodec
 
 from services.evaluation.experiments.core import experiments
-from services.evaluation.experiments.reading import read_experiments
+from services.evaluation.experiments.reading import CHANGELOG
 from services.evaluation.experiments.state import Standing
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -50,6 +54,11 @@ def an_experiment(team: str) -> Experiment:
             Metric(name="cost", role="guard", better="lower", margin=0.001, upper_bound=0.1),
         ),
     )  # fmt: skip
+
+
+def users() -> set[str]:
+    """Who sends."""
+    return {f"user-{random.Random(number).randrange(USERS)}" for number in range(REQUESTS)}
 
 
 def flow(experiment: Experiment, number: int) -> list[tuple[str, Record]]:
@@ -96,18 +105,26 @@ async def evaluation(environment: Mapping[str, str], log: Path) -> AsyncIterator
         await asyncio.to_thread(process.wait)
 
 
-async def until(done: Callable[[], Any], process: subprocess.Popen[bytes], log: Path, timeout_s: float = 90.0) -> None:
-    """Wait until ``done()``, asked again and again, is true."""
-    async with asyncio.timeout(timeout_s):
-        while not await done():
-            assert process.poll() is None, await asyncio.to_thread(log.read_text)
+@dataclass
+class Followed:
+    """What topics hold under our keys, read once and followed."""
+
+    reader: RawReader
+    ours: Callable[[Message], bool]
+    messages: list[Message] = field(default_factory=list)
+
+    async def until(self, done: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+        """Read on until ``done()``."""
+        async with asyncio.timeout(150):
+            while not done():
+                assert process.poll() is None, await asyncio.to_thread(log.read_text)
+                self.messages += [message for message in await self.reader.poll(0.2) if self.ours(message)]
 
 
-async def observations(bus: KafkaBus, codec: Codec, experiment: Experiment) -> list[tuple[Message, Observation]]:
-    """What stands on the topic of our experiment, in order: it has one key, hence one partition."""
-    async with history(bus, ["experiment-observations"]) as messages:
-        decoded = [(m, codec.decode(m.topic, m.value)) async for m in messages if m.key == key(experiment)]
-    return [(m, o) for m, o in decoded if isinstance(o, Observation) and o.version == experiment.design]
+def observations(followed: Followed, codec: Codec) -> list[tuple[Message, Observation]]:
+    """In order: an experiment has one key, hence one partition."""
+    decoded = [(message, codec.decode(message.topic, message.value)) for message in followed.messages]
+    return [(message, record) for message, record in decoded if isinstance(record, Observation)]
 
 
 def key(experiment: Experiment) -> bytes:
@@ -155,42 +172,56 @@ async def test_a_killed_agent_decides_once_and_as_one_that_was_never_killed(
         for ack in sent:
             await ack
 
-    async def observed(least: int) -> bool:
-        return len({record.event_id for _, record in await observations(bus, codec, experiment)}) >= least
+    mine = Followed(await bus.read(["experiment-observations"]), lambda message: message.key == key(experiment))
+
+    def observed() -> int:
+        return len({record.event_id for _, record in observations(mine, codec)})
 
     async with evaluation(deployed, log) as process:
         await send(range(REQUESTS // 2))
-        await until(lambda: observed(REQUESTS // 4), process, log)
+        await mine.until(lambda: observed() >= REQUESTS // 4, process, log)
         process.send_signal(signal.SIGKILL)
         await asyncio.to_thread(process.wait)
     await send(range(REQUESTS // 2, REQUESTS))
     async with evaluation(deployed, log) as process:
-        await until(lambda: observed(REQUESTS * 3), process, log)
-        seen = await observations(bus, codec, experiment)
-        expected, events = uninterrupted(experiment, seen)
+        await mine.until(lambda: observed() >= REQUESTS * 3, process, log)
+        expected, events = uninterrupted(experiment, observations(mine, codec))
+        table = Followed(
+            await bus.read([CHANGELOG]), lambda message: experiment.design.encode() in (message.key or b"")
+        )
 
-        async def caught_up() -> bool:
-            (found,) = await read_experiments(bus, codec, names={experiment.name})
-            return (
-                found.standing is not None and sum(found.standing.requests) >= REQUESTS and found.standing == expected
-            )
+        def stored() -> Standing | None:
+            value = table.messages[-1].value if table.messages else None
+            state: Standing | None = EntryCodec(Standing).unpack(value)[1] if value is not None else None
+            return state
 
         # The state that a crash led to is the same to the last bit.
-        await until(caught_up, process, log, 30.0)
+        await table.until(lambda: stored() == expected, process, log)
         async with history(bus, ["experiment-events", "alerts"]) as messages:
             told = [codec.decode(m.topic, m.value) async for m in messages]
-        shown = await asyncio.to_thread(penstock_cli, ["experiments", "show", experiment.name, "--json"], deployed)
-    assert shown.returncode == 0, shown.stderr
-    data = json.loads(shown.stdout)
+
+    async def command(*arguments: str) -> str:
+        run = await asyncio.to_thread(penstock_cli, ["experiments", *arguments], deployed)
+        assert run.returncode == 0, run.stderr
+        return run.stdout
+
+    data = json.loads(await command("show", experiment.name, "--json"))
+    listed = json.loads(await command("list", "--team", experiment.team, "--json"))
+    assert listed["requests"] == REQUESTS
+    assert sum(listed["units"].values()) == pytest.approx(len(users()), abs=1)
+    await command("report", experiment.name, "--html", str(tmp_path / "page.html"))
+    assert experiment.name in await asyncio.to_thread((tmp_path / "page.html").read_text)
     assert {(c["metric"], c["decision"]) for c in data["comparisons"]} == {
         ("feedback.rating", "better"),
         ("cost", "worse"),
     }
     assert len(data["told"]) == 2
-    mine = [record for record in told if record.tenant_id == experiment.team and record.event_id in events]
-    assert {record.event_id for record in mine} == set(events)
-    assert all(record == events[record.event_id] for record in mine), "a repetition says the same"
+    ours = [record for record in told if record.tenant_id == experiment.team and record.event_id in events]
+    assert {record.event_id for record in ours} == set(events)
+    assert all(record == events[record.event_id] for record in ours), "a repetition says the same"
     decided = {(e.metric, e.decision) for e in events.values() if isinstance(e, ExperimentEvent)}
     assert decided == {("feedback.rating", "better"), ("cost", "worse")}
     others = [r for r in told if r.tenant_id == experiment.team and isinstance(r, ExperimentEvent)]
     assert {r.event_id for r in others} <= set(events)
+    for each in (mine, table):
+        await each.reader.close()
