@@ -158,6 +158,8 @@ class Lexicon:
             if len(parts) > 1:
                 return tuple(itertools.chain.from_iterable(self._read(part) for part in parts))
             return (token,)
+        if len(token) > 5 and (found := self._corrected(token)):
+            return found
         return self._cut(token) or self._corrected(token) or (token,)
 
     def _plain(self, token: str) -> tuple[str, ...] | None:
@@ -189,8 +191,11 @@ class Lexicon:
         return None
 
     def _cut(self, token: str) -> tuple[str, ...] | None:
-        """Return the words of a token that is several run together, where one of them is worth disguising."""
-        if len(token) < 7:
+        """Return the words of a token that is several run together, where one of them is worth disguising.
+
+        Two words run together must both have a class: else cocktails would be two.
+        """
+        if len(token) < 5:
             return None
         best: list[tuple[float, int]] = [(0.0, 0)]
         for end in range(1, len(token) + 1):
@@ -209,7 +214,9 @@ class Lexicon:
             end = start
         words.reverse()
         short = sum(len(word) < 3 for word in words)
-        return tuple(words) if short * 2 <= len(words) and self._disguised.intersection(words) else None
+        likely = short * 2 <= len(words) if len(token) > 6 else max(map(len, words)) > 3
+        classed = len(words) > 2 or all(word in self._class for word in words)
+        return tuple(words) if likely and classed and self._disguised.intersection(words) else None
 
     def _corrected(self, token: str) -> tuple[str, ...] | None:
         """Return the disguised word that a token is one slip away from: a letter left out, doubled, changed or swapped."""
