@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -151,6 +151,3 @@ def _scattered(user: NDArray[np.int64]) -> NDArray[np.int64]:
     mixed *= np.uint64(0xBF58476D1CE4E5B9)
     mixed ^= mixed >> np.uint64(27)
     return (mixed >> np.uint64(1)).astype(np.int64)
-
-
-Draw = Callable[[np.random.Generator], Stream]

@@ -24,6 +24,9 @@ SOURCES = ("llm-results", "evaluations", "costs")
 # What a judge or a policy in shadow costs is no cost of the answer.
 _NOT_OF_THE_ANSWER = frozenset({"judge", "shadow"})
 
+# So long after an experiment's end somebody may still wait to be told: the services may have stood still.
+_TOLD_WITHIN = timedelta(days=30)
+
 _Source = LlmResult | Evaluation | Cost
 
 
@@ -110,13 +113,9 @@ class Ended:
             if experiment.ends_at is None or record.occurred_at < experiment.ends_at:
                 continue
             what = (experiment.name, experiment.design, experiment.ends_at)
-            if what not in self._said and record.occurred_at - experiment.ends_at < _REMEMBERED:
+            if what not in self._said and record.occurred_at - experiment.ends_at < _TOLD_WITHIN:
                 self._said.add(what)
                 yield _emit("llm-results", record, experiment, "", {})
-
-
-# After this nobody waits for it, and an experiment that was left in the configuration costs nothing.
-_REMEMBERED = timedelta(days=30)
 
 
 def observations_hop(config: Configuration) -> Hop:
