@@ -59,6 +59,7 @@ bench: $(VENV)/.development ## Measure latency, throughput and memory beside a r
 	$(BIN)/python -m tests.bench.bench_false_alarm_budget
 	$(BIN)/python -m tests.bench.bench_drift $(DRIFT_ARGS)
 	$(BIN)/python -m tests.bench.bench_drift_worker
+	$(BIN)/python -m tests.bench.bench_experiments --runs 20
 	$(BIN)/python -m tests.bench.bench_evaluators
 
 .PHONY: soak
