@@ -61,6 +61,7 @@ bench: $(VENV)/.development ## Measure latency, throughput and memory beside a r
 	$(BIN)/python -m tests.bench.bench_drift_worker
 	$(BIN)/python -m tests.bench.bench_experiments --runs 20
 	$(BIN)/python -m tests.bench.bench_evaluators
+	$(BIN)/python -m tests.bench.bench_feedback
 
 .PHONY: soak
 soak: $(VENV)/.development ## Memory at a steady rate for fifteen minutes and over a million costs; the books of 100,000 calls
