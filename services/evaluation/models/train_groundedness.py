@@ -39,7 +39,7 @@ MADE = 30
 WEAKEST = 0.25
 """Share of the weakest sentence in the logit of an answer; between 0.15 and 0.4 nothing changes by more than 0.005."""
 _RIDGE = 3e-2
-_RARE = {"denial": 0.1, "remarks": 0.02, "question": 0.02}
+_RARE = {"numbers": 0.1, "names": 0.1, "denial": 0.1, "remarks": 0.02, "question": 0.02}
 """Seldom seen, so that the ridge would shrink them to nothing: the share of it that holds them."""
 _AGAINST = ("invented", *_RARE)
 

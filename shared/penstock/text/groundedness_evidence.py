@@ -97,7 +97,7 @@ class Passages:
 
 FEATURES = (
     "content", "words", "pairs", "triples", "runs", "local", "local2", "linked", "telling", "telling_local",
-    "neighbours", "invented", "denial", "remarks", "question",
+    "neighbours", "invented", "numbers", "names", "denial", "remarks", "question",
 )  # fmt: skip
 """What is looked at in one sentence, each a share from 0 to 1. Where one has nothing to go by, a plainer one stands in.
 
@@ -109,7 +109,7 @@ local: content that two neighbouring sentences of a passage hold together; local
 linked: neighbouring content words that stand near each other in one sentence of a passage; in the other order, half.
 telling: numbers and names that stand in the passages; telling_local: in the two sentences of local.
 neighbours: linked, of the pairs with a number or name in them.
-invented: numbers and names that stand nowhere, three being all.
+invented: numbers and names that stand nowhere, three being all; numbers, names: whether there is any such.
 denial: it denies what no passage denies, or asserts what its sources deny.
 remarks: words about speaker or reader that the passages lack, a quarter of the words being all.
 question: it asks, in words that are not the passages'.
@@ -198,6 +198,8 @@ def evidence(words: Words, text: str, passages: Passages) -> Evidence:
         sum(1 for at in tells if _within(masks, window, at)) / telling if telling else first_share / total,
         link_share if neighbour_share is None else neighbour_share,
         min(1.0, (telling - telling_known) / 3),
+        float(bool(numbers)),
+        float(bool(names)),
         float(denies or denied),
         min(1.0, 4 * remarks / count),
         float(asks),
