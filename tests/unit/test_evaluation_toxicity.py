@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -50,12 +51,13 @@ class Embedder:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def embed(self, texts: list[str]) -> Vectors:
+    def embed(self, texts: Sequence[str]) -> Vectors:
         self.asked += texts
         rows = np.stack([np.random.default_rng(sum(map(ord, text))).normal(size=DIMENSION) for text in texts])
-        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+        unit: Vectors = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+        return unit
 
-    def embed_counted(self, texts: list[str]) -> Embedded:
+    def embed_counted(self, texts: Sequence[str]) -> Embedded:
         return Embedded(self.embed(texts), tuple(map(len, texts)))
 
     def token_spans(self, text: str) -> list[tuple[int, int]]:
