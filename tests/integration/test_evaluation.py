@@ -217,8 +217,8 @@ async def test_offsets_set_back_price_nothing_again(service: Service, kafka_sett
 
 
 async def test_feedback_and_alerts_and_a_clean_stop(service: Service) -> None:
-    text = "this stupid bug, you stupid machine"
-    key = f"{service.team}-k"
+    text = "shut up, you worthless fucking idiot"
+    key = f"{service.team}-r0"
     await service.producer.send("completions", key, service.completion(0, model=f"unknown-{service.team}"))
     await service.producer.send("llm-results", key, service.result(0, text, "you worthless fucking piece of shit"))
     await service.collect(lambda: len(service.of(Evaluation)) >= 1 and len(service.of(Alert)) >= 3)
