@@ -155,6 +155,18 @@ def test_texts_are_embedded_once_and_forgotten_in_order() -> None:
     assert recent.embed([]).shape == (0, 8)
 
 
+def test_a_vector_does_not_depend_on_what_is_embedded_beside_it() -> None:
+    class Padding(Counting):
+        """As embedders are: padding to the longest text of a call moves the last bits of all its vectors."""
+
+        def embed(self, texts: Sequence[str]) -> Vectors:
+            return super().embed(texts) + np.float32(1e-7) * max(map(len, texts))
+
+    alone = RecentVectors(Padding()).embed(["short"])[0]
+    together = RecentVectors(Padding()).embed(["one that is longer", "short"])[1]
+    assert alone.tobytes() == together.tobytes()
+
+
 def test_long_texts_are_not_kept() -> None:
     counting = Counting()
     recent = RecentVectors(counting, longest=3)

@@ -15,6 +15,9 @@ __all__ = ["RecentVectors"]
 class RecentVectors:
     """An embedder that remembers the vectors it made last, so that each evaluator may ask for what it needs.
 
+    Every text is embedded by a call of its own: beside others it would be padded, which moves the last bits of its vector,
+    and a score would depend on what happened to be read together with it.
+
     Args:
         embedder: makes what is not remembered.
         capacity: texts that are remembered, at least 1; one of 384 dimensions takes about 1.5 kB and its own length.
@@ -48,13 +51,11 @@ class RecentVectors:
                     known[text] = vector
         new = [text for text in dict.fromkeys(texts) if text not in known]
         if new:
-            made = self._embedder.embed(new)
-            known.update(zip(new, made, strict=True))
+            known.update((text, self._embedder.embed([text])[0]) for text in new)
             with self._lock:
                 for text in new:
                     if len(text) <= self._longest:
-                        # A copy: a row would keep its whole batch alive.
-                        self._recent[text] = known[text].copy()
+                        self._recent[text] = known[text]
                 while len(self._recent) > self._capacity:
                     self._recent.popitem(last=False)
         if not texts:
