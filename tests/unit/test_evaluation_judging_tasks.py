@@ -21,7 +21,8 @@ from penstock.contracts.envelope import derive
 from penstock.contracts.records import Completion, Context, Evaluation, JudgeTask, Message, Passage, Score
 from prometheus_client import REGISTRY
 
-from services.evaluation.judging.tasks import is_sampled, judge_tasks
+from services.evaluation.evaluators.runner import takes
+from services.evaluation.judging.tasks import judge_tasks
 from services.evaluation.judging.waiting import judge_all
 from tests.unit.test_evaluation_judging import a_task
 
@@ -100,9 +101,9 @@ def test_shares_are_kept_by_route_and_grow_without_changing_what_was_in() -> Non
         msgspec.structs.replace(each, context=Context(requested_at=NOW, route="metered")) for each in answers[:50]
     ]
     assert not any(tasks_of(each, config) for each in elsewhere)
-    assert judged == {each.request_id for each in answers if is_sampled(each.request_id, "helpfulness", 0.25)}
-    assert judged < {each.request_id for each in answers if is_sampled(each.request_id, "helpfulness", 0.4)}
-    assert all(is_sampled(each.request_id, "helpfulness", 1.0) for each in answers)
+    assert judged == {each.request_id for each in answers if takes(each.request_id, "helpfulness", 0.25)}
+    assert judged < {each.request_id for each in answers if takes(each.request_id, "helpfulness", 0.4)}
+    assert all(takes(each.request_id, "helpfulness", 1.0) for each in answers)
 
 
 async def test_a_dead_letter_that_a_step_puts_out_is_counted_like_any_other() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -14,9 +13,10 @@ from penstock.config.rubrics import Rubric
 from penstock.contracts.envelope import derive, request_key
 from penstock.contracts.records import Completion, JudgeTask
 
+from services.evaluation.evaluators.runner import takes
 from services.evaluation.exchanges import judged_completion
 
-__all__ = ["Configuration", "is_sampled", "judge_tasks"]
+__all__ = ["Configuration", "judge_tasks"]
 
 
 class Configuration(Protocol):
@@ -46,7 +46,7 @@ def judge_tasks(completion: Completion, config: Configuration) -> list[Emit]:
             continue
         evaluator = config.evaluator(name)
         rate = evaluator.rate_of(exchange.route) if evaluator is not None else 0.0
-        if not is_sampled(completion.request_id, name, rate) or _lacks(rubric, there, config):
+        if not takes(completion.request_id, name, rate) or _lacks(rubric, there, config):
             continue
         task = JudgeTask(
             **derive(completion, f"evaluation.judge-task.{name}", 0, completion.occurred_at),
@@ -60,13 +60,6 @@ def judge_tasks(completion: Completion, config: Configuration) -> list[Emit]:
         )
         emits.append(Emit("judge-tasks", key, task))
     return emits
-
-
-def is_sampled(request_id: str, name: str, rate: float) -> bool:
-    """Return whether a request is in the share ``rate`` (0 to 1) that ``name`` takes: the same for a replay, and for a
-    larger rate all of the smaller one's, and more."""
-    digest = hashlib.blake2b(f"{name}\x00{request_id}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") < rate * 2**64
 
 
 def _lacks(rubric: Rubric, there: set[str], config: Configuration) -> bool:
