@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -92,6 +92,28 @@ def test_a_challenger_is_tested_by_the_scores_that_it_would_give(learned: Run) -
         for each in (weights, learner().shipped()):
             served = model.score(unpack(features(text)), each).score
             assert learner().score(features(text), each) == pytest.approx(served, abs=1e-5)
+
+
+class Withdrawing(datetime):
+    """An instant while which is looked up the version in force then is withdrawn: look-ups are made in another thread."""
+
+    champions: Champions
+    withdrawn: ModelWeights
+
+    def __lt__(self, other: Any) -> bool:
+        self.champions.apply(self.withdrawn)
+        return super().__lt__(other)
+
+
+def test_a_version_that_is_withdrawn_while_it_is_looked_up_is_found(learned: Run) -> None:
+    champions = following(learned)
+    version, weights = champions.at("toxicity", LATER)
+    instant = Withdrawing.fromisoformat(LATER.isoformat())
+    instant.champions = champions
+    instant.withdrawn = damaged(newest(learned, version), format="withdrawn", shape=[], weights=b"", metadata={})
+    assert champions.at("toxicity", instant) == (version, weights)
+    assert version not in champions.versions("toxicity")
+    assert champions.at("toxicity", LATER)[0] != version
 
 
 def damaged(record: ModelWeights, **fields: Any) -> ModelWeights:

@@ -50,8 +50,9 @@ class Champions:
         }
         self._challengers: dict[str, ModelWeights] = {}
         self._schedules: dict[str, tuple[ModelWeights, tuple[Change, ...]]] = {}
-        self._in_force: dict[str, tuple[list[datetime], list[str]]] = {
-            name: ([], [learner.version]) for name, learner in self._learners.items()
+        # With their weights: a look-up in another thread then never finds a version whose weights are being taken out.
+        self._in_force: dict[str, tuple[list[datetime], list[tuple[str, Any]]]] = {
+            name: ([], list(weights.items())) for name, weights in self._weights.items()
         }
         self._source: Following | None = None
 
@@ -65,8 +66,7 @@ class Champions:
             KeyError: no classifier of this name learns.
         """
         instants, versions = self._in_force[model]
-        version = versions[max(bisect_right(instants, instant) - 1, 0)]
-        return version, self._weights[model][version]
+        return versions[max(bisect_right(instants, instant) - 1, 0)]
 
     def schedule(self, model: str) -> tuple[Change, ...]:
         """Return the changes of a model, oldest first; empty where nothing was ever published."""
@@ -186,5 +186,6 @@ class Champions:
         usable = [change for change in self.schedule(model) if change.version in self._weights[model]]
         self._in_force[model] = (
             [change.effective_from for change in usable],
-            [change.version for change in usable] or [learner.version],
+            [(change.version, self._weights[model][change.version]) for change in usable]
+            or [(learner.version, self._weights[model][learner.version])],
         )
