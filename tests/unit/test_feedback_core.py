@@ -23,13 +23,14 @@ from penstock.contracts.records import (
 )
 
 from services.evaluation.exchanges import scored
-from services.evaluation.feedback.core import FeedbackRules
+from services.evaluation.feedback.core import FeedbackRules, feedback_logic
 from services.evaluation.feedback.memory import EARLY, OPINIONS, TEXT_CHARS, WAITING, Limits, Slot, kept
 from services.evaluation.feedback.opinions import InvalidFeedback, newest, opinion
 from services.evaluation.feedback.picking import PickRules
 from tests.unit.feedback_partition import (
     CODEC,
     NOW,
+    Lengths,
     Partition,
     evaluation,
     feedback,
@@ -80,6 +81,23 @@ def test_a_label_teaches_with_the_features_of_the_text_and_the_score_in_force() 
         b"8:answer 0", "lengths-1", 0.97, "v7",
     )  # fmt: skip
     assert [emit.key for emit in out if emit.topic == "labels"] == ["toxicity"]
+
+
+def test_a_text_that_many_labelled_is_featurised_once_when_its_score_comes() -> None:
+    read: list[str] = []
+
+    class Counted(Lengths):
+        def features(self, text: str) -> bytes:
+            read.append(text)
+            return super().features(text)
+
+    partition = Partition(feedback_logic(FeedbackRules(), {"toxicity": Counted()}, lambda name: None))
+    partition.take(result())
+    for rater in range(OPINIONS):
+        partition.take(feedback(by=f"rater-{rater}", labels={"answer.toxicity": "clean", "prompt.toxicity": "clean"}))
+    out = partition.take(evaluation(scores=[TOXIC, ("prompt.toxicity", 0.1, "clean")]))
+    assert len(of(Label, out)) == 2 * OPINIONS
+    assert sorted(read) == ["answer 0", "question 0"]
 
 
 @pytest.mark.parametrize(

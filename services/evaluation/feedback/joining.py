@@ -14,7 +14,8 @@ Scores of subject ``feedback``:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Protocol
 
 from penstock.bus import Emit
@@ -58,6 +59,12 @@ def joined(taken: Taken, featurisers: Mapping[str, Featuriser]) -> Iterator[Emit
     if all(each.event_id in known for each in entry.opinions) and all(each.event_id in scored for each in entry.heard):
         return
     kept = unpacked(entry.result)
+
+    @cache
+    def features(name: str, subject: str) -> bytes:
+        """Embedding takes a while, and many people may have labelled one text before its score came: once a text."""
+        return featurisers[name].features(kept.prompt if subject == "prompt" else kept.content)
+
     for opinion in entry.opinions:
         new = opinion.event_id not in known
         if new:
@@ -66,7 +73,7 @@ def joined(taken: Taken, featurisers: Mapping[str, Featuriser]) -> Iterator[Emit
             if new or heard.event_id not in scored:
                 stage = f"evaluation.feedback.{heard.event_id}"
                 yield from _evaluation(entry, kept, opinion, _compared(opinion, heard), stage)
-                yield from _labels(entry, kept, opinion, heard, featurisers)
+                yield from _labels(entry, kept, opinion, heard, featurisers, features)
 
 
 def _envelope(entry: Entry, opinion: Opinion, stage: str) -> Envelope:
@@ -127,7 +134,12 @@ def _evaluation(
 
 
 def _labels(
-    entry: Entry, kept: Kept, opinion: Opinion, heard: Heard, featurisers: Mapping[str, Featuriser]
+    entry: Entry,
+    kept: Kept,
+    opinion: Opinion,
+    heard: Heard,
+    featurisers: Mapping[str, Featuriser],
+    features: Callable[[str, str], bytes],
 ) -> Iterator[Emit]:
     """Yield the labels of texts that a classifier scored in this evaluation event."""
     for full_name, given in opinion.labels.items():
@@ -143,7 +155,7 @@ def _labels(
             label=given,
             source=opinion.source,
             author=opinion.user,
-            features=featuriser.features(text),
+            features=features(name, subject),
             features_version=featuriser.version,
             score=said.score,
             version=said.version,
