@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from penstock.text.groundedness import THRESHOLD, Support, support
 from penstock.text.groundedness_evidence import FEATURES, Passages, evidence
@@ -141,6 +141,7 @@ def test_the_order_of_the_passages_changes_nothing(answer: str, order: list[int]
 
 
 @settings(max_examples=100, deadline=None)
+@example("%. not %.", [])
 @given(ANSWER, st.lists(ANSWER, max_size=3))
 def test_a_copy_of_a_passage_is_grounded(passage: str, others: list[str]) -> None:
     found = support(passage, [*others, passage])

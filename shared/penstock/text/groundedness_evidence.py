@@ -182,7 +182,8 @@ def evidence(words: Words, text: str, passages: Passages) -> Evidence:
     in_pairs, in_triples, run = _runs(stems, passages)
     linked, links, neighbour_share = _links(words, tells, passages)
     asks = "?" in text[words.spans[0][0] : words.spans[-1][1] + 3] and in_triples < _QUOTED * count
-    denies, denied = _negation(words, window, passages)
+    # What is copied in one run is neither denied nor denies, whatever stands beside its source.
+    denies, denied = (False, False) if run >= 1 else _negation(words, window, passages)
     content = sum(w * s for w, s in zip(weights, support, strict=True)) / total
     link_share = linked / links if links else content
     shares = (
