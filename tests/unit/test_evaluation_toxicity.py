@@ -266,8 +266,8 @@ def test_bytes_that_are_no_weights_are_refused(data: bytes) -> None:
 
 def test_the_evaluator_judges_its_subject_under_the_weights_in_force() -> None:
     exchanges = [Exchange(question=ABUSE, answer=CHAT), Exchange(question=" ", answer="")]
-    prompt = ToxicityEvaluator("prompt", model(), Embedder(), mode="embedded")
-    answer = ToxicityEvaluator("answer", model(), Embedder(), mode="embedded")
+    prompt = ToxicityEvaluator("prompt", model(), None, mode="hashed")
+    answer = ToxicityEvaluator("answer", model(), None, mode="hashed")
     of_prompt, blank = prompt.evaluate(exchanges)
     of_answer, no_answer = answer.evaluate(exchanges)
     assert blank is None
@@ -279,10 +279,10 @@ def test_the_evaluator_judges_its_subject_under_the_weights_in_force() -> None:
     assert of_prompt.score > of_answer.score
     weights = start(model())
     for _ in range(12):
-        weights = learn(model(), weights, features(CHAT), True)
+        weights = learn(model(), weights, features(CHAT, False), True)
     (under, kept), _ = answer.evaluate_with(exchanges, weights)
     assert under is not None
     assert under.score > of_answer.score
     assert kept is not None
-    assert bare(kept) == bare(features(CHAT))
-    assert ToxicityEvaluator("answer", model(), Embedder(), weights=weights).version.endswith("+12")
+    assert bare(kept) == bare(features(CHAT, False))
+    assert ToxicityEvaluator("answer", model(), None, mode="hashed", weights=weights).version.endswith("+12")
