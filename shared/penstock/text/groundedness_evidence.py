@@ -179,11 +179,11 @@ def evidence(words: Words, text: str, passages: Passages) -> Evidence:
     if not total:
         return Evidence((0.0,) * len(FEATURES), count, False, None)
     best, first_share, second_share, window = _windows(masks, weights, passages)
-    in_pairs, in_triples, run = _runs(stems, passages)
+    in_pairs, in_triples, run, copied = _runs(stems, passages)
     linked, links, neighbour_share = _links(words, tells, passages)
     asks = "?" in text[words.spans[0][0] : words.spans[-1][1] + 3] and in_triples < _QUOTED * count
     # What is copied in one run is neither denied nor denies, whatever stands beside its source.
-    denies, denied = (False, False) if run >= 1 else _negation(words, window, passages)
+    denies, denied = (False, False) if copied else _negation(words, window, passages)
     content = sum(w * s for w, s in zip(weights, support, strict=True)) / total
     link_share = linked / links if links else content
     shares = (
@@ -290,13 +290,15 @@ def _windows(
     return one, first, second, window
 
 
-def _runs(stems: Sequence[str], passages: Passages) -> tuple[int, int, float]:
+def _runs(stems: Sequence[str], passages: Passages) -> tuple[int, int, float, bool]:
     """Return how many words stand in runs of two or more that a passage has, of three or more, and the mean over all
-    words of the length of their run, of 8 at most, as a share of 8 or of the sentence where it is shorter."""
+    words of the length of their run, of 8 at most, as a share of 8 or of the sentence where it is shorter; and whether one
+    run is all."""
     pairs, source = passages.pairs, passages.stems
     count = len(stems)
     two = three = 0
     depth = 0.0
+    copied = False
     longest = min(8, count)
     at = 0
     while at < count:
@@ -310,6 +312,7 @@ def _runs(stems: Sequence[str], passages: Passages) -> tuple[int, int, float]:
                 if not live:
                     break
                 length += 1
+        copied = copied or length == count
         if length:
             two += length
             three += length if length > 2 else 0
@@ -319,8 +322,8 @@ def _runs(stems: Sequence[str], passages: Passages) -> tuple[int, int, float]:
             at += 1
     if count == 1:
         known = int(stems[0] in passages.places)
-        return known, known, float(known)
-    return two, max(three, two if count == 2 else 0), depth / (count * longest)
+        return known, known, float(known), bool(known)
+    return two, max(three, two if count == 2 else 0), depth / (count * longest), copied
 
 
 def _links(words: Words, tells: Sequence[int], passages: Passages) -> tuple[float, int, float | None]:
