@@ -32,7 +32,7 @@ from penstock.contracts.records import (
 )
 
 from services.evaluation.judging.asking import plan_of, request_of, schema_of, task_of, variables_of
-from services.evaluation.judging.core import ENDED_KEPT, LARGEST_TASK, PENDING_KEPT, judging
+from services.evaluation.judging.core import ENDED_KEPT, LARGEST_MESSAGE, LARGEST_TASK, PENDING_KEPT, judging
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 PLANE = ConfigPlane.of(load_files(project_file("infra/config")))
@@ -89,12 +89,13 @@ class Agent:
     evaluations: list[Evaluation] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
     offset: int = 0
+    value: bytes = b"raw"
 
     def take(self, record: JudgeTask | LlmResult, now: datetime = NOW, headers: Any = ()) -> list[LlmRequest]:
         """Take one message; return the requests that it led to."""
         logic = judging(self.plane, 4)
         topic = "judge-tasks" if isinstance(record, JudgeTask) else "llm-results"
-        message = Message(topic, 2, self.offset, int(now.timestamp() * 1000), b"k", b"raw", headers)
+        message = Message(topic, 2, self.offset, int(now.timestamp() * 1000), b"k", self.value, headers)
         self.offset += 1
         made: list[Emit] = []
         for key, event in logic.route(record, message, lambda _: None):
@@ -350,6 +351,13 @@ def test_what_would_be_refused_again_is_told_once(change: dict[str, Any], code: 
     (letter,) = agent.letters
     assert letter.code == code
     assert "told why" in letter.reason
+
+
+def test_a_task_that_would_be_too_large_a_state_is_a_dead_letter_however_short_its_texts_are() -> None:
+    agent = Agent(value=b"x" * (LARGEST_MESSAGE + 1))
+    assert agent.take(a_task()) == []
+    assert [(letter.code, "262,145 bytes" in letter.reason) for letter in agent.letters] == [("task_too_large", True)]
+    assert len(next(iter(agent.states.values()))) < 100
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,16 @@ from penstock.stateful import EmitLike, Logic, Lookup
 from services.evaluation.judging.asking import Plan, plan_of, request_of, task_key, task_of, variables_of
 from services.evaluation.judging.verdicts import Failure, Given, given, score_of
 
-__all__ = ["ENDED_KEPT", "LARGEST_TASK", "PENDING_KEPT", "Configuration", "Event", "State", "judging"]
+__all__ = [
+    "ENDED_KEPT",
+    "LARGEST_MESSAGE",
+    "LARGEST_TASK",
+    "PENDING_KEPT",
+    "Configuration",
+    "Event",
+    "State",
+    "judging",
+]
 
 PENDING_KEPT = timedelta(days=8)
 """How long a task waits for a result: longer than the log keeps the request, so no result can come later."""
@@ -32,6 +41,8 @@ ENDED_KEPT = timedelta(days=1)
 """How long it is known that a task has ended, against a writer that repeats itself."""
 LARGEST_TASK = 128 * 1024
 """Bytes of a task's texts: they are kept in memory until the judge has answered."""
+LARGEST_MESSAGE = 2 * LARGEST_TASK
+"""Bytes of a task as it was read, with whatever else it says: it is kept too, and a state must fit into one message."""
 _SERVICE = "evaluation"
 
 
@@ -155,7 +166,7 @@ def _asked(
 ) -> tuple[State, Sequence[EmitLike]]:
     """Return a new task with its first requests, or its end where it cannot be judged at all."""
     task = event.task
-    planned = _planned(task, config)
+    planned = _planned(task, len(event.origin.value or b""), config)
     if isinstance(planned, Failure):
         return _failed(event.origin, planned, before, now)
     questions = tuple(Question(order, before + 1) for order in planned.orders)
@@ -163,7 +174,7 @@ def _asked(
     return state, [_ask(state, question, partitions, now) for question in questions]
 
 
-def _planned(task: JudgeTask, config: Configuration) -> Plan | Failure:
+def _planned(task: JudgeTask, message_size: int, config: Configuration) -> Plan | Failure:
     def no(code: str, reason: str) -> Failure:
         return Failure(reason, retried=False, code=code)
 
@@ -187,6 +198,8 @@ def _planned(task: JudgeTask, config: Configuration) -> Plan | Failure:
     texts = [task.question, *task.answers, *task.passages, task.reference or ""]
     if (size := sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)) > LARGEST_TASK:
         return no("task_too_large", f"its texts are {size:,} bytes, more than the {LARGEST_TASK:,} that are judged")
+    if message_size > LARGEST_MESSAGE:
+        return no("task_too_large", f"it has {message_size:,} bytes, more than the {LARGEST_MESSAGE:,} that are judged")
     plan = plan_of(rubric, prompt)
     try:
         prompt.render(variables_of(task, plan))
