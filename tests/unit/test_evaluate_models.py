@@ -63,8 +63,8 @@ def test_the_standing_is_json_with_every_change(champions: Champions) -> None:
 def test_only_the_refusal_of_the_own_command_is_told(topic: str, offset: int, says: bool) -> None:
     letter = DeadLetter(
         event_id="d", request_id="", tenant_id="", occurred_at=START, causation_id="", service="evaluation",
-        group="evaluation", origin_topic=topic, origin_partition=0, origin_offset=offset, code="step_failed",
-        reason="InvalidCommand: toxicity is frozen: unfreeze it first",
+        group="evaluation", origin_topic=topic, origin_partition=0, origin_offset=offset, code="invalid_event",
+        reason="toxicity is frozen: unfreeze it first",
     )  # fmt: skip
     assert refusal(letter, (0, 7)) == ("toxicity is frozen: unfreeze it first" if says else "")
 

@@ -21,6 +21,7 @@ from penstock.contracts.records import (
     Record,
     Score,
 )
+from penstock.stateful import InvalidEvent
 
 from services.evaluation.exchanges import scored
 from services.evaluation.feedback.core import FeedbackRules, feedback_logic
@@ -108,11 +109,14 @@ def test_a_text_that_many_labelled_is_featurised_once_when_its_score_comes() -> 
         ({"chosen": "left"}, "none of a, b"),
         ({"source": "cat", "rating": 1.0}, "none of user"),
         ({"by": "x" * 300, "rating": 1.0}, "is longer than 256"),
+        ({"team": "x" * 300, "by": None, "rating": 1.0}, "is longer than 256"),
     ],
 )
 def test_feedback_that_nobody_can_read_names_the_cause(fields: dict[str, Any], told: str) -> None:
-    with pytest.raises(InvalidFeedback, match=told):
+    with pytest.raises(InvalidFeedback, match=told) as raised:
         Partition().take(feedback(**fields))
+    # Anybody writes feedback: what is wrong with it must not stop the service.
+    assert isinstance(raised.value, InvalidEvent)
 
 
 # -- any order ---------------------------------------------------------------------------------------------------------

@@ -19,7 +19,17 @@ from penstock.bus.runner import TooManyDeadLetters
 from penstock.clock import ManualClock
 from penstock.contracts.envelope import derive
 from penstock.contracts.records import Cost, TeamSpend
-from penstock.stateful import Checkpointing, EmitLike, IdLimits, Logic, Lookup, Stalled, StallGuard, StatefulProcessor
+from penstock.stateful import (
+    Checkpointing,
+    EmitLike,
+    IdLimits,
+    InvalidEvent,
+    Logic,
+    Lookup,
+    Stalled,
+    StallGuard,
+    StatefulProcessor,
+)
 from penstock.stateful.table import UnreadableState
 
 from tests.unit.stateful_fakes import (
@@ -132,6 +142,21 @@ async def test_too_many_dead_letters_stop_the_worker() -> None:
         await run(processor_of(broker, checkpointing=limits), broker)
     assert len(broker.letters) == 5
     assert broker.acked == set()
+
+
+async def test_what_a_writer_got_wrong_is_put_aside_and_stops_nobody() -> None:
+    def route(record: Any, message: Message, lookup: Lookup) -> Iterable[tuple[str | None, Cost]]:
+        if record.tenant_id == "wrong":
+            raise InvalidEvent("the team is wrong: name another")
+        return [(record.tenant_id, record)]
+
+    limits = Checkpointing(interval_s=3600, dead_letter_ratio=0.1, dead_letter_window=10)
+    wrong: list[bytes | None] = [cost(n, "wrong") for n in range(1, 30)]
+    broker = Broker(source=[cost(0), *wrong, cost(30)])
+    await run(processor_of(broker, dataclasses.replace(counting(), route=route), checkpointing=limits), broker)
+    assert broker.letters == [(offset, "invalid_event") for offset in range(1, 30)]
+    assert counts(broker) == [("a", 1), ("a", 2)]
+    assert broker.committed() == 31
 
 
 @pytest.mark.parametrize("taken", [0, 1, 2, 3, 4])

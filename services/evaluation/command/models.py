@@ -285,7 +285,7 @@ def refusal(letter: DeadLetter, sent: tuple[int, int]) -> str:
     """Return why the command at partition and offset ``sent`` was put aside; empty where the letter is about another."""
     if letter.origin_topic != _COMMANDS or (letter.origin_partition, letter.origin_offset) != sent:
         return ""
-    return letter.reason.removeprefix("InvalidCommand: ")
+    return letter.reason
 
 
 def _champion_of(answer: ModelWeights) -> str | None:

@@ -9,6 +9,7 @@ from datetime import datetime
 import msgspec
 from penstock.bus import Message
 from penstock.contracts.records import Feedback
+from penstock.stateful import InvalidEvent
 
 __all__ = ["VOCABULARY", "InvalidFeedback", "Opinion", "known_labels", "newest", "opinion", "rater_of"]
 
@@ -26,7 +27,7 @@ _LARGEST_KEPT = 1_024
 _LONGEST_NAME = 256
 
 
-class InvalidFeedback(ValueError):
+class InvalidFeedback(InvalidEvent):
     """A feedback event says what nobody can read: it becomes a dead letter with this cause and remedy."""
 
 
@@ -87,7 +88,7 @@ def opinion(feedback: Feedback, message: Message) -> Opinion | None:
         raise InvalidFeedback(f"chosen {feedback.chosen!r} is none of {', '.join(_CHOICES)}: send it again with one")
     if feedback.source not in _SOURCES:
         raise InvalidFeedback(f"source {feedback.source!r} is none of {', '.join(_SOURCES)}: send it again with one")
-    for name in ("event_id", "request_id", "user_id"):
+    for name in ("event_id", "request_id", "tenant_id", "user_id"):
         if len(getattr(feedback, name) or "") > _LONGEST_NAME:
             raise InvalidFeedback(f"{name} is longer than {_LONGEST_NAME} characters: send it again with a shorter one")
     labels = known_labels(feedback.labels)

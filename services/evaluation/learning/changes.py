@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from penstock.bus import Emit
 from penstock.contracts.records import LogRange, ModelCommand, Record
+from penstock.stateful import InvalidEvent
 
 from services.evaluation.learning.alerts import promoted_alert, rolled_back_alert
 from services.evaluation.learning.learner import Learner
@@ -29,7 +30,7 @@ ACTIONS = ("promote", "rollback", "freeze", "unfreeze", "reset")
 _LONGEST_SCHEDULE = 64
 
 
-class InvalidCommand(ValueError):
+class InvalidCommand(InvalidEvent):
     """A command that cannot be carried out as it stands."""
 
 

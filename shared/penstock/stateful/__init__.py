@@ -8,7 +8,7 @@ only.
 from penstock.stateful.checkpointing import Checkpointing
 from penstock.stateful.guard import Stalled, StallGuard
 from penstock.stateful.processor import StatefulProcessor
-from penstock.stateful.protocols import EmitLike, Logic, Lookup
+from penstock.stateful.protocols import EmitLike, InvalidEvent, Logic, Lookup
 from penstock.stateful.table import IdLimits
 from penstock.stateful.worker import FaustWorker, PartitionMismatch, RecoveryStalled, faust_settings, partition_count
 
@@ -17,6 +17,7 @@ __all__ = [
     "EmitLike",
     "FaustWorker",
     "IdLimits",
+    "InvalidEvent",
     "Logic",
     "Lookup",
     "PartitionMismatch",

@@ -16,7 +16,16 @@ from penstock.clock import Clock
 from penstock.contracts.codec import Codec, Undecodable
 from penstock.stateful.checkpointing import Checkpointing
 from penstock.stateful.guard import StallGuard
-from penstock.stateful.protocols import EmitLike, EventLike, Logic, MessageLike, Output, StreamLike, TableLike
+from penstock.stateful.protocols import (
+    EmitLike,
+    EventLike,
+    InvalidEvent,
+    Logic,
+    MessageLike,
+    Output,
+    StreamLike,
+    TableLike,
+)
 from penstock.stateful.table import KeyState, Overlay, UnreadableState, Writes
 from penstock.telemetry import get_logger
 
@@ -256,6 +265,8 @@ class StatefulProcessor(Generic[StateT, EventT]):
             self._dead_letters.saw(False)
         except Undecodable as error:
             acks.append(await self._dead_letter(message, error.code, error.reason))
+        except InvalidEvent as error:
+            acks.append(await self._output.dead_letter(self._group, message, error.code, str(error)))
         except _StepFailed as error:
             log.exception(
                 "step failed",
@@ -312,7 +323,7 @@ class StatefulProcessor(Generic[StateT, EventT]):
                 emits.extend(outputs)
                 if state is not live.state:
                     stores.append((live, state))
-        except UnreadableState:
+        except (InvalidEvent, UnreadableState):
             raise
         except Exception as error:
             raise _StepFailed(f"{type(error).__name__}: {error}") from error

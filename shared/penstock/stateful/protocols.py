@@ -11,7 +11,8 @@ from penstock.bus import Message
 from penstock.contracts.records import Record
 
 __all__ = [
-    "AppLike", "EmitLike", "EventLike", "Logic", "Lookup", "MessageLike", "Output", "StreamLike", "TableLike", "TopicLike",
+    "AppLike", "EmitLike", "EventLike", "InvalidEvent", "Logic", "Lookup", "MessageLike", "Output", "StreamLike",
+    "TableLike", "TopicLike",
 ]  # fmt: skip
 
 StateT = TypeVar("StateT")
@@ -20,6 +21,16 @@ EventT = TypeVar("EventT")
 Lookup = Callable[[str], Any]
 """Reads the state of another key of the same partition; ``None`` where there is none. What it returns is not to be
 changed."""
+
+
+class InvalidEvent(ValueError):
+    """Raised by a route or a step: whoever wrote the event got it wrong. The message names the cause and the remedy.
+
+    The event becomes a dead letter like one whose step fails, but does not count towards the share from which the worker
+    stops: that is for deployments gone bad, and on a public topic anybody could stop the service with it.
+    """
+
+    code = "invalid_event"
 
 
 class EmitLike(Protocol):
