@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from penstock.embedding import pack_vector
 from penstock.embedding.minilm import MiniLmEmbedder
+from penstock.embedding.protocol import Embedded, Vectors
 
 from services.evaluation.evaluators.coherence import Coherence, repetition
 from services.evaluation.evaluators.completeness import Completeness, parts, wanted_items
@@ -82,6 +85,35 @@ def test_scores_do_not_depend_on_the_batch() -> None:
     for one in (RELEVANCE, COMPLETENESS, COHERENCE):
         together = one.evaluate(exchanges)
         assert list(together) == [one.evaluate([exchange])[0] for exchange in exchanges]
+
+
+@pytest.mark.parametrize("unit", ["All of it is told in words. ", "(", "one two"])
+def test_an_endless_answer_is_read_from_its_beginning(unit: str) -> None:
+    """What a judgement costs has a bound: a loop of 100,000 characters reads like one of 20,000."""
+    embedder = Counting(MiniLmEmbedder())
+    vectors = RecentVectors(embedder)
+    long, longer = ((unit * count)[:count] for count in (20_000, 100_000))
+    assert (vectors.embed([long])[0] == vectors.embed([longer])[0]).all()
+    assert 0 < embedder.pieces <= 1_100
+
+
+class Counting:
+    """An embedder that counts the word pieces it embeds."""
+
+    def __init__(self, embedder: MiniLmEmbedder) -> None:
+        self._embedder = embedder
+        self.name, self.dimension, self.pieces = embedder.name, embedder.dimension, 0
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        counted = self.embed_counted(texts)
+        self.pieces += sum(counted.tokens)
+        return counted.vectors
+
+    def embed_counted(self, texts: Sequence[str]) -> Embedded:
+        return self._embedder.embed_counted(texts)
+
+    def token_spans(self, text: str) -> Sequence[tuple[int, int]]:
+        return self._embedder.token_spans(text)
 
 
 def test_each_part_of_a_question_counts() -> None:

@@ -11,12 +11,18 @@ from penstock.embedding.protocol import Embedded, Embedder, Vectors
 
 __all__ = ["RecentVectors"]
 
+_MOST_PIECES, _MOST_CHARACTERS = 1_024, 16_384
+"""Of a text that is embedded, from its beginning: some 800 words. Time grows with the length, and one endless answer must
+not hold up all that come behind it."""
+
 
 class RecentVectors:
     """An embedder that remembers the vectors it made last, so that each evaluator may ask for what it needs.
 
     Every text is embedded by a call of its own: beside others it would be padded, which moves the last bits of its vector,
     and a score would depend on what happened to be read together with it.
+
+    Of a long text the beginning is read: its first 1,024 word pieces.
 
     Args:
         embedder: makes what is not remembered.
@@ -43,6 +49,7 @@ class RecentVectors:
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Return unit vectors of shape (len(texts), dimension); see :meth:`Embedder.embed`."""
+        texts = [self._beginning(text) for text in texts]
         known: dict[str, Vectors] = {}
         with self._lock:
             for text in dict.fromkeys(texts):
@@ -61,6 +68,13 @@ class RecentVectors:
         if not texts:
             return np.empty((0, self.dimension), np.float32)
         return np.stack([known[text] for text in texts])
+
+    def _beginning(self, text: str) -> str:
+        if len(text) <= _MOST_PIECES:  # a piece has a character at least
+            return text
+        text = text[:_MOST_CHARACTERS]
+        spans = self._embedder.token_spans(text)
+        return text[: spans[_MOST_PIECES - 1][1]] if len(spans) > _MOST_PIECES else text
 
     def embed_counted(self, texts: Sequence[str]) -> Embedded:
         """Return what the embedder itself says: counts of tokens are not remembered."""
