@@ -38,6 +38,9 @@ There is no mention of a refund in the documents.
 The date is not specified in the given text.
 I couldn't find any information on that in the sources.
 This cannot be determined from the passages.
+Her year of birth cannot be determined.
+Unfortunately, I don't have access to your account details.
+I do not have access to real-time data.
 Unknown
 I don't have enough information to answer this.
 No relevant passages were found.
@@ -67,6 +70,8 @@ He does not have a car.
 The museum is open from nine to five, except on Mondays.
 The unknown soldier's tomb lies under the arch.
 There is no charge for delivery.
+The target of the call cannot be determined at compile time, so the compiler emits an indirect one.
+Love is a rose that cannot be found in shops.
 I don't know what I would do without the internet.
 I have no idea who first said so, but the oldest record of it is from 1873.
 Some historians argue that there is insufficient evidence of the plague in the city.
@@ -115,7 +120,13 @@ FRENCH = "Le comité publiera les résultats de cette enquête avant la fin du m
 
 @pytest.mark.parametrize(
     ("question", "answer", "matches"),
-    [(ENGLISH, ENGLISH, True), (GERMAN, GERMAN, True), (ENGLISH, GERMAN, False), (GERMAN, FRENCH, False)],
+    [
+        (ENGLISH, ENGLISH, True),
+        (GERMAN, GERMAN, True),
+        (ENGLISH, GERMAN, False),
+        (GERMAN, FRENCH, False),
+        (f"Please sum this up: {ENGLISH}", GERMAN, False),
+    ],
 )
 def test_languages_match_or_not(question: str, answer: str, matches: bool) -> None:
     found = score(language_match, answer, question)
@@ -127,6 +138,11 @@ def test_languages_match_or_not(question: str, answer: str, matches: bool) -> No
     [
         (f"Translate into German: {ENGLISH}", GERMAN),
         ("Bitte antworte mir auf Englisch, wann der Ausschuss die Ergebnisse veröffentlicht.", ENGLISH),
+        ("Kannst du mir diesen langen Satz bitte möglichst genau ins Englische bringen?", ENGLISH),
+        ("请把下面这句话翻译成英文好吗谢谢", ENGLISH),
+        ("Скажите, пожалуйста, как это предложение звучит по-английски?", ENGLISH),
+        (f"Please sum this up: {GERMAN}", ENGLISH),
+        (f"{GERMAN}\n\nWhat does this say?", ENGLISH),
         ("ok?", GERMAN),
         (ENGLISH, "```python\nprint('hello')\n```"),
     ],
@@ -225,7 +241,21 @@ def test_a_schema_that_cannot_be_used_judges_nothing(schema: str) -> None:
         ("How do I convert XML to JSON?", None),
         ("Do not answer in JSON.", None),
         ("What is a JSON schema?", None),
-        ("Give me a bulleted list of rivers", None),
+        ("Give me a bulleted list of rivers", "bullet"),
+        ("Create a numbered list of steps.", "numbered"),
+        ("Can you answer in JSON?", "json"),
+        ("What are the longest rivers in JSON format?", "json"),
+        ("Read this JSON. Respond with JSON.", "json"),
+        ("When you answer, use only JSON.", "json"),
+        ("How do I return JSON from a Flask endpoint?", None),
+        ("Why does my API return JSON instead of XML?", None),
+        ("Does your API give its responses in JSON?", None),
+        ("Can we return JSON there?", None),
+        ("Write a function that outputs JSON.", None),
+        ("Write an essay about JSON.", None),
+        ("What is the first name in this JSON?", None),
+        ("How do I create a Markdown table?", None),
+        ("How do I put a link in a code block?", None),
         ("Answer with bullet points", "bullet"),
         ("Explain it as a numbered list", "numbered"),
         ("Compare them in a markdown table", "table"),

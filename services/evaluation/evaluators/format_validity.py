@@ -17,7 +17,7 @@ from services.evaluation.evaluators.protocol import Exchange, Judged
 __all__ = ["format_validity", "requested_format"]
 
 _WRAPPED, _VIOLATES = 0.75, 0.5
-_MOST_ERRORS = 3
+_MOST_ERRORS, _MOST_MATCHES = 3, 16
 _FENCE = re.compile(r"```([\w+-]*)[^\n`]*\n(.*?)(?:```|\Z)", re.S)
 _ANY_JSON = "{}"
 _JSON = re.compile(
@@ -31,6 +31,24 @@ _CODE = re.compile(
 )
 _TABLE = re.compile(r"(?i)\b(?:as|in|use|make|give|return|produce|create) (?:me )?(?:a |an )?(?:markdown )table\b")
 _LIST = re.compile(r"(?i)\b(?:as|in|use|using|with) (?:a |an )?(bullet(?:ed)?|numbered)(?: points?| list)?\b")
+_GIVE = r"(?:give|make|write|create|provide|produce|return|show)(?: me| us)? (?:a |an )?(?:short |brief )?"
+_ASKED_LIST = re.compile(rf"(?i)\b{_GIVE}(bullet(?:ed)?|numbered)(?:[ -]point(?:ed)?)? list\b")
+_SENTENCE_END = re.compile(r"[.!?]+(?:\s|$)|\n")
+# "How do I return JSON?", "Does it answer in JSON?", "Write a function that returns JSON" ask for something else.
+_HOW_OR_WHY = re.compile(r"(?i)^\W*(?:(?:and|so|but|hi|hello)\W+)?(?:how|why)\b")
+_ASKS_WHETHER = re.compile(
+    r"(?i)^\W*(?:(?:and|so|but|hi|hello)\W+)?(?:do|does|did|is|are|was|were|should|has|have|when|where|who"
+    r"|(?:can|could|may|must|will|would)(?! you\b))\b"
+)
+_ASKS_WHAT = re.compile(r"(?i)^\W*(?:what|which)\b")
+_MADE = re.compile(
+    r"(?i)\b(?:function|method|script|program|endpoint|server|service|class|command|library|tool|api|app|code|handler|query)s?"
+    r"(?: \w+)? (?:that|which|to|for|returning|producing|generating|writing|giving|so)\b"
+)
+_OTHER_JSON = re.compile(
+    r"(?i)\b(?:this|that|these|following|my|our|below|above|given|input|of|about|on|between|from|than|like|parse|read|load)"
+    r" json\b"
+)
 _BULLET = re.compile(r"(?m)^\s*[-*•+]\s+\S")
 _NUMBERED = re.compile(r"(?m)^\s*\d{1,3}[.)]\s+\S")
 _TABLE_ROW = re.compile(r"(?m)^\s*\|?.+\|.+\n\s*\|?\s*:?-{2,}:?\s*\|")
@@ -65,15 +83,30 @@ def requested_format(exchange: Exchange) -> str | None:
     """Return json, code, table, bullet or numbered where the question, else the instructions ask for it in English."""
     instructions = [message.content for message in exchange.messages if message.role in ("system", "developer")]
     for text in (exchange.question, *instructions):
-        if _JSON.search(text) and not _NO_JSON.search(text):
+        if not _NO_JSON.search(text) and any(not _OTHER_JSON.search(one.group()) for one in _asked(_JSON, text)):
             return "json"
-        if _CODE.search(text):
+        if any(_asked(_CODE, text)):
             return "code"
-        if _TABLE.search(text):
+        if any(_asked(_TABLE, text)):
             return "table"
-        if match := _LIST.search(text):
+        for match in (*_asked(_LIST, text), *_asked(_ASKED_LIST, text)):
             return "numbered" if match.group(1).lower() == "numbered" else "bullet"
     return None
+
+
+def _asked(expression: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """Yield the matches in sentences that ask for an answer so, and not about such things."""
+    for match in islice(expression.finditer(text), _MOST_MATCHES):
+        start = max((end.end() for end in _SENTENCE_END.finditer(text, 0, match.start())), default=0)
+        stop = _SENTENCE_END.search(text, match.end())
+        lead, rest = text[start : match.end()], text[match.end() : stop.start() if stop else len(text)]
+        question = stop is not None and stop.group().startswith("?")
+        if _HOW_OR_WHY.match(lead) or _MADE.search(lead) or (question and _ASKS_WHETHER.match(lead)):
+            continue
+        # "What are the rivers of France in JSON?" and not "What is meant by in JSON a value is typed?"
+        if _ASKS_WHAT.match(lead) and len(rest.split()) > 1:
+            continue
+        yield match
 
 
 def _yes(valid: bool, otherwise: str) -> Judged:
