@@ -41,7 +41,8 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
     toxicity = ToxicityInForce(model, champions, packaged, settings.toxicity_mode)
     try:
         # One model in memory, where both are the packaged one.
-        embedder = packaged if packaged and settings.embedding_base_url is None else embedder_from_settings(settings)
+        own = packaged is not None and (settings.embedding_base_url, settings.embedding_model) == (None, packaged.name)
+        embedder = packaged if packaged is not None and own else embedder_from_settings(settings)
         quality = all_evaluators(embedder, settings.evaluator_modules.split(","), instead={"toxicity": []})
     except (EmbedderError, EvaluatorError) as error:
         raise SettingsError(str(error)) from error

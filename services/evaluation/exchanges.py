@@ -38,6 +38,7 @@ def judged_completion(completion: Completion) -> Exchange | None:
         response_format=completion.sampling.response_format,
         finish_reason=completion.finish_reason,
         question_embedding=completion.embedding,
+        question_embedder=completion.embedder or "",
     )
 
 

@@ -64,20 +64,19 @@ def test_repeating_the_question_answers_nothing() -> None:
     assert judge(COMPLETENESS, CAPITAL, CAPITAL).score == 0
 
 
-def test_the_vector_that_an_event_carried_is_used() -> None:
+def test_the_vector_that_an_event_carried_is_used_where_it_is_of_the_same_model() -> None:
     question, answer = "Who wrote Pride and Prejudice?", "Jane Austen was an English novelist."
-    own = Exchange(question=question, answer=answer)
-    carried = Exchange(
-        question=question, answer=answer, question_embedding=pack_vector(EMBEDDER.embed([question])[0])
-    )  # fmt: skip
-    other = Exchange(
-        question=question, answer=answer, question_embedding=pack_vector(-EMBEDDER.embed([question])[0])
-    )  # fmt: skip
-    short = Exchange(question=question, answer=answer, question_embedding=b"\0" * 16)
-    first, second, third, fourth = (
-        said.score if said else -1 for said in RELEVANCE.evaluate([own, carried, other, short])
-    )
-    assert first == second == fourth > third
+    vector = EMBEDDER.embed([question])[0]
+
+    def asked(carried: bytes | None, embedder: str = EMBEDDER.name) -> Exchange:
+        return Exchange(
+            question=question, answer=answer, question_embedding=carried, question_embedder=embedder
+        )  # fmt: skip
+
+    exchanges = [asked(None), asked(pack_vector(vector)), asked(pack_vector(-vector)), asked(b"\0" * 16)]
+    exchanges += [asked(pack_vector(-vector), "of-as-many-dimensions"), asked(pack_vector(-vector), "")]
+    own, same, other, short, *foreign = (said.score if said else -1 for said in RELEVANCE.evaluate(exchanges))
+    assert own == same == short == foreign[0] == foreign[1] > other
 
 
 def test_scores_do_not_depend_on_the_batch() -> None:

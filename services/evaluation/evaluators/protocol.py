@@ -36,6 +36,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: str | None = "stop"
     question_embedding: bytes | None = None
     """Of the question, float32 little-endian, unit length, where an event carried it."""
+    question_embedder: str = ""
+    """Model that it is of: beside vectors of another it says nothing."""
 
 
 class Judged(msgspec.Struct, frozen=True):

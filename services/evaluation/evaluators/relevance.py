@@ -187,12 +187,13 @@ def _judged(exchange: Exchange, cosine: float) -> Judged:
 
 
 def question_vectors(embedder: Embedder, exchanges: Sequence[Exchange]) -> Vectors:
-    """Return the vector of each question, zeros without one: the one that the event carried where its dimension fits."""
+    """Return the vector of each question, zeros without one: the one that the event carried where it is of this embedder."""
     vectors = np.zeros((len(exchanges), embedder.dimension), np.float32)
     missing = []
     for row, exchange in enumerate(exchanges):
         carried = exchange.question_embedding
-        if carried is not None and len(carried) == 4 * embedder.dimension:
+        own = exchange.question_embedder == embedder.name
+        if carried is not None and own and len(carried) == 4 * embedder.dimension:
             vectors[row] = unpack_vector(carried, embedder.dimension)
         elif exchange.question.strip():
             missing.append(row)
