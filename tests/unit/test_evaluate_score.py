@@ -165,6 +165,12 @@ def test_an_evaluator_that_says_nothing_leaves_null(tmp_path: Path) -> None:
     assert "all labels are the same" in result.stdout
 
 
+def test_a_file_with_nothing_to_judge_says_what_may_be_missing(tmp_path: Path) -> None:
+    rows = [{"answer": "The tower is tall.", "ctx": "The tower is tall.", "label": one} for one in (1, 0)]
+    result = score("--evaluator", "groundedness", "--in", written(tmp_path / "in.jsonl", rows), "--no-baselines")
+    assert "nothing to judge in any line: does it need passages (field context)" in " ".join(result.stdout.split())
+
+
 def test_a_bad_line_is_named_and_ends_the_run(tmp_path: Path) -> None:
     path = written(
         tmp_path / "in.jsonl", [TOXICITY[0], "{not json", {"text": "a", "label": "perhaps"}, {"label": 1}, "[1]"]
@@ -189,6 +195,7 @@ def test_a_bad_line_is_named_and_ends_the_run(tmp_path: Path) -> None:
         (("--evaluator", "toxicty"), "did you mean toxicity"),
         (("--evaluator", "readability", "--subject", "prompt"), "scores the answer only"),
         (("--evaluator", "toxicity", "--text-field", "words"), '"words", which --text-field names'),
+        (("--evaluator", "toxicity", "--label-field", "verdict"), 'no label in the field "verdict"'),
         (("--evaluator", "toxicity", "--module", "no_such_module"), None),
         (("--evaluator", "politeness", "--module", "no_such_module"), "cannot be imported"),
     ],
@@ -270,7 +277,7 @@ from services.evaluation.evaluators.own import evaluator
 def politeness(exchange):
     """1 where the answer is polite."""
     if exchange.answer == "Boom!":
-        raise RuntimeError("no idea")
+        raise RuntimeError("no\\nidea")
     return float("please" in exchange.answer.lower())
 '''
 

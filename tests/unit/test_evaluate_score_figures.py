@@ -31,8 +31,9 @@ def arrays(pairs: list[tuple[bool, float]]) -> tuple[np.ndarray, np.ndarray]:
 @given(PAIRS)
 def test_auc_and_average_precision_are_those_of_scikit_learn(pairs: list[tuple[bool, float]]) -> None:
     labels, scores = arrays(pairs)
-    auc, (low, high) = auc_interval(labels, scores)
+    auc, interval = auc_interval(labels, scores)
     assert auc == pytest.approx(roc_auc_score(labels, scores))
+    low, high = interval or (auc, auc)
     assert 0 <= low <= auc + 1e-12
     assert auc - 1e-12 <= high <= 1
     assert average_precision(labels, scores) == pytest.approx(average_precision_score(labels, scores))
@@ -65,9 +66,17 @@ def test_the_interval_of_an_auc_covers_the_truth() -> None:
     covered = 0
     for _ in range(400):
         labels = np.arange(120) < 50
-        _, (low, high) = auc_interval(labels, rng.normal(size=120) + labels)
-        covered += low <= truth <= high
+        _, interval = auc_interval(labels, rng.normal(size=120) + labels)
+        covered += interval is not None and interval[0] <= truth <= interval[1]
     assert 0.92 <= covered / 400 <= 0.98
+
+
+@pytest.mark.parametrize(
+    ("scores", "auc"), [([0.9, 0.8, 0.2, 0.1], 1.0), ([0.5] * 4, 0.5), ([0.1, 0.2, 0.8, 0.9], 0.0)]
+)
+def test_an_auc_without_spread_has_no_interval(scores: list[float], auc: float) -> None:
+    """Two rows above two others are no certainty that all are."""
+    assert auc_interval(np.array([True, True, False, False]), np.array(scores)) == (auc, None)
 
 
 def test_verdicts_at_a_threshold() -> None:

@@ -40,7 +40,9 @@ class Figures:
     """How well scores tell positive rows from negative ones; None where one kind is missing.
 
     Attributes:
-        auc: area under the ROC curve, with its 95 % interval.
+        auc: area under the ROC curve.
+        auc_interval: its 95 % interval; None where the rows leave no spread to tell it by, as where every positive is above
+            every negative.
         average_precision: area under the precision-recall curve, by steps.
         calibration_error: expected, over 15 bins of equal width.
         brier: mean squared difference of score and label.
@@ -82,10 +84,11 @@ def figures(labels: Booleans, scores: Floats, threshold: float | None) -> Figure
     )
 
 
-def auc_interval(labels: Booleans, scores: Floats) -> tuple[float, tuple[float, float]]:
+def auc_interval(labels: Booleans, scores: Floats) -> tuple[float, tuple[float, float] | None]:
     """Return the chance that a positive scores above a negative, ties counting half, and its 95 % interval.
 
     The interval is DeLong's (1988), on the logit scale so that it stays within 0 and 1; both kinds of rows must be there.
+    Without any spread (all told apart, all equal) there is none: a few rows that happen to be told apart are no certainty.
     """
     positive, negative = scores[labels], scores[~labels]
     above = _placements(positive, negative)
@@ -93,7 +96,7 @@ def auc_interval(labels: Booleans, scores: Floats) -> tuple[float, tuple[float, 
     auc = float(above.mean())
     variance = _variance(above) / len(positive) + _variance(below) / len(negative)
     if not 0 < auc < 1 or variance <= 0:
-        return auc, (auc, auc)
+        return auc, None
     logit, half = math.log(auc / (1 - auc)), 1.96 * math.sqrt(variance) / (auc * (1 - auc))
     low, high = (1 / (1 + math.exp(-max(-700.0, min(700.0, logit + sign * half)))) for sign in (-1, 1))
     return auc, (low, high)

@@ -63,6 +63,11 @@ def show(console: Console, report: Report) -> None:
     counted += [f"{report.failed:,} failed"] if report.failed else []
     console.print(", ".join(counted))
     console.print(f"throughput {report.scorers[0].lines_per_s:,.0f} lines/s, after {report.load_s:.2f} s to load\n")
+    if report.lines and report.nothing_to_judge == report.lines:
+        console.print(
+            f"{escape(report.evaluator)} found nothing to judge in any line: does it need passages (field context), a "
+            "reference, a question or a request for a format, and are the fields named so?"
+        )
     main = report.scorers[0].figures
     if main is None:
         console.print("no line has a label: there is nothing to measure the scores by")

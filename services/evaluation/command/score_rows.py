@@ -209,7 +209,7 @@ def _label(fields: Mapping[str, Any], reading: Reading) -> bool | None:
         if fields.get(name) not in (None, ""):
             return _yes(name, fields[name])
     if reading.label_field is not None:
-        raise BadLine(f"has no label: {' nor '.join(names)} is there; name its field with --label-field")
+        raise BadLine(f'has no label in the field "{reading.label_field}", which --label-field names')
     return None
 
 

@@ -133,7 +133,7 @@ class ScoringRun:
         where = self._where.get(id(exchange), "")
         cause = str(error) if isinstance(error, InvalidJudgement) else f"{type(error).__name__}: {error}"
         if not self.failures:
-            self.first_failure = f"{where}: {cause}"
+            self.first_failure = f"{where}: {' '.join(cause.split())}"
         self.failures += 1
 
     def _took(self, name: str, started: float, count: int) -> None:

@@ -139,7 +139,7 @@ def added(modules: Iterable[str] = (), points: Iterable[EntryPoint] | None = Non
     for point in sorted(entry_points(group=GROUP) if points is None else points, key=lambda point: point.name):
         found += _evaluators_of(f"entry point {point.name!r} ({point.value})", point.load)
     for module in dict.fromkeys(name.strip() for name in modules if name.strip()):
-        found += _evaluators_of(f"module {module!r} of EVALUATOR_MODULES", partial(importlib.import_module, module))
+        found += _evaluators_of(f"evaluator module {module!r}", partial(importlib.import_module, module))
     return _distinct(found)
 
 
