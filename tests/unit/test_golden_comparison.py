@@ -72,6 +72,27 @@ def test_too_few_cases_have_no_interval_and_equal_ones_no_width() -> None:
     assert (equal.low, equal.high, equal.p) == (0.0, 0.0, 1.0)
 
 
+def test_few_cases_are_no_strong_evidence_however_much_they_agree() -> None:
+    """Signs of three differences fall alike by chance in one of four runs: 0.0002 would be the word of the resamples."""
+    for cases, least in ((3, 0.25), (5, 0.0625)):
+        same = paired([1.0] * cases, [0.0] * cases)
+        alike = paired([1.0] * cases, [0.1 * number / cases for number in range(cases)])
+        assert same is not None
+        assert alike is not None
+        assert (same.p, alike.p) == (least, least)
+
+
+def test_one_case_that_costs_something_does_not_decide_for_all() -> None:
+    """Draws without it are nothing on both sides, which is no difference."""
+    share = paired([0.0, 0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0, 2.0], relative=True)
+    assert share is not None
+    assert share.low is not None
+    assert share.p is not None
+    assert share.value == pytest.approx(1.0)
+    assert share.low <= 0
+    assert share.p > 0.05
+
+
 def test_adjusted_p_values_are_those_of_holm() -> None:
     # Holm 1979: 0.01 * 4, 0.013 * 3 (raised to the one before), 0.04 * 2, 0.3.
     assert adjusted([0.04, None, 0.01, 0.013, 0.3]) == pytest.approx([0.08, None, 0.04, 0.04, 0.3])

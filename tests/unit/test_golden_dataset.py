@@ -92,6 +92,18 @@ def test_what_is_no_golden_set_says_why(lines: list[str], said: str) -> None:
         parse_dataset(lines, "set.jsonl", "set")
 
 
+def test_texts_may_hold_separators_that_are_no_ends_of_lines(tmp_path: Path) -> None:
+    """U+2028 and U+0085 stand in JSON as they are: in an answer of a model that was promoted, too."""
+    path = tmp_path / "golden.jsonl"
+    path.write_bytes('{"question": "a\u2028b\u0085c"}\r\n\n{"question": "d"}\n'.encode())
+    assert [case.question for case in read_dataset(path).cases] == ["a\u2028b\u0085c", "d"]
+
+
+def test_a_line_that_is_nested_too_deep_is_named() -> None:
+    with pytest.raises(DatasetError, match=r"set:1: nested too deep"):
+        parse_dataset(["[" * 100_000], "set", "set")
+
+
 def test_a_file_that_is_not_there_or_not_utf8_says_so(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"none\.jsonl: No such file"):
         read_dataset(tmp_path / "none.jsonl")

@@ -55,7 +55,8 @@ def paired(
     the bootstrap is with few cases: sqrt(n / (n - 1)) times Student's quantile in place of the normal one (Hesterberg 2015,
     the expanded percentile interval). Where BCa is not defined, because a resampled statistic hardly varies, it is the
     percentile interval. The p-value inverts the plain percentile interval: twice the share of resamples on the other side
-    of 0, at least 2 / (resamples + 1) (Davison and Hinkley 1997, section 4.4).
+    of 0, at least 2 / (resamples + 1) (Davison and Hinkley 1997, section 4.4), and at least the smallest that flipping the
+    signs of so many differences can give, 2 ** (1 - cases): three cases that agree may do so by chance.
 
     Args:
         baseline: value of each case, shape (cases,).
@@ -80,11 +81,11 @@ def paired(
         return Estimate(value, None, None, None)
     if np.ptp(b - a) == 0 and (not relative or value == 0):
         # Every case says the same: there is nothing to draw.
-        return Estimate(value, value, value, 1.0 if value == 0 else 2 / (resamples + 1))
+        return Estimate(value, value, value, 1.0 if value == 0 else max(2 / (resamples + 1), 2.0 ** (1 - len(a))))
     low, high, drawn = _interval(statistic, (a, b, w), seed, resamples, _expanded(confidence, len(a)))
     beyond = min(np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0))
     p = min(1.0, 2 * (int(beyond) + 1) / (len(drawn) + 1))
-    return Estimate(value, low, high, p)
+    return Estimate(value, low, high, max(p, 2.0 ** (1 - len(a))))
 
 
 def _interval(
@@ -123,7 +124,10 @@ def _difference(a: Array, b: Array, w: Array, axis: int = -1) -> Any:
 
 
 def _share(a: Array, b: Array, w: Array, axis: int = -1) -> Any:
-    return np.sum(w * (b - a), axis=axis) / np.sum(w * a, axis=axis)
+    more, of = np.sum(w * (b - a), axis=axis), np.sum(w * a, axis=axis)
+    # Nothing on both sides is no difference: without such draws one case that costs something would decide for certain.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where((more == 0) & (of == 0), 0.0, more / of)
 
 
 def adjusted(p_values: Sequence[float | None]) -> list[float | None]:

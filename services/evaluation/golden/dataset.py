@@ -239,7 +239,8 @@ def read_dataset(path: Path) -> Dataset:
             of those lines.
     """
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        # Not splitlines(): texts in JSON may hold U+2028 and its like as they are.
+        lines = path.read_text("utf-8-sig").split("\n")
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror}; give a file with one JSON object a line") from error
     except UnicodeDecodeError as error:
@@ -289,6 +290,8 @@ def _row(line: str) -> dict[str, Any]:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg} at column {error.colno}): write one object a line") from None
+    except RecursionError:
+        raise ValueError("nested too deep: write a case as a flat object") from None
     if not isinstance(row, dict):
         raise ValueError(f'is a {type(row).__name__}, not an object: write {{"question": "..."}}')
     return row
