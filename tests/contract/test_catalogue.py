@@ -69,6 +69,12 @@ def test_topic_file_has_every_key(topic: Topic) -> None:
     assert raw["schema"] == file_stem(topic.record)
 
 
+@pytest.mark.parametrize("name", ["feedback", "judge-tasks", "model-commands"])
+def test_agents_with_tables_read_what_anybody_writes_in_the_time_of_the_log(name: str) -> None:
+    """Tables forget by the newest timestamp they have read: a writer whose clock is a year ahead would empty them."""
+    assert CATALOGUE.topics[name].config["message.timestamp.type"] == "LogAppendTime"
+
+
 @by_topic
 def test_topic_is_held_to_full_transitive_compatibility(topic: Topic) -> None:
     assert topic.compatibility == "FULL_TRANSITIVE"
