@@ -99,6 +99,11 @@ def test_texts_may_hold_separators_that_are_no_ends_of_lines(tmp_path: Path) -> 
     assert [case.question for case in read_dataset(path).cases] == ["a\u2028b\u0085c", "d"]
 
 
+def test_why_an_expression_is_none_is_said_in_words() -> None:
+    with pytest.raises(DatasetError, match=r"is no RE2 expression \(invalid perl operator"):
+        parsed({"question": "a", "regex": "(?=x)"})
+
+
 def test_a_line_that_is_nested_too_deep_is_named() -> None:
     with pytest.raises(DatasetError, match=r"set:1: nested too deep"):
         parse_dataset(["[" * 100_000], "set", "set")

@@ -121,8 +121,10 @@ class Case(_Part):
             try:
                 re2.compile(expression, options=options)
             except re2.error as error:
+                said = error.args[0] if error.args else error
+                why = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
                 raise ValueError(
-                    f"{expression!r} is no RE2 expression ({error}); look-around and back-references do not exist there"
+                    f"{expression!r} is no RE2 expression ({why}); look-around and back-references do not exist there"
                 ) from None
         return value
 
