@@ -7,13 +7,15 @@ a broker goes away), and that must not be the process that delivers alerts.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import Any, TypeVar
 
 from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, KafkaException
@@ -190,7 +192,16 @@ class _Admin:
 _admin: list[_Admin] = []
 
 
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        # Nobody else would end it: a pool's process holds both ends of the queue that it waits for.
+        os._exit(0)
+
+
 def _begin(settings: KafkaSettings) -> None:
+    Thread(target=_end_with_parent, daemon=True).start()
     # Ctrl-C reaches the whole group of processes; this one ends with its parent.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _admin.append(_Admin(settings))
