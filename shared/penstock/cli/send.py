@@ -139,7 +139,8 @@ def _print(console: Console, result: LlmResult, *, with_content: bool = True) ->
 
 def _read(file: Path) -> list[dict[str, Any]]:
     requests = []
-    for number, line in enumerate(file.read_text("utf-8").splitlines(), start=1):
+    # Not splitlines: U+2028 and its like end no line of JSON.
+    for number, line in enumerate(file.read_text("utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         try:
