@@ -29,6 +29,8 @@ _FIRST_START_S = 600
 """The first start of a stack on a fresh machine fetches some 200 MB."""
 
 
+# First: what shares the tests out reads these marks in the same hook.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs the stack; the test that starts it may wait for the downloads.
 
