@@ -29,21 +29,11 @@ _FIRST_START_S = 600
 """The first start of a stack on a fresh machine fetches some 200 MB."""
 
 
-# First: what shares the tests out reads these marks in the same hook.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs the stack; the test that starts it may wait for the downloads.
-
-    Two processes share a run: what needs the stack waits more than it computes and stays in one of them, so that there is
-    one stack; the other takes the rest, file by file.
-    """
+    """Mark what needs the stack; the test that starts it may wait for the downloads."""
     stacked = [item for item in items if "stack" in getattr(item, "fixturenames", ())]
     for item in stacked:
         item.add_marker(pytest.mark.stack)
-        item.add_marker(pytest.mark.xdist_group("stack"))
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
     if stacked:
         stacked[0].add_marker(pytest.mark.timeout(_FIRST_START_S))
 
@@ -76,7 +66,8 @@ def codec(catalogue: Catalogue) -> Codec:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Kafka, a registry and Redis, fresh, for the whole run. A test that breaks a part mends it again."""
+    """Kafka, a registry and Redis, fresh, for the whole run (for each of its processes one). A test that breaks a part
+    mends it again."""
     name = f"test-{uuid.uuid4().hex[:8]}"
     # Like any program: what KAFKA_BOOTSTRAP, SCHEMA_REGISTRY_URL and REDIS_URL give is used instead of started.
     opened = Stack.open(name, tmp_path_factory.mktemp("stack"))
