@@ -15,6 +15,7 @@ from services.evaluation.learning.guards import trusted
 from tests.unit.learning_labels import CLEAN, EAGER, PATIENT, SLANG, START, Run, honest, label, learner
 
 TEXTS = (*CLEAN, *SLANG)
+ABUSE = ("you worthless piece of shit", "shut up, you fucking idiot", "go kill yourself, loser", "disgusting bitch")
 ROUNDING = 0.01
 """Weights are kept in float32, of which each step rounds some hundred."""
 
@@ -131,15 +132,16 @@ def test_a_moderator_alone_promotes_nothing_however_many_labels() -> None:
 
 
 def test_a_moderator_among_honest_ones_cannot_promote_what_only_his_labels_ask_for() -> None:
+    # Two agree with the champion on texts that it knows; the third alone calls the slang toxic.
+    known = [(text, False) for text in CLEAN[:4]] + [(text, True) for text in ABUSE]
     stream = [
-        label(n, TEXTS[n // 4 % 16], n // 4 % 16 >= 8, author=("ada", "alan")[n // 4 % 2])
-        if n % 4 == 0
-        else label(n, TEXTS[n % 16], n % 16 < 8, author="mallory")
+        label(n, SLANG[n // 2 % len(SLANG)], True, author="mallory")
+        if n % 2
+        else label(n, *known[n // 2 % len(known)], author=("ada", "alan")[n // 4 % 2])
         for n in range(260)
     ]
-    run = Run(EAGER).take(stream)
-    assert run.alerts("model_promoted") == []
-    # The labels would do, were they not mostly one person's.
+    assert Run(EAGER).take(stream).alerts("model_promoted") == []
+    # The labels would do, were it not for who gave them.
     assert Run(replace(EAGER, authors=1)).take(stream).alerts("model_promoted")
 
 
