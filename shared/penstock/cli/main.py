@@ -40,7 +40,7 @@ COMMANDS: Mapping[str, Subcommand] = {
         "services.guardrails.command:guard", "Try a policy on files; see what one in shadow would change."
     ),
     "evaluate": Subcommand(
-        "services.evaluation.command:evaluate", "Score files; run golden sets; decide about classifiers that learn."
+        "services.evaluation.command:evaluate", "Score files, run golden sets, see what learns online."
     ),
     "experiments": Subcommand(
         "services.evaluation.experiments.command:experiments", "See what arms of live experiments differ in."
