@@ -80,6 +80,7 @@ async def test_a_look_shows_topics_members_and_what_is_unread_since_when(
     ignored = await joined(bus, f"{service}-ignored", topic)
     before = datetime.now(UTC)
     for number in range(5):
+        await asyncio.sleep(0.002)  # each is written at a millisecond of its own: the newest is told by it
         await (await producer.send(topic, None, b"%d" % number, partition=1))
     await consumer.commit({Partition(topic, 1): 2})
     state, _ = observe(LagState(), await cluster.look(lambda look: to_be_dated(LagState(), look)), {}, LagRules())

@@ -147,14 +147,20 @@ async def test_documents_are_indexed_requests_grounded_and_poison_set_aside(
             *(world.document(n, f"# Gate {n}\n\nGate {n} opens at {n * 7} o'clock.") for n in range(5)),
         )
         await world.until(lambda: len(world.indexed()) == 5)
-        await world.send_raw("requests-screened", b"\x07not avro")
+        poison = f"\x07not avro, {world.team}".encode()
+        await world.send_raw("requests-screened", poison)
         await world.send("requests-screened", "", world.request(1, "When does gate 3 open?"))
-        await world.until(lambda: len(world.grounded()) == 1 and len(world.seen["dlq-retrieval"]) == 1)
+
+        def letters() -> list[Any]:
+            # The service reads what other tests left on its topics as well.
+            return [each for each in world.seen["dlq-retrieval"] if each.origin_value == poison]
+
+        await world.until(lambda: len(world.grounded()) == 1 and len(letters()) == 1)
         (grounded,) = world.grounded().values()
         assert grounded.grounding == "grounded"
         assert grounded.passages[0].document_id == f"{world.team}-3"
         assert len(grounded.embedding) == 4 * 384
-        (letter,) = world.seen["dlq-retrieval"]
+        (letter,) = letters()
         assert (letter.origin_topic, letter.code) == ("requests-screened", "wrong_magic_byte")
         resident = psutil.Process(service.process.pid).memory_info().rss / 2**20 if service.process else 0
         assert resident < 500, f"{resident:.0f} MB resident"
