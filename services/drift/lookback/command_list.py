@@ -13,7 +13,6 @@ from penstock.cli.cluster import table_console
 from penstock.cli.connection import Connection, connect, run_command
 from penstock.cli.instants import INSTANT
 from penstock.cli.printable import printable
-from penstock.contracts.codec import Undecodable
 from penstock.contracts.records import DriftEvent
 from rich.markup import escape
 from rich.table import Table
@@ -60,10 +59,7 @@ async def changes_since(
         async for message in messages:
             if last is not None and message.timestamp_ms >= last:
                 continue
-            try:
-                record = connection.codec.decode(message.topic, message.value)
-            except Undecodable:
-                continue
+            record = connection.codec.readable(message.topic, message.value)
             if isinstance(record, DriftEvent):
                 found.append(record)
     return found

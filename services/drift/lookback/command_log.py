@@ -12,7 +12,6 @@ import msgspec
 from penstock.bus import Message, history
 from penstock.cli.connection import Connection, connect
 from penstock.clock import SystemClock
-from penstock.contracts.codec import Undecodable
 from penstock.contracts.records import Signal
 from penstock.settings import load_settings
 from penstock.stateful import partition_count
@@ -150,8 +149,5 @@ async def _others(connection: Connection, only: Filter, running: Replay, printin
 
 def _events(connection: Connection, message: Message, index: int) -> list[Event]:
     """Return the values of a message of ``signals``; of one that cannot be read there are none."""
-    try:
-        record = connection.codec.decode(message.topic, message.value)
-    except Undecodable:
-        return []
+    record = connection.codec.readable(message.topic, message.value)
     return list(events_of(record, message, index)) if isinstance(record, Signal) else []

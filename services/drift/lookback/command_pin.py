@@ -11,7 +11,6 @@ import click
 from penstock.bus import Producer, history
 from penstock.cli.connection import Connection, connect, run_command
 from penstock.cli.instants import INSTANT
-from penstock.contracts.codec import Undecodable
 from penstock.contracts.envelope import new_id
 from penstock.contracts.records import DriftCommand, Signal
 
@@ -145,10 +144,7 @@ async def _period(connection: Connection, segment: str, since: datetime, until: 
     found = []
     async with history(connection.bus, [SIGNALS], since_ms=milliseconds(since)) as messages:
         async for message in within(messages, since, until):
-            try:
-                record = connection.codec.decode(message.topic, message.value)
-            except Undecodable:
-                continue
+            record = connection.codec.readable(message.topic, message.value)
             if isinstance(record, Signal) and matches(segment, record.segment):
                 found.append(Observed(record, message.partition, message.offset))
     return found

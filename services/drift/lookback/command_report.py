@@ -11,7 +11,6 @@ import click
 from penstock.bus import history
 from penstock.cli.connection import Connection, connect, run_command
 from penstock.cli.instants import INSTANT
-from penstock.contracts.codec import Undecodable
 from penstock.contracts.records import DriftEvent, Signal
 
 from services.drift.families import matches
@@ -174,10 +173,7 @@ async def _signals(
     index = 0
     async with history(connection.bus, [SIGNALS], since_ms=milliseconds(since)) as messages:
         async for message in within(messages, since, until):
-            try:
-                record = connection.codec.decode(message.topic, message.value)
-            except Undecodable:
-                continue
+            record = connection.codec.readable(message.topic, message.value)
             if not isinstance(record, Signal) or not _concerns(record.segment, segment, team):
                 continue
             one = gathered.setdefault(record.segment, Gathered(record.segment, timed=True))

@@ -15,7 +15,6 @@ from penstock.cli.cluster import table_console
 from penstock.cli.connection import Connection, connect, run_command
 from penstock.cli.printable import printable
 from penstock.clock import SystemClock
-from penstock.contracts.codec import Undecodable
 from penstock.contracts.envelope import new_id
 from penstock.contracts.records import DeadLetter, ModelCommand, ModelWeights
 from rich.markup import escape
@@ -269,10 +268,7 @@ async def _answer(
     give_up = clock.monotonic() + wait
     while (remaining := give_up - clock.monotonic()) > 0:
         for message in await reader.poll(min(remaining, 0.5)):
-            try:
-                record = connection.codec.decode(message.topic, message.value)
-            except Undecodable:
-                continue
+            record = connection.codec.readable(message.topic, message.value)
             if isinstance(record, ModelWeights) and record.causation_id == identity:
                 if record.format == "schedule" or record.name.endswith("@challenger"):
                     return record

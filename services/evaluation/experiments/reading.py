@@ -10,7 +10,7 @@ from penstock.bus.kafka import KafkaUnavailable
 from penstock.bus.types import Transport
 from penstock.config.kinds import Experiment
 from penstock.config.plane import ConfigError, ConfigPlane
-from penstock.contracts.codec import Codec, Undecodable
+from penstock.contracts.codec import Codec
 from penstock.contracts.records import ExperimentEvent
 from penstock.stateful.entries import EntryCodec, state_key
 
@@ -105,10 +105,7 @@ async def _events(transport: Transport, codec: Codec) -> list[ExperimentEvent]:
     found: dict[str, ExperimentEvent] = {}
     async with history(transport, [_EVENTS]) as messages:
         async for message in messages:
-            try:
-                record = codec.decode(message.topic, message.value)
-            except Undecodable:
-                continue
+            record = codec.readable(message.topic, message.value)
             if isinstance(record, ExperimentEvent):
                 found[record.event_id] = record
     return sorted(found.values(), key=lambda event: event.occurred_at)

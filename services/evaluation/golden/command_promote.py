@@ -12,7 +12,6 @@ from penstock.cli.cluster import one_line_errors
 from penstock.cli.connection import connect, run_command
 from penstock.cli.instants import INSTANT
 from penstock.cli.printable import printable
-from penstock.contracts.codec import Undecodable
 
 from services.evaluation.golden.dataset import DatasetError
 from services.evaluation.golden.promotion import TOPICS, Found, NotPromoted, append_case, case_of
@@ -68,11 +67,8 @@ async def _found(request_id: str, team: str | None, since: datetime | None) -> d
                 # Avro writes strings as they are, so what does not hold the id needs no decoding.
                 if message.value is None or wanted not in message.value:
                     continue
-                try:
-                    record = connection.codec.decode(message.topic, message.value)
-                except Undecodable:
-                    continue
-                if record.request_id == request_id and team in (None, record.tenant_id):
+                record = connection.codec.readable(message.topic, message.value)
+                if record is not None and record.request_id == request_id and team in (None, record.tenant_id):
                     place = (message.topic, message.partition, message.offset)
                     found.setdefault(record.tenant_id, Found()).take(record, place)
     return found

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 import msgspec
-from penstock.bus import Producer
+from penstock.bus import Producer, history
 from penstock.bus.types import Transport
 from penstock.clock import Clock
 from penstock.config.rubrics import Rubric
-from penstock.contracts.codec import Codec, Undecodable
+from penstock.contracts.codec import Codec
 from penstock.contracts.envelope import event_id
 from penstock.contracts.records import Context, Evaluation, JudgeTask
 
@@ -173,18 +173,11 @@ async def judge(
 async def _said_before(transport: Transport, codec: Codec, run: Run, tasks: set[str]) -> dict[str, Evaluation]:
     """What a process that crashed had judged already."""
     found: dict[str, Evaluation] = {}
-    reader = await transport.read(["evaluations"], since_ms=int(run.started_at.timestamp() * 1000))
-    try:
-        while not await reader.at_end():
-            for message in await reader.poll(0.5):
-                try:
-                    record = codec.decode(message.topic, message.value)
-                except Undecodable:
-                    continue
-                if isinstance(record, Evaluation) and record.causation_id in tasks:
-                    found[record.causation_id] = record
-    finally:
-        await reader.close()
+    async with history(transport, ["evaluations"], since_ms=int(run.started_at.timestamp() * 1000)) as messages:
+        async for message in messages:
+            record = codec.readable(message.topic, message.value)
+            if isinstance(record, Evaluation) and record.causation_id in tasks:
+                found[record.causation_id] = record
     return found
 
 

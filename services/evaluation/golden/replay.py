@@ -13,7 +13,7 @@ from types import TracebackType
 from penstock.bus.types import Message, RawReader, Transport
 from penstock.client import Client
 from penstock.clock import Clock, SystemClock
-from penstock.contracts.codec import Codec, Undecodable
+from penstock.contracts.codec import Codec
 from penstock.contracts.records import Completion, Cost, LlmResult
 from penstock.money import exact
 
@@ -143,11 +143,8 @@ class _Gathering(AbstractAsyncContextManager["_Gathering"]):
             # No request of a run has a conversation: its results and completions stand under its own id.
             if message.topic != "costs" and (message.key or b"").decode(errors="replace") not in self._expected:
                 continue
-            try:
-                record = self._codec.decode(message.topic, message.value)
-            except Undecodable:
-                continue
-            gathered = self._expected.get(record.request_id)
+            record = self._codec.readable(message.topic, message.value)
+            gathered = self._expected.get(record.request_id) if record is not None else None
             if gathered is None:
                 continue
             if isinstance(record, LlmResult):

@@ -15,7 +15,6 @@ from penstock.cli.instants import INSTANT
 from penstock.cli.printable import printable
 from penstock.config.plane import ConfigPlane
 from penstock.config.rubrics import Rubric
-from penstock.contracts.codec import Undecodable
 from penstock.contracts.records import Evaluation, Feedback
 from rich.markup import escape
 from rich.table import Table
@@ -81,11 +80,8 @@ async def _read(connection: Connection, since: datetime, team: str | None) -> tu
     feedback: list[Feedback] = []
     async with history(connection.bus, _TOPICS, since_ms=int(since.timestamp() * 1000)) as messages:
         async for message in messages:
-            try:
-                record = connection.codec.decode(message.topic, message.value)
-            except Undecodable:
-                continue
-            if team not in (None, record.tenant_id):
+            record = connection.codec.readable(message.topic, message.value)
+            if record is None or team not in (None, record.tenant_id):
                 continue
             if isinstance(record, Evaluation):
                 evaluations.append(record)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 
-from penstock.bus import Message, Producer, Transport
+from penstock.bus import Producer, Transport
 from penstock.bus.types import RawReader, Sent
 from penstock.clock import Clock
-from penstock.contracts.codec import Codec, Undecodable
+from penstock.contracts.codec import Codec
 from penstock.contracts.records import DeadLetter, Evaluation, JudgeTask
 
 __all__ = ["Judged", "judge_all"]
@@ -79,7 +79,7 @@ async def _read(
     reader: RawReader, timeout_s: float, codec: Codec, places: dict[tuple[str, int, int], str], judged: Judged
 ) -> None:
     for message in await reader.poll(timeout_s):
-        record = _decoded(message, codec)
+        record = codec.readable(message.topic, message.value)
         if isinstance(record, Evaluation) and record.causation_id in judged.waiting:
             judged.evaluations[record.causation_id] = record
             judged.waiting.discard(record.causation_id)
@@ -88,10 +88,3 @@ async def _read(
             if task in judged.waiting:
                 judged.failed[task] = f"{record.code}: {record.reason}"
                 judged.waiting.discard(task)
-
-
-def _decoded(message: Message, codec: Codec) -> object:
-    try:
-        return codec.decode(message.topic, message.value)
-    except Undecodable:
-        return None  # Another's.

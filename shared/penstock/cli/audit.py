@@ -116,7 +116,7 @@ async def _verify(since: datetime | None, until: datetime | None, as_json: bool)
     async with connect() as connection:
         async for message in _messages(connection, _RELEASED, since, until):
             place = (message.topic, message.partition, message.offset)
-            record = _decoded(connection, message)
+            record = connection.codec.readable(message.topic, message.value)
             if isinstance(record, LlmResult):
                 verification.result(record, place)
             elif isinstance(record, ResultChunk):
@@ -136,7 +136,7 @@ async def _verify(since: datetime | None, until: datetime | None, as_json: bool)
 
 async def _take_verdicts(connection: Connection, verification: Verification, since_ms: float | None) -> None:
     async for message in _messages(connection, ["verdicts"], since_ms):
-        record = _decoded(connection, message)
+        record = connection.codec.readable(message.topic, message.value)
         if isinstance(record, Verdict):
             current = connection.codec.schema_id(message.topic)
             verification.verdict(record, is_older=written_with(message) != current)
@@ -181,13 +181,6 @@ def _print_report(verification: Verification, faults: Sequence[Fault]) -> None:
 def written_with(message: Message) -> int:
     """Return the id of the schema that a message was written with: the four bytes behind the magic one."""
     return int.from_bytes((message.value or b"")[1:5], "big")
-
-
-def _decoded(connection: Connection, message: Message) -> Record | None:
-    try:
-        return connection.codec.decode(message.topic, message.value)
-    except Undecodable:
-        return None
 
 
 async def _messages(

@@ -19,7 +19,6 @@ from penstock.cli.printable import printable
 from penstock.clock import SystemClock
 from penstock.config.kinds import Team
 from penstock.config.plane import ConfigPlane
-from penstock.contracts.codec import Undecodable
 from penstock.contracts.records import TeamSpend
 from penstock.money.balances import BudgetBalance, balances
 from penstock.money.counters import Counter, read_counters
@@ -90,12 +89,7 @@ async def _spends(connection: Connection) -> list[TeamSpend]:
     found = []
     async with history(connection.bus, [_TOPIC]) as messages:
         async for message in messages:
-            if message.value is None:
-                continue
-            try:
-                record = connection.codec.decode(message.topic, message.value)
-            except Undecodable:
-                continue
+            record = connection.codec.readable(message.topic, message.value)
             if isinstance(record, TeamSpend):
                 found.append(record)
     return found

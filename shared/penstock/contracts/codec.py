@@ -127,6 +127,16 @@ class Codec:
             raise Invalid(f"{topic}: {type(record).__name__} does not fit its schema: {error}") from error
         return out.getvalue()
 
+    def readable(self, topic: str, value: bytes | None) -> Record | None:
+        """Return the record in a message value of ``topic``; None where there is none that can be read.
+
+        For readers of what others wrote, who look for something and need not tell of the rest.
+        """
+        try:
+            return self.decode(topic, value)
+        except Undecodable:
+            return None
+
     def decode(self, topic: str, value: bytes | None) -> Record:
         """Return the record in a message value of ``topic``.
 

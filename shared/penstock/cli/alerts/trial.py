@@ -19,7 +19,6 @@ from penstock.cli.connection import Connection, connect, run_command
 from penstock.cli.printable import printable
 from penstock.clock import SystemClock
 from penstock.config.plane import ConfigPlane
-from penstock.contracts.codec import Undecodable
 from penstock.contracts.envelope import event_id, new_id
 from penstock.contracts.records import Alert, AlertDelivery
 
@@ -142,10 +141,7 @@ async def _await(
     last_at: float | None = None
     while clock.monotonic() < give_up:
         for message in await reader.poll(0.2):
-            try:
-                record = connection.codec.decode(message.topic, message.value)
-            except Undecodable:
-                continue
+            record = connection.codec.readable(message.topic, message.value)
             if not isinstance(record, AlertDelivery) or record.fingerprint != alert.fingerprint:
                 continue
             if receiver is not None and record.receiver not in ("", receiver):
