@@ -5,15 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 import msgspec
+from penstock.cli.reading import reading
 from penstock.contracts.records import Message, Passage
 
 from services.evaluation.evaluators.protocol import Exchange, Subject
@@ -230,7 +229,7 @@ def _yes(name: str, value: Any) -> bool:
 
 def _lines(source: Path) -> Iterator[tuple[str, Mapping[str, Any] | BadLine]]:
     name = "<stdin>" if str(source) == "-" else str(source)
-    with _reading(source) as file:
+    with reading(source) as file:
         suffix = source.suffix.lower()
         if suffix in (".csv", ".tsv"):
             csv.field_size_limit(2**30)
@@ -262,15 +261,3 @@ def _fields(line: bytes) -> Mapping[str, Any] | BadLine:
     if not isinstance(value, dict):
         return BadLine('is no object; write one a line, such as {"text": "...", "label": 1}')
     return value
-
-
-@contextmanager
-def _reading(source: Path) -> Iterator[BinaryIO]:
-    if str(source) == "-":
-        yield sys.stdin.buffer
-        return
-    try:
-        with source.open("rb") as file:
-            yield file
-    except OSError as error:
-        raise click.ClickException(f"{source} cannot be read: {error.strerror or error}") from error

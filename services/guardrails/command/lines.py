@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import click
 import msgspec
+from penstock.cli.reading import reading
 
 __all__ = ["BadLine", "Line", "plain", "read_lines", "read_rows", "writing"]
 
@@ -84,7 +85,7 @@ def read_lines(source: Path) -> Iterator[Line]:
     Raises:
         click.ClickException: the file cannot be read.
     """
-    with _reading(source) as file:
+    with reading(source) as file:
         name, end = ("<stdin>" if str(source) == "-" else str(source)), 0
         for number, raw in enumerate(file, 1):
             end += len(raw)
@@ -100,7 +101,7 @@ def read_rows(source: Path) -> Iterator[tuple[str, Mapping[str, Any] | BadLine]]
         click.ClickException: the file cannot be read.
     """
     if source.suffix.lower() == ".csv":
-        with _reading(source) as file:
+        with reading(source) as file:
             table = csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline=""))
             for row in table:
                 yield f"{source}:{table.line_num}", {name: value for name, value in row.items() if name is not None}
@@ -110,18 +111,6 @@ def read_rows(source: Path) -> Iterator[tuple[str, Mapping[str, Any] | BadLine]]
             yield line.where, {name: plain(raw) for name, raw in line.fields().items()}
         except BadLine as error:
             yield line.where, error
-
-
-@contextmanager
-def _reading(source: Path) -> Iterator[BinaryIO]:
-    if str(source) == "-":
-        yield sys.stdin.buffer
-        return
-    try:
-        with source.open("rb") as file:
-            yield file
-    except OSError as error:
-        raise click.ClickException(f"{source} cannot be read: {error.strerror or error}") from error
 
 
 @contextmanager
