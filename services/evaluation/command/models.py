@@ -44,6 +44,13 @@ _WAIT: _Decorator = click.option(
 )
 
 
+def _decision(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command what every decision takes."""
+    for option in (_JSON, _WAIT, _AUTHOR, _REASON):
+        command = option(command)
+    return command
+
+
 @click.group()
 def models() -> None:
     """Champions and challengers of the classifiers that learn from labels."""
@@ -66,10 +73,7 @@ def show(model: str, as_json: bool) -> None:
 
 @models.command()
 @_MODEL
-@_REASON
-@_AUTHOR
-@_WAIT
-@_JSON
+@_decision
 def promote(model: str, reason: str, author: str, wait: float, as_json: bool) -> None:
     """Make the challenger of MODEL its champion, whatever its test says."""
     run_command(_tell("promote", model, None, reason, author, wait, as_json))
@@ -78,10 +82,7 @@ def promote(model: str, reason: str, author: str, wait: float, as_json: bool) ->
 @models.command()
 @_MODEL
 @click.argument("version", required=False)
-@_REASON
-@_AUTHOR
-@_WAIT
-@_JSON
+@_decision
 def rollback(model: str, version: str | None, reason: str, author: str, wait: float, as_json: bool) -> None:
     """Take MODEL back to VERSION, or to the version before the champion. The challenger begins anew from there."""
     run_command(_tell("rollback", model, version, reason, author, wait, as_json))
@@ -89,10 +90,7 @@ def rollback(model: str, version: str | None, reason: str, author: str, wait: fl
 
 @models.command()
 @_MODEL
-@_REASON
-@_AUTHOR
-@_WAIT
-@_JSON
+@_decision
 def freeze(model: str, reason: str, author: str, wait: float, as_json: bool) -> None:
     """Promote no challenger of MODEL until it is unfrozen; it learns on."""
     run_command(_tell("freeze", model, None, reason, author, wait, as_json))
@@ -100,10 +98,7 @@ def freeze(model: str, reason: str, author: str, wait: float, as_json: bool) -> 
 
 @models.command()
 @_MODEL
-@_REASON
-@_AUTHOR
-@_WAIT
-@_JSON
+@_decision
 def unfreeze(model: str, reason: str, author: str, wait: float, as_json: bool) -> None:
     """Let challengers of MODEL be promoted again."""
     run_command(_tell("unfreeze", model, None, reason, author, wait, as_json))
@@ -111,10 +106,7 @@ def unfreeze(model: str, reason: str, author: str, wait: float, as_json: bool) -
 
 @models.command()
 @_MODEL
-@_REASON
-@_AUTHOR
-@_WAIT
-@_JSON
+@_decision
 def reset(model: str, reason: str, author: str, wait: float, as_json: bool) -> None:
     """Make the challenger of MODEL the champion's copy: what it has learned since is forgotten."""
     run_command(_tell("reset", model, None, reason, author, wait, as_json))

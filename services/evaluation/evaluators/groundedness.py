@@ -58,7 +58,27 @@ def _no_claim(sentence: str) -> bool:
     return _COURTESY.fullmatch(sentence.replace("’", "'")) is not None or unanswered(sentence).score >= _DECLINES
 
 
-class GroundednessEvaluator:
+class _OfSupport:
+    """What both evaluators do: they say something of the support that a judge found."""
+
+    subject: Subject = "answer"
+
+    def __init__(self, embedder: Embedder | None = None, *, judge: _Judge | None = None) -> None:
+        self._judge = _Judge(embedder) if judge is None else judge
+        self.version = self._judge.version
+
+    def evaluate(self, exchanges: Sequence[Exchange]) -> Sequence[Judged | None]:
+        return [self._one(exchange) for exchange in exchanges]
+
+    def _one(self, exchange: Exchange) -> Judged | None:
+        found = self._judge.support(exchange)
+        return None if found is None else self._said(found, exchange.passages)
+
+    def _said(self, found: Support, passages: Sequence[Passage]) -> Judged:
+        raise NotImplementedError
+
+
+class GroundednessEvaluator(_OfSupport):
     """1 where the passages bear out all that the answer says, 0 where none of it; ``grounded`` from 0.5.
 
     Nothing is said without passages, nor of an answer without a content word. Sentences that decline, say that they do not
@@ -71,26 +91,15 @@ class GroundednessEvaluator:
     """
 
     name = "groundedness"
-    subject: Subject = "answer"
     threshold = THRESHOLD
     labels = LABELS
 
-    def __init__(self, embedder: Embedder | None = None, *, judge: _Judge | None = None) -> None:
-        self._judge = _Judge(embedder) if judge is None else judge
-        self.version = self._judge.version
-
-    def evaluate(self, exchanges: Sequence[Exchange]) -> Sequence[Judged | None]:
-        return [self._one(exchange) for exchange in exchanges]
-
-    def _one(self, exchange: Exchange) -> Judged | None:
-        found = self._judge.support(exchange)
-        if found is None:
-            return None
-        sentences = scored(found.sentences, exchange.passages)
+    def _said(self, found: Support, passages: Sequence[Passage]) -> Judged:
+        sentences = scored(found.sentences, passages)
         return Judged(found.score, LABELS[found.score >= THRESHOLD], _why(found), sentences)
 
 
-class HallucinationEvaluator:
+class HallucinationEvaluator(_OfSupport):
     """Share of the answer's sentences that its passages do not support: 0 where they support each, 1 where none.
 
     ``hallucinated`` where any is unsupported. Judges what :class:`GroundednessEvaluator` judges, and says nothing where it
@@ -98,23 +107,12 @@ class HallucinationEvaluator:
     """
 
     name = "hallucination"
-    subject: Subject = "answer"
     labels = ("supported", "hallucinated")
 
-    def __init__(self, embedder: Embedder | None = None, *, judge: _Judge | None = None) -> None:
-        self._judge = _Judge(embedder) if judge is None else judge
-        self.version = self._judge.version
-
-    def evaluate(self, exchanges: Sequence[Exchange]) -> Sequence[Judged | None]:
-        return [self._one(exchange) for exchange in exchanges]
-
-    def _one(self, exchange: Exchange) -> Judged | None:
-        found = self._judge.support(exchange)
-        if found is None:
-            return None
+    def _said(self, found: Support, passages: Sequence[Passage]) -> Judged:
         against = tuple(sentence for sentence in found.sentences if sentence.support < THRESHOLD)
         label = "hallucinated" if against else "supported"
-        return Judged(found.unsupported, label, _why(found), scored(against, exchange.passages))
+        return Judged(found.unsupported, label, _why(found), scored(against, passages))
 
 
 def groundedness_evaluators(

@@ -83,7 +83,7 @@ def shipped(embedder: Embedder, *, instead: Mapping[str, Sequence[Evaluator]] | 
         # What is replaced as a whole is not made: its model would be loaded for nothing.
         made = () if all(name in given for name in names) else make(vectors)
         for name in names:
-            found += given.get(name) or [one for one in made if one.name == name]
+            found += given[name] if name in given else [one for one in made if one.name == name]
     return found
 
 
