@@ -10,7 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from penstock.bus import Emit
 from penstock.contracts.envelope import derive
-from penstock.contracts.records import Completion, Context, Cost, Evaluation, LlmResult, Record, Signal, Verdict
+from penstock.contracts.records import (
+    Completion,
+    Context,
+    Cost,
+    Evaluation,
+    LlmResult,
+    Purpose,
+    Record,
+    Signal,
+    Verdict,
+)
 
 from services.drift.signals import SIGNALS, SOURCES, Definition, Level, Scale, definition, segment_of
 
@@ -100,7 +110,7 @@ def project(
 
 def _is_traffic(record: Record) -> bool:
     said: Context | Verdict | None = record if isinstance(record, Verdict) else getattr(record, "context", None)
-    return said is None or said.purpose == "serve"
+    return said is None or said.purpose == Purpose.SERVE
 
 
 def _readings(topic: str, record: Record, of_texts: Mapping[str, str | bytes]) -> dict[Level, _Readings]:

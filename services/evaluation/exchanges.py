@@ -10,19 +10,19 @@ from collections.abc import Sequence
 
 from penstock.bus import Emit
 from penstock.contracts.envelope import derive, request_key
-from penstock.contracts.records import Completion, Evaluation, LlmResult, Score
+from penstock.contracts.records import Completion, Evaluation, LlmResult, Purpose, Score
 
 from services.evaluation.evaluators.protocol import Exchange
 
-__all__ = ["SERVED", "judged_completion", "judged_result", "scored"]
+__all__ = ["QUALITY", "judged_completion", "judged_result", "scored"]
 
-SERVED = "serve"
-"""Purpose of requests that are traffic: what evaluators and golden sets ask is not scored as such."""
+QUALITY = "evaluation.quality"
+"""Stage of the identity of scores that are of a completion."""
 
 
 def judged_completion(completion: Completion) -> Exchange | None:
     """Return the exchange of an answer; None where a model gave none, or not to a user."""
-    if completion.context.purpose != SERVED or completion.kind not in ("completion", "cached"):
+    if completion.context.purpose != Purpose.SERVE or completion.kind not in ("completion", "cached"):
         return None
     if completion.error is not None or not completion.content.strip():
         return None
@@ -44,7 +44,7 @@ def judged_completion(completion: Completion) -> Exchange | None:
 
 def judged_result(result: LlmResult) -> Exchange | None:
     """Return the exchange of a result as it was released; None where it has no text, or is no traffic."""
-    if result.context.purpose != SERVED or not (result.prompt.strip() or result.content.strip()):
+    if result.context.purpose != Purpose.SERVE or not (result.prompt.strip() or result.content.strip()):
         return None
     return Exchange(
         request_id=result.request_id,
@@ -63,7 +63,7 @@ def scored(source: Completion | LlmResult, scores: Sequence[Score]) -> list[Emit
         return []
     result = isinstance(source, LlmResult)
     evaluation = Evaluation(
-        **derive(source, "evaluation.scores" if result else "evaluation.quality", 0, source.occurred_at),
+        **derive(source, "evaluation.scores" if result else QUALITY, 0, source.occurred_at),
         context=source.context,
         model=source.model,
         status=source.status if isinstance(source, LlmResult) else "completed",

@@ -10,7 +10,7 @@ from penstock.bus import Emit
 from penstock.config.policies import ACTIONS
 from penstock.contracts.digest import released_digest, released_texts
 from penstock.contracts.envelope import derive
-from penstock.contracts.records import Context, Finding, LlmResult, Record, ResultChunk, Verdict
+from penstock.contracts.records import Context, Finding, LlmResult, Purpose, Record, ResultChunk, Verdict
 
 from services.guardrails.masking import fingerprint
 from services.guardrails.policy import CompiledPolicy
@@ -64,7 +64,7 @@ def verdicts(
 def _purpose_of(cause: Record) -> str:
     """Return what the request of a judged text is for; a document is there to be served."""
     context: Context | None = getattr(cause, "context", None)
-    return "serve" if context is None else context.purpose
+    return Purpose.SERVE if context is None else context.purpose
 
 
 def _verdict(

@@ -15,6 +15,7 @@ from penstock.contracts.records import (
     Completion,
     CompletionChunk,
     GroundedRequest,
+    Purpose,
     Refusal,
     Status,
     Timings,
@@ -240,7 +241,7 @@ def completion(
 def _kind(request: GroundedRequest, answer: Answered) -> str:
     if answer.cached_from is not None:
         return "cached"
-    return "judge" if request.context.purpose == "judge" else "completion"
+    return "judge" if request.context.purpose == Purpose.JUDGE else "completion"
 
 
 def refusal(request: GroundedRequest, status: Status, code: str, reason: str, now: datetime) -> list[Emit]:

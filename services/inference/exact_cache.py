@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import msgspec
 from penstock.config.kinds import Cache, Target
-from penstock.contracts.records import GroundedRequest, Message, Usage
+from penstock.contracts.records import GroundedRequest, Message, Purpose, Usage
 from penstock.text.marker import unmarked
 
 from services.inference.core import Answered
@@ -70,7 +70,7 @@ def is_repeatable(request: GroundedRequest, target: Target, rules: Cache) -> boo
     traffic: a judge, or a run over a golden set, asks what the model says now. Where the model chooses words by chance,
     the route must allow it; an endpoint's own temperature, where nobody set one, is above 0.
     """
-    if not rules.exact or request.attempt > 0 or request.context.purpose != "serve":
+    if not rules.exact or request.attempt > 0 or request.context.purpose != Purpose.SERVE:
         return False
     return target.backend == "extractive" or request.sampling.temperature == 0 or rules.any_temperature
 

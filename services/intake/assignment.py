@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 from penstock.config.kinds import Arm, Experiment, Policy, Prompt, Route, Team
-from penstock.contracts.records import LlmRequest
+from penstock.contracts.records import LlmRequest, Purpose
 
 __all__ = ["NOT_ASSIGNED", "Assigned", "Assignment", "Configuration", "Skipped", "assign"]
 
@@ -74,7 +74,7 @@ def assign(request: LlmRequest, config: Configuration, now: datetime) -> Assignm
     Args:
         now: when the request is admitted for the first time.
     """
-    if request.purpose != "serve" or request.prompt_label != _DEFAULT_LABEL:
+    if request.purpose != Purpose.SERVE or request.prompt_label != _DEFAULT_LABEL:
         return Assignment()
     team = config.team(request.tenant_id)
     if team is None:

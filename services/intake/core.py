@@ -26,6 +26,7 @@ from penstock.contracts.records import (
     LlmRequest,
     LogRange,
     Message,
+    Purpose,
     Refusal,
     Sampling,
     Status,
@@ -172,7 +173,7 @@ def _judge(
             deadline_at=request.deadline_at,
             key_id=request.key_id,
             # One that is unknown is refused below, and the refusal is one of traffic.
-            purpose=request.purpose if request.purpose in PURPOSES else "serve",
+            purpose=request.purpose if request.purpose in PURPOSES else Purpose.SERVE,
             experiments=assigned.arms,
             experiment_versions=assigned.designs,
         ),

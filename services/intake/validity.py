@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 import msgspec
 from penstock.config.kinds import Policy, Team
-from penstock.contracts.records import LlmRequest, Message, Sampling
+from penstock.contracts.records import LlmRequest, Message, Purpose, Sampling
 
 __all__ = ["PURPOSES", "Limits", "context_bytes", "identifiable", "message_problem", "policy_problem"]
 
-PURPOSES = ("serve", "judge", "evaluation")
+PURPOSES = tuple(Purpose)
 """What a request may be for."""
 _ROLES = frozenset({"system", "user", "assistant", "tool"})
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,200}")

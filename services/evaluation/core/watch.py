@@ -11,7 +11,7 @@ from penstock.alerts import alert_emit, fingerprint, log_range
 from penstock.bus import Emit, Message
 from penstock.config.kinds import Team
 from penstock.contracts.envelope import derive
-from penstock.contracts.records import Alert, Evaluation, LogRange
+from penstock.contracts.records import Alert, Evaluation, LogRange, Purpose
 from penstock.stateful import Logic, Lookup
 
 __all__ = ["Observation", "Watch", "WatchRules", "observe", "watching"]
@@ -76,7 +76,7 @@ def watching(rules: WatchRules, team_of: Callable[[str], Team | None]) -> Logic[
 
     def route(record: Evaluation, message: Message, lookup: Lookup) -> Iterable[tuple[str | None, Observation]]:
         del lookup
-        if record.context.purpose == "serve" and any(score.name == "toxicity" for score in record.scores):
+        if record.context.purpose == Purpose.SERVE and any(score.name == "toxicity" for score in record.scores):
             team = team_of(record.tenant_id)
             severe_from = team.toxicity_alert if team and team.toxicity_alert is not None else rules.severe_from
             yield f"watch/{record.tenant_id}", Observation(record, severe_from, log_range(message))

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from penstock.bus import Emit, Event, Hop, Outcome
 from penstock.config.kinds import Experiment
 from penstock.contracts.envelope import event_id
-from penstock.contracts.records import Cost, Evaluation, LlmResult, Observation
+from penstock.contracts.records import Cost, Evaluation, LlmResult, Observation, Purpose
 from penstock.telemetry import get_logger
 
 from services.evaluation.experiments.core import ASSIGNMENT, UNPRICED
@@ -42,7 +42,7 @@ def observe(topic: str, record: _Source, experiment_of: Callable[[str], Experime
 
     A result is one even where no metric is taken from it: it says that the request took part.
     """
-    if record.context.purpose != "serve":
+    if record.context.purpose != Purpose.SERVE:
         return []
     emits = []
     for name, arm in record.context.experiments.items():

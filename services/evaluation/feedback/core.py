@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from penstock.bus import Emit, Message
 from penstock.contracts.envelope import event_id
-from penstock.contracts.records import DeadLetter, Evaluation, Feedback, LlmResult, Record
+from penstock.contracts.records import DeadLetter, Evaluation, Feedback, LlmResult, Purpose, Record
 from penstock.stateful import Logic, Lookup
 
 from services.evaluation.feedback.joining import Featuriser, joined
@@ -143,11 +143,11 @@ def feedback_logic(
 def _arrived(record: Any, message: Message) -> Arrived | None:
     """Return what a record says of a request; ``None`` where it says nothing that is joined, or is no traffic."""
     if isinstance(record, LlmResult):
-        if record.context.purpose != "serve":
+        if record.context.purpose != Purpose.SERVE:
             return None
         return Arrived(record.tenant_id, record.request_id, result=packed(kept(record)), completion=record.causation_id)
     if isinstance(record, Evaluation):
-        found = heard(record) if record.context.purpose == "serve" else None
+        found = heard(record) if record.context.purpose == Purpose.SERVE else None
         return None if found is None else Arrived(record.tenant_id, record.request_id, heard=found)
     if isinstance(record, Feedback):
         given = opinion(record, message)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from penstock.contracts.records import Feedback
+from penstock.contracts.records import Feedback, Purpose
 
 from services.evaluation.feedback.log import Case
 from services.evaluation.feedback.opinions import VOCABULARY, known_labels
@@ -127,7 +127,7 @@ def _answer(case: Case, skipped: Counter[str]) -> str | None:
     """Return the released answer of served traffic, or note why there is none to learn from."""
     if case.result is None:
         skipped["result not in the log"] += 1
-    elif case.result.context.purpose != "serve":
+    elif case.result.context.purpose != Purpose.SERVE:
         skipped["not served traffic"] += 1
     elif case.result.status != "completed" or not case.result.content:
         skipped["no released answer"] += 1

@@ -21,6 +21,7 @@ import msgspec
 from penstock.contracts.envelope import event_id
 from penstock.contracts.records import Context, Evaluation, LlmResult, Passage
 
+from services.evaluation.exchanges import QUALITY
 from services.evaluation.feedback.opinions import Opinion
 
 __all__ = [
@@ -217,9 +218,8 @@ def heard(evaluation: Evaluation) -> Heard | None:
         for score in evaluation.scores
         if score.subject in ("prompt", "answer")
     }
-    # What is scored of a completion has its identity of it (services/evaluation/exchanges.py).
     cause = evaluation.causation_id
-    completion = cause if evaluation.event_id == event_id(cause, "evaluation.quality", 0) else ""
+    completion = cause if evaluation.event_id == event_id(cause, QUALITY, 0) else ""
     return Heard(evaluation.event_id, said, completion) if said else None
 
 

@@ -14,7 +14,7 @@ from penstock.bus.types import Message, RawReader, Transport
 from penstock.client import Client
 from penstock.clock import Clock, SystemClock
 from penstock.contracts.codec import Codec
-from penstock.contracts.records import Completion, Cost, LlmResult
+from penstock.contracts.records import Completion, Cost, LlmResult, Purpose
 from penstock.money import exact
 
 from services.evaluation.golden.answers import Answer, AnswerFile, answer_of
@@ -277,7 +277,7 @@ class _Replay:
             sampling=request.sampling,
             deadline_s=self.patience.deadline_s,
             tags={"golden_set": self.kept.run.dataset, "golden_run": self.kept.run.run, "variant": ask.variant},
-            purpose="evaluation",
+            purpose=Purpose.EVALUATION,
             policy=request.policy,
         )
 

@@ -12,7 +12,7 @@ import msgspec
 from penstock.config.prompts import Prompt
 from penstock.config.rubrics import Rubric
 from penstock.contracts.envelope import event_id
-from penstock.contracts.records import JudgeTask, LlmRequest, Sampling
+from penstock.contracts.records import JudgeTask, LlmRequest, Purpose, Sampling
 
 __all__ = ["PAIRWISE", "Plan", "Verdict", "plan_of", "request_of", "schema_of", "task_key", "task_of", "variables_of"]
 
@@ -133,7 +133,7 @@ def request_of(task: JudgeTask, plan: Plan, order: str, attempt: int, key: str, 
         sampling=Sampling(seed=attempt, response_format=schema_of(plan)),
         deadline_at=now + timedelta(seconds=plan.deadline_s),
         tags={"purpose": "judge", "rubric": plan.rubric},
-        purpose="judge",
+        purpose=Purpose.JUDGE,
     )
 
 

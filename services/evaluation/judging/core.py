@@ -18,7 +18,7 @@ from penstock.bus.producer import REPLAYED, dead_letter
 from penstock.config.prompts import Prompt, VariableError
 from penstock.config.rubrics import Rubric
 from penstock.contracts.envelope import derive
-from penstock.contracts.records import Evaluation, JudgeTask, LlmResult
+from penstock.contracts.records import Evaluation, JudgeTask, LlmResult, Purpose
 from penstock.stateful import EmitLike, Logic, Lookup
 
 from services.evaluation.judging.asking import Plan, plan_of, request_of, task_key, task_of, variables_of
@@ -134,7 +134,7 @@ def judging(config: Configuration, partitions: int) -> Logic[State, Event]:
         if isinstance(record, JudgeTask):
             replayed = any(name == REPLAYED for name, _ in message.headers)
             yield f"task/{task_key(record.event_id)}", Asked(record, Origin.of(message), replayed)
-        elif isinstance(record, LlmResult) and record.context.purpose == "judge":
+        elif isinstance(record, LlmResult) and record.context.purpose == Purpose.JUDGE:
             found = task_of(record.request_id)
             if found is not None:
                 key, order, attempt = found

@@ -19,7 +19,7 @@ __all__ = [
     "AdmittedRequest", "Alert", "AlertAction", "AlertDelivery", "AnnotationTask", "Completion", "CompletionChunk",
     "ConfigEntry", "Context", "Cost", "DeadLetter", "Document", "DocumentIndexed", "DriftCommand", "DriftEvent", "Evaluation",
     "ExperimentEvent", "Feedback", "Finding", "GroundedRequest", "JudgeTask", "Label", "LlmRequest", "LlmResult", "LogRange",
-    "Message", "ModelCommand", "ModelWeights", "Observation", "Passage", "Record", "Refusal", "Release", "ResultChunk",
+    "Message", "ModelCommand", "ModelWeights", "Observation", "Passage", "Purpose", "Record", "Refusal", "Release", "ResultChunk",
     "Review", "ReviewDecision", "Sampling", "Score", "ScoredSentence", "ScreenedDocument", "ScreenedRequest", "Severity",
     "Signal", "Status", "TeamSpend", "Timings", "Usage", "Verdict",
 ]  # fmt: skip
@@ -33,6 +33,14 @@ class Status(StrEnum):
     REJECTED = "rejected"
     FAILED = "failed"
     EXPIRED = "expired"
+
+
+class Purpose(StrEnum):
+    """What a request is for: the values of ``LlmRequest.purpose``. Only what is served counts as traffic."""
+
+    SERVE = "serve"
+    JUDGE = "judge"
+    EVALUATION = "evaluation"
 
 
 class Severity(StrEnum):
