@@ -168,7 +168,7 @@ def released(completion: Completion, judged: Judged | None, pseudonyms: Mapping[
     """
     context, at = completion.context, completion.occurred_at
     if completion.error is not None:
-        status, code = (Status.EXPIRED, "expired") if _late(completion) else (Status.FAILED, "model_error")
+        status, code = _without_answer(completion)
         return Released(_early(completion, status, "inference", code, completion.error, at))
     if _late(completion):
         reason = f"the answer was ready at {at.isoformat()}, after the deadline; allow more time"
@@ -214,6 +214,14 @@ def released(completion: Completion, judged: Judged | None, pseudonyms: Mapping[
         held = hold(completion, context, "output", judged, waiting, prompt=result.prompt, content=screening.texts[0])
         return Released(None, [*verdicts(completion, "output", judged), held.emit], held)
     return Released(result, verdicts(completion, "output", judged, result))
+
+
+def _without_answer(completion: Completion) -> tuple[Status, str]:
+    if completion.ends_as == Status.CANCELLED:
+        return Status.CANCELLED, "cancelled"
+    if completion.ends_as == Status.EXPIRED or _late(completion):
+        return Status.EXPIRED, "expired"
+    return Status.FAILED, "model_error"
 
 
 def calls_of(completion: Completion) -> int:

@@ -11,6 +11,7 @@ from penstock.contracts.records import GroundedRequest, Usage
 from services.inference.core import Answered
 from services.inference.extractive import MODEL, answer, count_tokens
 from services.inference.pieces import NoPieces, Pieces
+from services.inference.progress import Progress
 
 __all__ = ["Backend", "BackendError", "ExtractiveBackend"]
 
@@ -34,8 +35,11 @@ class BackendError(Exception):
 class Backend(Protocol):
     """Answers one request with one target."""
 
-    async def generate(self, request: GroundedRequest, target: Target, pieces: Pieces) -> Answered:
+    async def generate(self, request: GroundedRequest, target: Target, pieces: Pieces, progress: Progress) -> Answered:
         """Return the answer, after all of it went to ``pieces``; where nobody wants these, it is generated at once.
+
+        How far it is stands in ``progress`` all the while. A call that is given up is cancelled: the model stops then, if
+        it can be stopped, and ``progress`` has the last word on what was used.
 
         Raises:
             BackendError: there is none; the message names the target and the cause.
@@ -47,7 +51,7 @@ class Backend(Protocol):
 class ExtractiveBackend:
     """The embedded model with no weights; a sentence comes at a time."""
 
-    async def generate(self, request: GroundedRequest, target: Target, pieces: Pieces) -> Answered:
+    async def generate(self, request: GroundedRequest, target: Target, pieces: Pieces, progress: Progress) -> Answered:
         if request.sampling.response_format is not None:
             raise BackendError(
                 f"target {target.model}: the extractive backend quotes passages and cannot follow a JSON schema; ask a "

@@ -1,225 +1,244 @@
-"""The shell of inference: a bounded window of calls in flight, one request's order kept within its conversation."""
+"""The shell of inference: a bounded window of requests in flight, those of one conversation in order."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from typing import Any, Protocol
 
+import msgspec
 from penstock.bus import Emit, Event, Hop, Outcome, Producer, Transient
 from penstock.clock import Clock
-from penstock.config.kinds import Route, Target
-from penstock.contracts.records import GroundedRequest, Status
-from penstock.telemetry import get_logger, metrics
+from penstock.config.kinds import EnergyFigures, Route, Target
+from penstock.contracts.records import Energy, GroundedRequest, Status, Usage
+from penstock.telemetry import metrics
 from penstock.telemetry.traces import carried
 
-from services.inference.adapters import Backend, BackendError
+from services.inference.adapters import Backend
 from services.inference.answers import Answers
+from services.inference.calling import Caller, Flight
+from services.inference.cancellations import Cancellations, NoCancellations
 from services.inference.core import (
-    Answered,
+    Called,
     completion,
     completion_id,
     expired,
-    fitted,
     is_streamed,
-    order_targets,
     refusal,
     unfinished,
 )
+from services.inference.energy import estimated_energy
 from services.inference.exact_cache import Kept, asked_of, is_repeatable, kept_of
-from services.inference.pieces import KafkaPieces, NoPieces
+from services.inference.journal import Journal, NoJournal, Wasted
+from services.inference.pieces import KafkaPieces
+from services.inference.progress import Progress
+from services.inference.routing import Routing, WeightedRouting
 
-__all__ = ["Routes", "inference_hop"]
-
-log = get_logger(__name__)
+__all__ = ["Configuration", "inference_hop"]
 
 _REPEATED_PIECE_CHARS = 512
 """Characters of a piece of an answer that is known as a whole: it is there at once, in few messages."""
 
 
-class Routes(Protocol):
+class Configuration(Protocol):
     """The part of the config plane that inference reads."""
 
     def route(self, name: str) -> Route | None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """A call of a target. Times are seconds of the monotonic clock.
-
-    Attributes:
-        charged: it gave no answer, and may be charged for.
-        answer_size: bytes of the answer that had come.
-        reason: why there is no answer.
-    """
-
-    target: Target
-    started: float
-    stopped: float | None = None
-    cancelled: bool = False
-    charged: bool = False
-    answer_size: int = 0
-    reason: str = ""
+    def energy(self, model: str) -> EnergyFigures | None: ...
 
 
 def inference_hop(
-    routes: Routes,
+    config: Configuration,
     backends: Mapping[str, Backend],
     answers: Answers,
     clock: Clock,
     concurrency: int,
     producer: Producer,
+    *,
+    routing: Routing | None = None,
+    journal: Journal | None = None,
+    cancellations: Cancellations | None = None,
+    grid_grams_per_kwh: float | None = None,
 ) -> Hop:
     """Return the hop requests-grounded, requests-repeated -> completions or refusals.
 
     Pieces of a streamed answer go to completion-chunks through ``producer`` while it is generated; all of them are in
     the log before the completion is.
+
+    Args:
+        routing: who chooses targets; None: weights alone do.
+        journal: what outlives this process; None: nothing does.
+        cancellations: who says that nobody wants an answer; None: nobody does.
+        grid_grams_per_kwh: grid intensity where this process runs, grams of CO2 equivalent; None where it is not stated.
     """
+    chooser = routing or WeightedRouting()
+    kept_flights = journal or NoJournal()
+    called_off = cancellations or NoCancellations()
+
+    def energy_of(target: Target, usage: Usage) -> Energy | None:
+        return estimated_energy(config.energy(target.model), usage, grid_grams_per_kwh)
+
+    caller = Caller(backends, chooser, energy_of, clock)
 
     async def answer(event: Event[GroundedRequest]) -> list[Emit]:
         request = event.record
-        if expired(request, clock.now()):
-            return end(request, Status.EXPIRED, "expired", "the deadline passed before the model was called")
-        called_at = clock.now()
-        if not is_streamed(request):
-            return await ask(request, None, called_at, [])
-        pieces = KafkaPieces(request, producer, carried(event.message.headers), clock)
-        deadline = request.context.deadline_at
-        left = None if deadline is None else (deadline - called_at).total_seconds()
-        calls: list[_Call] = []
+        earlier = await kept_flights.earlier(request)
+        if earlier.answered:
+            return []
+        cancelled = called_off.watch(request)
         try:
-            async with asyncio.timeout(left) as limit:
-                return await ask(request, pieces, called_at, calls)
-        except TimeoutError:
-            await broken(pieces)
-            if not limit.expired():
-                raise
-            reason = "the deadline passed while the answer was streamed"
-            if not calls or deadline is None:
-                return end(request, Status.EXPIRED, "expired", reason)
-            # The model was at work: whoever runs it charges for that, so it has a completion. It ended at its deadline.
-            call = replace(calls.pop(), cancelled=True, charged=True, answer_size=pieces.size, reason=reason)
-            return unanswered(request, [*calls, call], called_at, max(clock.now(), deadline))
-        except Transient:
+            pieces = None
+            if is_streamed(request):
+                pieces = KafkaPieces(request, producer, carried(event.message.headers), clock)
+            flight = Flight(request, clock.now(), pieces)
+            if cancelled.done():
+                return unanswered(flight, earlier.wasted, Status.CANCELLED, "cancelled", cancelled.result())
+            if expired(request, flight.called_at):
+                reason = "the deadline passed before the model was called"
+                return unanswered(flight, earlier.wasted, Status.EXPIRED, "expired", reason)
+            kept_flights.opened(flight)
+            try:
+                return await in_time(flight, cancelled, earlier.wasted)
+            finally:
+                kept_flights.closed(flight)
+        finally:
+            cancelled.cancel()
+
+    async def in_time(flight: Flight, cancelled: asyncio.Future[str], wasted: Sequence[Wasted]) -> list[Emit]:
+        """Return what comes of ``flight``, which ends at its deadline or when it is cancelled."""
+        deadline = flight.request.context.deadline_at
+        left = None if deadline is None else (deadline - flight.called_at).total_seconds()
+        asking = asyncio.ensure_future(ask(flight, wasted))
+        try:
+            waited: set[asyncio.Future[Any]] = {asking, cancelled}
+            await asyncio.wait(waited, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if asking.done():
+                return asking.result()
+        except (asyncio.CancelledError, Transient):
             raise
         except Exception:
-            await broken(pieces)
+            await broken(flight)
             raise
+        finally:
+            if not asking.done():
+                asking.cancel()
+                await asyncio.wait({asking})
+        if not asking.cancelled() and asking.exception() is None:
+            return asking.result()  # it was done the moment it was given up
+        await broken(flight)
+        if cancelled.done():
+            status, code, reason = Status.CANCELLED, "cancelled", cancelled.result()
+        else:
+            status, code, reason = Status.EXPIRED, "expired", "the deadline passed while the model was at work"
+        if (call := flight.under_way) is not None:
+            # The model was at work: whoever runs it charges for that.
+            call.cancelled = call.charged = True
+            call.stopped = clock.monotonic()
+            if flight.pieces is not None and call.progress.usage is None:
+                call.progress.answer_size = flight.pieces.size
+        return unanswered(flight, wasted, status, code, reason)
 
-    async def ask(
-        request: GroundedRequest, streamed: KafkaPieces | None, called_at: datetime, calls: list[_Call]
-    ) -> list[Emit]:
-        route = routes.route(request.context.route)
+    async def ask(flight: Flight, wasted: Sequence[Wasted]) -> list[Emit]:
+        route = config.route(flight.request.context.route)
         if route is None:
-            reason = f"route {request.context.route!r} was withdrawn while the request was under way"
-            return end(request, Status.FAILED, "unknown_route", reason)
-        targets = order_targets(route, request.request_id)
-        if is_repeatable(request, targets[0], route.cache):
+            reason = f"route {flight.request.context.route!r} was withdrawn while the request was under way"
+            return unanswered(flight, wasted, Status.FAILED, "unknown_route", reason)
+        choice = chooser.choose(route, flight.request)
+        request = flight.request = msgspec.structs.replace(flight.request, context=choice.context)
+        flight.failures += choice.left_alone
+        first = choice.targets[0] if choice.targets else None
+        if first is not None and is_repeatable(request, first, route.cache):
             started = clock.monotonic()
-            asked = asked_of(request, targets[0])
-            kept = await answers.find(request.tenant_id, asked)
+            kept = await answers.find(request.tenant_id, asked_of(request, first))
             if kept is not None:
-                return await given_again(request, kept, targets[0], streamed, called_at, started)
-        failures: list[str] = []
-        for target in targets:
-            backend = backends.get(target.backend)
-            if backend is None:
-                failures.append(f"{target.model}: this process has no {target.backend} backend")
-                continue
-            calls.append(_Call(target, clock.monotonic()))
-            try:
-                answered = await backend.generate(request, target, streamed or NoPieces())
-            except BackendError as error:
-                log.warning("target failed", request_id=request.request_id, model=target.model, reason=str(error))
-                failures.append(str(error))
-                if error.charged:
-                    metrics.BROKEN_CALLS.labels(target.backend, target.model).inc()
-                calls[-1] = replace(
-                    calls[-1],
-                    stopped=clock.monotonic(),
-                    cancelled=error.cancelled,
-                    charged=error.charged,
-                    answer_size=0 if streamed is None else streamed.size,
-                    reason=str(error),
-                )
-                if streamed is not None and streamed.is_open:
-                    # Another target has other words: they come with the completion, not after these.
-                    await streamed.end("error")
-                    streamed = None
-                continue
-            answered = fitted(request, answered)
-            if streamed is not None:
-                await streamed.end(answered.finish_reason)
-            metrics.MODEL_SECONDS.labels(answered.backend, answered.model).observe(answered.model_us / 1e6)
-            metrics.TOKENS.labels(answered.model, "input").inc(answered.usage.input_tokens)
-            metrics.TOKENS.labels(answered.model, "output").inc(answered.usage.output_tokens)
-            if is_repeatable(request, target, route.cache) and (
-                kept := kept_of(request, answered, completion_id(request))
-            ):
-                await answers.keep(request.tenant_id, asked_of(request, target), kept, route.cache.ttl_s)
-            return completion(
-                request,
-                answered,
-                called_at,
-                clock.now(),
-                request_model=target.model,
-                streamed=streamed is not None,
-                abandoned=[paid_for(request, call) for call in calls[:-1] if call.charged],
-            )
-        reason = "no target answered: " + "; ".join(failures)
-        if charged := [call for call in calls if call.charged]:
-            charged[-1] = replace(charged[-1], reason=reason)
-            return unanswered(request, charged, called_at, clock.now())
-        return end(request, Status.FAILED, "model_unavailable", reason)
+                return await given_again(flight, kept, first, started, wasted)
+        found = await caller.first_answer(flight, route, choice.targets)
+        if found is None:
+            reason = "no target answered: " + "; ".join(failure.reason for failure in flight.failures)
+            return unanswered(flight, wasted, Status.FAILED, "model_unavailable", reason)
+        target, answered = found
+        if is_repeatable(request, target, route.cache) and (kept := kept_of(request, answered, completion_id(request))):
+            await answers.keep(request.tenant_id, asked_of(request, target), kept, route.cache.ttl_s)
+        return completion(
+            request,
+            answered,
+            flight.called_at,
+            clock.now(),
+            target=target,
+            streamed=flight.pieces is not None,
+            first_piece_at=flight.first_piece_at,
+            abandoned=[*died(request, wasted), *caller.charged(flight)],
+            failures=flight.failures,
+            energy=energy_of(target, answered.usage),
+        )
 
     async def given_again(
-        request: GroundedRequest,
-        kept: Kept,
-        target: Target,
-        streamed: KafkaPieces | None,
-        called_at: datetime,
-        started: float,
+        flight: Flight, kept: Kept, target: Target, started: float, wasted: Sequence[Wasted]
     ) -> list[Emit]:
         """Return the completion of a request whose answer is known."""
-        if kept.event_id == completion_id(request):
-            # Its own answer, of a process that ended before it was committed: the model was called, and is paid for.
-            answered = kept.again()
-        else:
-            answered = kept.repeated(int((clock.monotonic() - started) * 1e6))
-        if streamed is not None:
+        request = flight.request
+        own = kept.event_id == completion_id(request)
+        # Its own answer, of a process that ended before it was committed: the model was called, and is paid for.
+        answered = kept.again() if own else kept.repeated(int((clock.monotonic() - started) * 1e6))
+        if flight.pieces is not None:
             for start in range(0, len(kept.content), _REPEATED_PIECE_CHARS):
-                await streamed.add(kept.content[start : start + _REPEATED_PIECE_CHARS])
-            await streamed.end(answered.finish_reason)
+                await flight.pieces.add(kept.content[start : start + _REPEATED_PIECE_CHARS])
+            await flight.pieces.end(answered.finish_reason)
         return completion(
-            request, answered, called_at, clock.now(), request_model=target.model, streamed=streamed is not None
-        )
-
-    def unanswered(request: GroundedRequest, calls: Sequence[_Call], called_at: datetime, now: datetime) -> list[Emit]:
-        """Return the completion of the last of ``calls``, which gave no answer and may be charged for, behind those of the
-        others that may."""
-        *before, (target, answer) = [paid_for(request, call) for call in calls if call.charged]
-        return completion(request, answer, called_at, now, request_model=target.model, abandoned=before)
-
-    def paid_for(request: GroundedRequest, call: _Call) -> tuple[Target, Answered]:
-        """Return what is known of a call that gave no answer and may be charged for."""
-        stopped = clock.monotonic() if call.stopped is None else call.stopped
-        metrics.ESTIMATED_USAGE.labels(call.target.backend, call.target.model).inc()
-        answer = unfinished(
             request,
-            call.target,
-            call.reason,
-            answer_size=call.answer_size,
-            model_us=int((stopped - call.started) * 1e6),
-            cancelled=call.cancelled,
+            answered,
+            flight.called_at,
+            clock.now(),
+            target=target,
+            streamed=flight.pieces is not None,
+            first_piece_at=flight.first_piece_at,
+            abandoned=() if own else died(request, wasted),
+            energy=energy_of(target, answered.usage) if own else None,
         )
-        return call.target, answer
 
-    async def broken(pieces: KafkaPieces) -> None:
+    def unanswered(flight: Flight, wasted: Sequence[Wasted], status: Status, code: str, reason: str) -> list[Emit]:
+        """Return what ends a request without an answer.
+
+        Where no model was at work it is a refusal. Otherwise the last call that was at work ends it, behind the others: they
+        are all paid for.
+        """
+        request = flight.request
+        calls = [*died(request, wasted), *caller.charged(flight)]
+        if not calls:
+            return end(request, status, code, reason)
+        *before, last = calls
+        deadline, now = request.context.deadline_at, clock.now()
+        return completion(
+            request,
+            replace(last.answer, error=reason),
+            flight.called_at,
+            max(now, deadline) if status is Status.EXPIRED and deadline is not None else now,
+            target=last.target,
+            abandoned=before,
+            failures=flight.failures,
+            energy=last.energy,
+            ends_as=None if status is Status.FAILED else status,
+        )
+
+    def died(request: GroundedRequest, wasted: Sequence[Wasted]) -> list[Called]:
+        """Return the calls that died with another process: they are paid for."""
+        reason = "the process that was at work on it ended before the answer did"
+        return [
+            Called(
+                each.target,
+                unfinished(
+                    request, each.target, reason, progress=Progress(usage=each.usage), model_us=0, cancelled=False
+                ),
+                energy_of(each.target, each.usage),
+            )
+            for each in wasted
+        ]
+
+    async def broken(flight: Flight) -> None:
         """End a stream whose answer does not come, if it has begun."""
-        if pieces.is_open:
-            await pieces.end("error")
+        if flight.pieces is not None and flight.pieces.is_open:
+            await flight.pieces.end("error")
 
     def end(request: GroundedRequest, status: Status, code: str, reason: str) -> list[Emit]:
         metrics.REFUSED.labels("inference", code).inc()

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from penstock.bus import Emit
-from penstock.config.kinds import Route, Target
+from penstock.config.kinds import Target
 from penstock.contracts.digest import extended_digest
 from penstock.contracts.envelope import derive, event_id, request_key
 from penstock.contracts.records import (
+    Alternative,
     Completion,
     CompletionChunk,
+    Energy,
     GroundedRequest,
     Purpose,
     Refusal,
     Status,
+    TargetFailure,
     Timings,
+    TokenLogprob,
     Usage,
 )
 
+from services.inference.progress import Progress
 from services.inference.prompt import prompt_of, text_bytes
 from services.inference.usage import estimated_usage
 
 __all__ = [
-    "Answered", "Streamed", "completion", "completion_id", "expired", "fitted", "is_streamed", "order_targets", "piece",
+    "Answered", "Called", "Streamed", "completion", "completion_id", "expired", "fitted", "is_streamed", "piece",
     "refusal", "unfinished",
 ]  # fmt: skip
 
@@ -44,6 +48,9 @@ class Answered:
     Attributes:
         error: why it is none, though it may be charged for.
         cached_from: event_id of the completion that it repeats; None where the model gave it.
+        alternatives: the answers after the first, where several were asked for.
+        logprobs: tokens of the answer, where their probabilities are wanted.
+        engine_queue_us: part of ``model_us`` that the call waited in the engine's own queue.
     """
 
     model: str
@@ -58,6 +65,18 @@ class Answered:
     error: str | None = None
     reduced_input_tokens: int = 0
     cached_from: str | None = None
+    alternatives: tuple[Alternative, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    engine_queue_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """A call that gave no answer and is paid for: whom was called, what is known of it, and what it took."""
+
+    target: Target
+    answer: Answered
+    energy: Energy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,22 +101,6 @@ def expired(request: GroundedRequest, now: datetime) -> bool:
     return deadline is not None and deadline <= now
 
 
-def order_targets(route: Route, request_id: str) -> list[Target]:
-    """Return the targets to try, first the one that ``request_id`` falls to by weight, then the others as listed.
-
-    The choice is a hash of the request's identity, so a redelivery goes to the same target.
-    """
-    total = sum(target.weight for target in route.targets)
-    point = int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8], "big") % total
-    chosen = 0
-    for index, target in enumerate(route.targets):
-        if point < target.weight:
-            chosen = index
-            break
-        point -= target.weight
-    return [route.targets[chosen], *(t for i, t in enumerate(route.targets) if i != chosen)]
-
-
 def piece(
     request: GroundedRequest, streamed: Streamed, text: str, finish_reason: str | None, now: datetime
 ) -> tuple[Streamed, Emit]:
@@ -119,23 +122,26 @@ def piece(
 
 
 def unfinished(
-    request: GroundedRequest, target: Target, reason: str, *, answer_size: int, model_us: int, cancelled: bool
+    request: GroundedRequest, target: Target, reason: str, *, progress: Progress, model_us: int, cancelled: bool
 ) -> Answered:
     """Return what is known of a call that gave no answer, and that may be charged for.
 
     Args:
         target: whom was called.
         reason: why there is no answer.
-        answer_size: bytes of the answer that had come.
+        progress: how far it came.
         model_us: how long the call took.
-        cancelled: whether it was given up because it took too long.
+        cancelled: whether it was given up, rather than broken off.
     """
+    usage = progress.usage
+    if usage is None:
+        usage = estimated_usage(prompt_of(request).size, progress.answer_size, request.sampling.max_completion_tokens)
     return Answered(
         model=target.model,
         backend=target.backend,
         content="",
         finish_reason="cancelled" if cancelled else "error",
-        usage=estimated_usage(prompt_of(request).size, answer_size, request.sampling.max_completion_tokens),
+        usage=usage,
         model_us=model_us,
         error=reason,
     )
@@ -147,14 +153,14 @@ def fitted(request: GroundedRequest, answer: Answered) -> Answered:
     """
     beside = sum(text_bytes(message.content) for message in request.messages)
     beside += sum(text_bytes(passage.text) + text_bytes(passage.title) for passage in request.passages)
-    size = text_bytes(answer.content)
+    size = text_bytes(answer.content) + sum(text_bytes(other.content) for other in answer.alternatives)
     if beside + size <= _LARGEST_TEXT:
         return answer
     reason = (
         f"the answer of {size:,} bytes, beside a conversation of {beside:,}, is over the {_LARGEST_TEXT:,} that one event "
         "may hold; ask for less with max_completion_tokens"
     )
-    return replace(answer, content="", citations=(), finish_reason="error", error=reason)
+    return replace(answer, content="", citations=(), finish_reason="error", error=reason, alternatives=(), logprobs=())
 
 
 def completion_id(request: GroundedRequest) -> str:
@@ -168,9 +174,14 @@ def completion(
     called_at: datetime,
     now: datetime,
     *,
-    request_model: str | None = None,
+    target: Target | None = None,
     streamed: bool = False,
-    abandoned: Sequence[tuple[Target, Answered]] = (),
+    first_piece_at: datetime | None = None,
+    abandoned: Sequence[Called] = (),
+    failures: Sequence[TargetFailure] = (),
+    energy: Energy | None = None,
+    kind: str | None = None,
+    ends_as: Status | None = None,
 ) -> list[Emit]:
     """Return the completion event, behind those of the calls that were given up for it.
 
@@ -179,14 +190,20 @@ def completion(
 
     Args:
         called_at: when the first target was called.
-        request_model: the model that answered, as the route names it.
+        target: who answered; None where nobody was asked.
         streamed: whether pieces of the answer went ahead of it.
+        first_piece_at: when the first of them went.
         abandoned: calls that broke off before another target was asked, in their order.
+        failures: targets that were asked before and gave no answer, charged for or not.
+        energy: estimate of what the call took.
+        kind: what the call was for; None: what the request says.
+        ends_as: how the request ends, where there is no answer; None leaves it to the release gate.
     """
-    queue_us = max(0, int((called_at - request.occurred_at).total_seconds() * 1e6))
+    context = request.context
+    queue_us = _us(called_at - request.occurred_at)
     record = Completion(
         **derive(request, _COMPLETION, 0, now),
-        context=request.context,
+        context=context,
         messages=request.messages,
         passages=request.passages,
         citations=list(answer.citations),
@@ -200,6 +217,8 @@ def completion(
             first_token_us=answer.first_token_us,
             model_us=answer.model_us,
             compute_us=answer.compute_us,
+            engine_queue_us=answer.engine_queue_us,
+            submitted_to_first_token_us=None if first_piece_at is None else _us(first_piece_at - context.requested_at),
         ),
         error=answer.error,
         grounding=request.grounding,
@@ -207,35 +226,47 @@ def completion(
         sampling=request.sampling,
         stream=streamed,
         attempt=request.attempt,
-        request_model=request_model,
+        request_model=None if target is None else target.model,
         embedder=request.embedder,
         embedding_tokens=request.embedding_tokens,
         reduced_input_tokens=answer.reduced_input_tokens,
-        kind=_kind(request, answer),
+        kind=kind or _kind(request, answer),
         cached_by=None if answer.cached_from is None else "exact",
         cached_from=answer.cached_from,
+        alternatives=list(answer.alternatives),
+        logprobs=list(answer.logprobs),
+        target=None if target is None or answer.cached_from is not None else target.label,
+        failures=list(failures),
+        energy=energy,
+        ends_as=ends_as,
     )
     paid = [
         Completion(
             **derive(request, _ABANDONED, number, now),
-            context=request.context,
+            context=context,
             messages=[],
-            model=given_up.model,
-            backend=given_up.backend,
-            finish_reason=given_up.finish_reason,
-            usage=given_up.usage,
-            timings=Timings(queue_us=queue_us, model_us=given_up.model_us),
-            error=given_up.error,
+            model=called.answer.model,
+            backend=called.answer.backend,
+            finish_reason=called.answer.finish_reason,
+            usage=called.answer.usage,
+            timings=Timings(queue_us=queue_us, model_us=called.answer.model_us),
+            error=called.answer.error,
             sampling=request.sampling,
             attempt=request.attempt,
-            request_model=target.model,
+            request_model=called.target.model,
             kind="abandoned",
+            target=called.target.label,
+            energy=called.energy,
         )
-        for number, (target, given_up) in enumerate(abandoned)
+        for number, called in enumerate(abandoned)
     ]
     # In this order: the cost of the answer ends what budgets hold for all of them.
-    key = request_key(request.context, request.request_id)
+    key = request_key(context, request.request_id)
     return [Emit("completions", key, each) for each in [*paid, record]]
+
+
+def _us(duration: timedelta) -> int:
+    return max(0, duration // timedelta(microseconds=1))
 
 
 def _kind(request: GroundedRequest, answer: Answered) -> str:

@@ -21,6 +21,7 @@ from penstock.telemetry import get_logger, metrics
 from services.inference.adapters import BackendError
 from services.inference.core import Answered
 from services.inference.pieces import NoPieces, Pieces
+from services.inference.progress import Progress
 from services.inference.prompt import Prompt, prompt_of, text_bytes
 from services.inference.usage import ReportedUsage, usage_of
 
@@ -99,7 +100,7 @@ class OpenAIBackend:
         self._decode = msgspec.json.Decoder(_ChatCompletion).decode
         self._decode_streamed = msgspec.json.Decoder(_StreamedCompletion).decode
 
-    async def generate(self, request: GroundedRequest, target: Target, pieces: Pieces) -> Answered:
+    async def generate(self, request: GroundedRequest, target: Target, pieces: Pieces, progress: Progress) -> Answered:
         if target.base_url is None:
             raise BackendError(f"target {target.model}: base_url is missing; set it in the route")
         started = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from datetime import datetime
 from typing import Protocol
 
 from penstock.bus import Producer, Sent, Transient
@@ -57,6 +58,8 @@ class KafkaPieces:
         self._ended = False
         self.size = 0
         """Bytes of the answer that have come."""
+        self.first_at: datetime | None = None
+        """When the first piece went."""
 
     @property
     def is_open(self) -> bool:
@@ -92,7 +95,9 @@ class KafkaPieces:
         text = "".join(self._waiting)
         self._waiting.clear()
         self._sent_at = self._clock.monotonic()
-        self._streamed, emit = piece(self._request, self._streamed, text, finish_reason, self._clock.now())
+        now = self._clock.now()
+        self.first_at = self.first_at or now
+        self._streamed, emit = piece(self._request, self._streamed, text, finish_reason, now)
         try:
             self._acks.append(await self._producer.send(emit.topic, emit.key, emit.record, self._headers))
         except (Invalid, ValueError):

@@ -24,8 +24,8 @@ from penstock.settings import ServiceSettings
 from services.inference.adapters import ExtractiveBackend
 from services.inference.answers import MemoryAnswers
 from services.inference.app import inference_hop
-from services.inference.core import order_targets
 from services.inference.openai_endpoint import OpenAIBackend
+from services.inference.routing.weighted import order_targets
 
 CLOCK = ManualClock()
 OK = {

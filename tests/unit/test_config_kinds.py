@@ -87,7 +87,7 @@ def test_every_field_is_described_frozen_and_closed(kind: type[BaseModel]) -> No
         (Team, {"name": "a", "requests_per_minute": 0}, "greater than or equal to 1"),
         (Team, {"name": "a", "budget": 1}, "not permitted"),
         (Route, {"name": "r", "targets": []}, "at least 1 item"),
-        (Route, {"name": "r", "targets": [{**OPENAI, "weight": 0}]}, "greater than or equal to 1"),
+        (Route, {"name": "r", "targets": [{**OPENAI, "weight": 0}]}, "all have weight 0"),
         (Route, {"name": "r", "targets": [{**OPENAI, "model": " "}]}, "not empty, no spaces"),
         (Route, {"name": "r", "targets": [{**OPENAI, "base_url": "localhost:8000"}]}, "is no address"),
         (Route, {"name": "r", "targets": [{**OPENAI, "base_url": "http://me:secret@host/v1"}]}, "holds credentials"),

@@ -12,8 +12,10 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from penstock.config.adapters import Adapter
 from penstock.config.alerting import Alerting, AlertRoute, Escalation, Receiver
 from penstock.config.budgets import Budget
+from penstock.config.energy import EnergyFigures
 from penstock.config.entry import Entry, FieldError, ModelName, Name, Part, Share
 from penstock.config.evaluators import Evaluator
 from penstock.config.experiments import Arm, Experiment, Metric
@@ -23,9 +25,10 @@ from penstock.config.prompts import Prompt, PromptMessage, PromptVariable, Varia
 from penstock.config.rubrics import Choice, Rubric
 
 __all__ = [
-    "KINDS", "SCANNERS", "AlertRoute", "Alerting", "Arm", "Budget", "Cache", "Choice", "Entry", "Escalation",
-    "Evaluator", "Experiment", "Metric", "Policy", "Price", "Prompt", "PromptMessage", "PromptVariable", "Receiver",
-    "Retrieval", "Route", "RouteSampling", "Rubric", "ScannerRule", "Target", "Team", "VariableError",
+    "KINDS", "SCANNERS", "Adapter", "AlertRoute", "Alerting", "Arm", "Breaker", "Budget", "Cache", "Canary", "Choice",
+    "EnergyFigures", "Entry", "Escalation", "Evaluator", "Experiment", "Metric", "Policy", "Price", "Prompt",
+    "PromptMessage", "PromptVariable", "QualityFloor", "Receiver", "Retrieval", "Route", "RouteSampling", "Rubric",
+    "ScannerRule", "Shadow", "Target", "Team", "VariableError",
 ]  # fmt: skip
 
 
@@ -75,6 +78,8 @@ class Team(Entry):
 class Target(Part):
     """One model behind a route."""
 
+    name: Name | None = Field(default=None, description="Name within the route; null: the model's.")
+
     backend: Literal["extractive", "openai", "vllm"] = Field(
         description="extractive (embedded, no weights), openai (any compatible endpoint) or vllm."
     )
@@ -88,7 +93,21 @@ class Target(Part):
         description="Environment variable of inference that holds the key; never the key.",
     )
     timeout_s: float = Field(default=60.0, gt=0, le=3600, description="Longest wait for one call, seconds.")
-    weight: int = Field(default=1, ge=1, description="Share of the traffic relative to the route's other targets.")
+    weight: int = Field(
+        default=1,
+        ge=0,
+        description="Share of the traffic relative to the route's other targets; 0: stands in where others fail, no more.",
+    )
+    quality: Share | None = Field(
+        default=None,
+        description="How good its answers are, from 0 to 1, as a golden set says: what a route's quality_floor asks for "
+        "until enough live scores are known.",
+    )
+
+    @property
+    def label(self) -> str:
+        """Its name in events, metrics and commands."""
+        return self.name or self.model
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -147,6 +166,66 @@ class Cache(Part):
     )
 
 
+class Breaker(Part):
+    """When a target that fails is left alone for a while."""
+
+    enabled: bool = Field(default=True, description="Whether targets of the route are left alone at all.")
+    failure_ratio: float = Field(
+        default=0.5, gt=0, le=1, description="Share of the newest calls that must fail to open the circuit."
+    )
+    min_calls: int = Field(default=5, ge=1, le=1000, description="Calls that must be known before the share counts.")
+    window_s: float = Field(default=30.0, gt=0, le=3600, description="How far back calls count, seconds.")
+    open_s: float = Field(
+        default=10.0, gt=0, le=3600, description="How long a target is left alone before one call tries it, seconds."
+    )
+
+
+class QualityFloor(Part):
+    """How good a target must be to be chosen for being cheap or fast."""
+
+    score: str = Field(
+        pattern=r"^[a-z_]+\.[A-Za-z0-9_.-]+$",
+        description="Score of its answers, as subject.name, e.g. answer.groundedness.",
+    )
+    at_least: Share = Field(description="Least mean of that score.")
+
+
+class Canary(Part):
+    """A target on trial: it gets a share of the traffic, and is taken back where it is worse than the others.
+
+    Each bound is what it may be worse by than the stable targets; null does not watch that figure.
+    """
+
+    target: Target = Field(description="The target on trial.")
+    share: float = Field(gt=0, le=0.5, description="Share of the traffic.")
+    sticky: Literal["user", "conversation", "request"] = Field(
+        default="user",
+        description="What keeps its arm; a request without a user is assigned by conversation, else by itself.",
+    )
+    max_error_rate: float | None = Field(
+        default=0.02, ge=0, lt=1, description="Failed calls: by how much more of all, e.g. 0.02."
+    )
+    max_latency_ms: float | None = Field(default=None, ge=0, description="Mean latency of answers: by how many more.")
+    latency_limit_ms: float = Field(default=60_000.0, gt=0, description="Latencies above it count as it, milliseconds.")
+    max_cost: float | None = Field(default=None, ge=0, description="Mean cost of a request: by how much more, USD.")
+    cost_limit: float = Field(default=1.0, gt=0, description="Costs above it count as it, USD.")
+    max_score_loss: dict[str, float] = Field(
+        default_factory=dict,
+        description="Scores by subject.name, e.g. answer.groundedness: by how much lower their mean may be.",
+    )
+    alpha: float = Field(
+        default=0.05, gt=0, lt=0.5, description="Chance that a canary within its bounds is ever taken back."
+    )
+    salt: str = Field(default="", max_length=100, description="Another one draws other units, and begins anew.")
+
+
+class Shadow(Part):
+    """A target that answers a share of the traffic beside the route: scored and paid for, never released."""
+
+    target: Target = Field(description="The target that is tried.")
+    share: float = Field(gt=0, le=1, description="Share of the traffic that it answers too.")
+
+
 class Route(Entry):
     """What answers a request, and how."""
 
@@ -168,6 +247,38 @@ class Route(Entry):
     deadline_s: float | None = Field(
         default=None, gt=0, description="Seconds after which an answer is of no use, where the request sets none."
     )
+    choice: Literal["weighted", "cheapest", "fastest"] = Field(
+        default="weighted",
+        description="Which target is asked first: one drawn by weight, or the cheapest or fastest that is expected to meet "
+        "the deadline and the quality floor.",
+    )
+    quality_floor: QualityFloor | None = Field(
+        default=None, description="How good a target must be to be chosen for being cheap or fast."
+    )
+    breaker: Breaker = Field(default=Breaker(), description="When a target that fails is left alone for a while.")
+    canary: Canary | None = Field(default=None, description="A target on trial.")
+    shadows: tuple[Shadow, ...] = Field(
+        default=(), max_length=4, description="Targets whose answers are scored and never released."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        others = [("canary", self.canary.target)] if self.canary else []
+        others += [("shadows", shadow.target) for shadow in self.shadows]
+        names: set[str] = set()
+        for path, target in [*(("targets", target) for target in self.targets), *others]:
+            if target.label in names:
+                raise FieldError((path,), f"has two targets called {target.label!r}: give one of them another name")
+            names.add(target.label)
+        if not any(target.weight for target in self.targets):
+            raise FieldError(("targets",), "all have weight 0: none would ever be asked first; give one of them more")
+        return self
+
+    @property
+    def all_targets(self) -> tuple[Target, ...]:
+        """Every target that may be called, the canary and the shadows last."""
+        canary = (self.canary.target,) if self.canary else ()
+        return (*self.targets, *canary, *(shadow.target for shadow in self.shadows))
 
     @property
     def key(self) -> str:
@@ -175,6 +286,9 @@ class Route(Entry):
 
 
 KINDS: dict[str, type[Entry]] = {
-    kind.KIND: kind for kind in (Team, Route, Policy, Prompt, Price, Alerting, Evaluator, Rubric, Experiment)
-}
+    kind.KIND: kind
+    for kind in (
+        Team, Route, Policy, Prompt, Price, Alerting, Evaluator, Rubric, Experiment, Adapter, EnergyFigures,
+    )
+}  # fmt: skip
 """Every kind by its name; the topic is ``config-<name>``, the folder ``infra/config/<name>``."""

@@ -15,7 +15,9 @@ from penstock.bus.types import Message, Transport
 from penstock.clock import Clock, SystemClock
 from penstock.config.kinds import (
     KINDS,
+    Adapter,
     Alerting,
+    EnergyFigures,
     Entry,
     Evaluator,
     Experiment,
@@ -126,6 +128,15 @@ class ConfigPlane:
         """Every experiment of ``team``, by name."""
         found = [cast("Experiment", entry) for _, entry in sorted(self._entries["experiments"].items())]
         return [experiment for experiment in found if experiment.team == team]
+
+    def adapter(self, name: str) -> Adapter | None:
+        """The adapter ``name``, or None."""
+        return cast("Adapter | None", self._entries["adapters"].get(name))
+
+    def energy(self, model: str) -> EnergyFigures | None:
+        """What is stated of the energy of ``model``, else of any model, else None."""
+        entries = self._entries["energy"]
+        return cast("EnergyFigures | None", entries.get(model) or entries.get("*"))
 
     def price(self, model: str, at: datetime) -> Price | None:
         """The price of ``model`` in force at ``at``, or None: an unknown price is never zero."""

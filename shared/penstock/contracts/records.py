@@ -16,12 +16,13 @@ import msgspec
 from msgspec import Meta
 
 __all__ = [
-    "AdmittedRequest", "Alert", "AlertAction", "AlertDelivery", "AnnotationTask", "Completion", "CompletionChunk",
-    "ConfigEntry", "Context", "Cost", "DeadLetter", "Document", "DocumentIndexed", "DriftCommand", "DriftEvent", "Evaluation",
+    "AdmittedRequest", "Alert", "AlertAction", "AlertDelivery", "Alternative", "AnnotationTask", "Cancellation", "Completion",
+    "CompletionChunk",
+    "ConfigEntry", "Context", "Cost", "DeadLetter", "Document", "DocumentIndexed", "DriftCommand", "DriftEvent", "Energy", "Evaluation",
     "ExperimentEvent", "Feedback", "Finding", "GroundedRequest", "JudgeTask", "Label", "LlmRequest", "LlmResult", "LogRange",
-    "Message", "ModelCommand", "ModelWeights", "Observation", "Passage", "Purpose", "Record", "Refusal", "Release", "ResultChunk",
+    "Message", "ModelCommand", "ModelWeights", "Observation", "Passage", "Priority", "Purpose", "Record", "Refusal", "Release", "ResultChunk",
     "Review", "ReviewDecision", "Sampling", "Score", "ScoredSentence", "ScreenedDocument", "ScreenedRequest", "Severity",
-    "Signal", "Status", "TeamSpend", "Timings", "Usage", "Verdict",
+    "Signal", "Status", "TargetFailure", "TeamSpend", "Timings", "TokenLogprob", "Usage", "Verdict",
 ]  # fmt: skip
 
 
@@ -33,6 +34,15 @@ class Status(StrEnum):
     REJECTED = "rejected"
     FAILED = "failed"
     EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+class Priority(StrEnum):
+    """Who is served first where requests wait: the values of ``LlmRequest.priority``, the first of them first."""
+
+    INTERACTIVE = "interactive"
+    STANDARD = "standard"
+    BATCH = "batch"
 
 
 class Purpose(StrEnum):
@@ -82,6 +92,13 @@ class Sampling(Part, frozen=True, kw_only=True):
     stop: Annotated[list[str], Meta(description="Strings that end the generation.")] = []
     seed: Annotated[int | None, Meta(description="Seed of the sampling, where the model honours one.")] = None
     response_format: Annotated[str | None, Meta(description="JSON schema (as JSON) that the answer must follow, where the backend can hold a model to one; null for free text.")] = None
+    n: Annotated[int, Meta(description="Answers to generate; those after the first are alternatives.")] = 1
+    top_logprobs: Annotated[int | None, Meta(description="Log-probabilities of the answer's tokens are wanted, each with so many of the likeliest tokens in its place; null for none.")] = None
+    regex: Annotated[str | None, Meta(description="Regular expression that the whole answer must match, where the backend can hold a model to one; null for none.")] = None
+    frequency_penalty: Annotated[float | None, Meta(description="From -2 to 2: above 0, words are repeated less the more often they stand there.")] = None
+    presence_penalty: Annotated[float | None, Meta(description="From -2 to 2: above 0, words that stand there are repeated less.")] = None
+    top_k: Annotated[int | None, Meta(description="Tokens are drawn from so many of the likeliest, where the backend can; null for no limit.")] = None
+    min_p: Annotated[float | None, Meta(description="Tokens less likely than this share of the likeliest one are not drawn, where the backend can.")] = None
 
 
 class Context(Part, frozen=True, kw_only=True):
@@ -102,6 +119,38 @@ class Context(Part, frozen=True, kw_only=True):
     purpose: Annotated[str, Meta(description="What the request is for: serve, judge (an evaluator asks a model) or evaluation (a run over a golden set). Only what is served counts as traffic.")] = "serve"
     experiments: Annotated[dict[str, str], Meta(description="Arm of every experiment that the request takes part in, by the experiment's name.")] = {}
     experiment_versions: Annotated[dict[str, str], Meta(description="What of each of these experiments was in force (Experiment.design), by its name: an observation counts for that alone.")] = {}
+    priority: Annotated[str, Meta(description="Who is served first where requests wait: interactive, standard or batch.")] = "standard"
+
+
+class TokenLogprob(Part, frozen=True, kw_only=True):
+    """A token of an answer, and how likely it was."""
+
+    token: Annotated[str, Meta(description="Text of the token.")]
+    logprob: Annotated[float, Meta(description="Natural logarithm of its probability.")]
+    top: Annotated[dict[str, float], Meta(description="The likeliest tokens in its place, with theirs.")] = {}
+
+
+class Alternative(Part, frozen=True, kw_only=True):
+    """Another answer to the same request."""
+
+    content: Annotated[str, Meta(description="The answer.")]
+    finish_reason: Annotated[str, Meta(description="As in Completion.")] = "stop"
+    logprobs: Annotated[list[TokenLogprob], Meta(description="Its tokens, where they are wanted.")] = []
+
+
+class TargetFailure(Part, frozen=True, kw_only=True):
+    """A target of a route that gave no answer, so that another one was asked."""
+
+    target: Annotated[str, Meta(description="Name of the target in its route.")]
+    reason: Annotated[str, Meta(description="Why.")]
+
+
+class Energy(Part, frozen=True, kw_only=True):
+    """What a call took from the grid: always an estimate, from figures that the configuration states."""
+
+    joules: Annotated[float, Meta(description="Energy of the call, J.")]
+    co2e_grams: Annotated[float | None, Meta(description="Emissions of that energy, grams of CO2 equivalent; null where no grid intensity is stated.")] = None
+    basis: Annotated[str, Meta(description="Entry of config-energy that the figures come from, as name@version.")]
 
 
 class Usage(Part, frozen=True, kw_only=True):
@@ -121,6 +170,8 @@ class Timings(Part, frozen=True, kw_only=True):
     first_token_us: Annotated[int | None, Meta(description="From the call to the first token; null where the backend does not stream.")] = None
     model_us: Annotated[int, Meta(description="From the call to its end.")] = 0
     compute_us: Annotated[int | None, Meta(description="Accelerator time of the call, its share where calls are batched; null where the backend does not say.")] = None
+    engine_queue_us: Annotated[int | None, Meta(description="Part of model_us that the call waited in the engine's own queue; null where the backend does not say.")] = None
+    submitted_to_first_token_us: Annotated[int | None, Meta(description="From the producer's request (requested_at) to the first token; null where the answer was not streamed.")] = None
 
 
 class Passage(Part, frozen=True, kw_only=True):
@@ -176,6 +227,7 @@ class LlmRequest(Record, frozen=True, kw_only=True):
     key_id: Annotated[str | None, Meta(description="Identity of the credential the request came with; never the credential.")] = None
     purpose: Annotated[str, Meta(description="As in Context: serve, judge or evaluation.")] = "serve"
     policy_name: Annotated[str | None, Meta(description="Guardrail policy to apply instead of the route's or the team's; the team must list it in allowed_policies.")] = None
+    priority: Annotated[str, Meta(description="As in Context: interactive, standard or batch.")] = "standard"
 
 
 class AdmittedRequest(Record, frozen=True, kw_only=True):
@@ -241,6 +293,12 @@ class Completion(Record, frozen=True, kw_only=True):
     cached_by: Annotated[str | None, Meta(description="Cache that answered: exact or semantic; null where the model did. usage is then what the call would have used.")] = None
     cached_from: Annotated[str | None, Meta(description="event_id of the completion whose answer is repeated; null where the model answered.")] = None
     reduced_input_tokens: Annotated[int, Meta(description="Estimate of the prompt tokens that were left out because they stood in the prompt twice.")] = 0
+    alternatives: Annotated[list[Alternative], Meta(description="The answers after the first, where several were asked for.")] = []
+    logprobs: Annotated[list[TokenLogprob], Meta(description="Tokens of the answer, where their probabilities are wanted.")] = []
+    target: Annotated[str | None, Meta(description="Name of the target of the route that was called; null where none was.")] = None
+    failures: Annotated[list[TargetFailure], Meta(description="Targets that were asked before and gave no answer, in their order.")] = []
+    energy: Annotated[Energy | None, Meta(description="Estimate of what the call took from the grid; null where nothing is stated of the model.")] = None
+    ends_as: Annotated[str | None, Meta(description="Status that the request ends with, where there is an error: expired or cancelled; null: failed, or expired where it came after the deadline.")] = None
 
 
 class CompletionChunk(Record, frozen=True, kw_only=True):
@@ -260,7 +318,7 @@ class LlmResult(Record, frozen=True, kw_only=True):
     """The one public outcome of a request."""
 
     context: Annotated[Context, Meta(description="What is known of the request.")]
-    status: Annotated[str, Meta(description="completed, blocked, rejected, failed or expired.")]
+    status: Annotated[str, Meta(description="completed, blocked, rejected, failed, expired or cancelled.")]
     prompt: Annotated[str, Meta(description="The question as screened: the last user message.")] = ""
     content: Annotated[str, Meta(description="The released answer; empty unless completed.")] = ""
     citations: Annotated[list[Passage], Meta(description="Passages that the answer quotes.")] = []
@@ -273,6 +331,8 @@ class LlmResult(Record, frozen=True, kw_only=True):
     reason: Annotated[str | None, Meta(description="The same in words, with the remedy.")] = None
     action: Annotated[str, Meta(description="The output verdict: allow, flag, mask or block.")] = "allow"
     calls: Annotated[int | None, Meta(description="Completions there are of the request: so many costs it has; null in events older than this field.")] = None
+    alternatives: Annotated[list[Alternative], Meta(description="The released answers after the first, where several were asked for.")] = []
+    logprobs: Annotated[list[TokenLogprob], Meta(description="Tokens of the answer, where their probabilities are wanted and it is released as the model gave it.")] = []
 
 
 class ResultChunk(Record, frozen=True, kw_only=True):
@@ -284,12 +344,19 @@ class ResultChunk(Record, frozen=True, kw_only=True):
     finish_reason: Annotated[str | None, Meta(description="Set on the last piece.")] = None
 
 
+class Cancellation(Record, frozen=True, kw_only=True):
+    """The answer to a request is of no use any more. Public: written by producers."""
+
+    conversation_id: Annotated[str | None, Meta(description="Conversation of the request; the record's key where set, else request_id is.")] = None
+    reason: Annotated[str, Meta(description="Why, in words.")] = ""
+
+
 class Refusal(Record, frozen=True, kw_only=True):
     """A stage ended a request early; the release gate turns it into the one result."""
 
     context: Annotated[Context, Meta(description="What is known of the request.")]
     stage: Annotated[str, Meta(description="intake, guardrails, retrieval or inference.")]
-    status: Annotated[str, Meta(description="blocked, rejected, failed or expired.")]
+    status: Annotated[str, Meta(description="blocked, rejected, failed, expired or cancelled.")]
     code: Annotated[str, Meta(description="Machine-readable reason, e.g. unknown_team.")]
     reason: Annotated[str, Meta(description="The same in words, with the remedy.")]
     prompt: Annotated[str, Meta(description="The question, masked where guardrails saw it; empty before.")] = ""

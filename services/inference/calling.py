@@ -1,0 +1,158 @@
+"""Asks the targets of a route in turn until one answers, and knows what became of each call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from penstock.clock import Clock
+from penstock.config.kinds import Route, Target
+from penstock.contracts.records import Energy, GroundedRequest, TargetFailure, Usage
+from penstock.telemetry import get_logger
+
+from services.inference.adapters import Backend, BackendError
+from services.inference.core import Answered, Called, fitted, unfinished
+from services.inference.observing import observe_answer, observe_broken_call, observe_estimate
+from services.inference.pieces import KafkaPieces, NoPieces
+from services.inference.progress import Progress
+from services.inference.routing import Routing
+
+__all__ = ["Call", "Caller", "EnergyOf", "Flight"]
+
+log = get_logger(__name__)
+
+EnergyOf = Callable[[Target, Usage], Energy | None]
+"""Estimates what a call of a target with so many tokens took."""
+
+
+@dataclass(slots=True)
+class Call:
+    """A call of a target. Times are seconds of the monotonic clock.
+
+    Attributes:
+        stopped: when it ended; None while it is under way.
+        cancelled: it was given up.
+        charged: it gave no answer, and may be charged for.
+        reason: why there is no answer.
+    """
+
+    target: Target
+    started: float
+    progress: Progress = field(default_factory=Progress)
+    stopped: float | None = None
+    cancelled: bool = False
+    charged: bool = False
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Flight:
+    """A request that is being answered.
+
+    Attributes:
+        pieces: where its answer goes while it is generated; None where nobody wants it so, or another target has begun.
+        first_piece_at: when the first of them went.
+        calls: of models, in their order; the last one may be under way.
+        failures: targets that gave no answer, or were not even asked.
+    """
+
+    request: GroundedRequest
+    called_at: datetime
+    pieces: KafkaPieces | None
+    calls: list[Call] = field(default_factory=list)
+    failures: list[TargetFailure] = field(default_factory=list)
+
+    @property
+    def first_piece_at(self) -> datetime | None:
+        return None if self.pieces is None else self.pieces.first_at
+
+    @property
+    def under_way(self) -> Call | None:
+        """The call that a model may be at work on."""
+        return self.calls[-1] if self.calls and self.calls[-1].stopped is None else None
+
+
+class Caller:
+    """Calls targets through the backends of this process."""
+
+    def __init__(self, backends: Mapping[str, Backend], routing: Routing, energy: EnergyOf, clock: Clock) -> None:
+        self._backends = backends
+        self._routing = routing
+        self._energy = energy
+        self._clock = clock
+
+    async def first_answer(
+        self, flight: Flight, route: Route, targets: Sequence[Target]
+    ) -> tuple[Target, Answered] | None:
+        """Return who answered and what; None where nobody did: ``flight`` says why.
+
+        Raises:
+            Transient: the log does not take the pieces.
+            asyncio.CancelledError: the call was given up; ``flight`` has it.
+        """
+        for target in targets:
+            backend = self._backends.get(target.backend)
+            if backend is None:
+                reason = f"{target.model}: this process has no {target.backend} backend"
+                flight.failures.append(TargetFailure(target=target.label, reason=reason))
+                continue
+            answered = await self._one(flight, route, target, backend)
+            if answered is not None:
+                return target, answered
+        return None
+
+    async def _one(self, flight: Flight, route: Route, target: Target, backend: Backend) -> Answered | None:
+        call = Call(target, self._clock.monotonic())
+        flight.calls.append(call)
+        self._routing.began(route, target)
+        try:
+            answer = await backend.generate(flight.request, target, flight.pieces or NoPieces(), call.progress)
+        except BackendError as error:
+            self._routing.failed(route, target, str(error))
+            await self._failed(flight, call, error)
+            return None
+        except (asyncio.CancelledError, Exception):
+            self._routing.given_up(route, target)
+            raise
+        call.stopped = self._clock.monotonic()
+        self._routing.answered(route, target, answer)
+        answer = fitted(flight.request, answer)
+        if flight.pieces is not None:
+            await flight.pieces.end(answer.finish_reason)
+        observe_answer(flight.request, target, answer)
+        return answer
+
+    async def _failed(self, flight: Flight, call: Call, error: BackendError) -> None:
+        reason = str(error)
+        log.warning("target failed", request_id=flight.request.request_id, model=call.target.model, reason=reason)
+        call.stopped = self._clock.monotonic()
+        call.cancelled, call.charged, call.reason = error.cancelled, error.charged, reason
+        if flight.pieces is not None and call.progress.usage is None:
+            call.progress.answer_size = flight.pieces.size
+        flight.failures.append(TargetFailure(target=call.target.label, reason=reason))
+        if error.charged:
+            observe_broken_call(call.target)
+        if flight.pieces is not None and flight.pieces.is_open:
+            # Another target has other words: they come with the completion, not after these.
+            await flight.pieces.end("error")
+            flight.pieces = None
+
+    def charged(self, flight: Flight) -> list[Called]:
+        """Return the calls of ``flight`` that gave no answer and may be charged for, in their order."""
+        return [self._known_of(flight.request, call) for call in flight.calls if call.charged]
+
+    def _known_of(self, request: GroundedRequest, call: Call) -> Called:
+        stopped = self._clock.monotonic() if call.stopped is None else call.stopped
+        if call.progress.usage is None:
+            observe_estimate(call.target)
+        answer = unfinished(
+            request,
+            call.target,
+            call.reason,
+            progress=call.progress,
+            model_us=int((stopped - call.started) * 1e6),
+            cancelled=call.cancelled,
+        )
+        return Called(call.target, answer, self._energy(call.target, answer.usage))

@@ -1,0 +1,53 @@
+"""What inference asks of whoever chooses targets, and tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from penstock.config.kinds import Route, Target
+from penstock.contracts.records import Context, GroundedRequest, TargetFailure
+
+from services.inference.core import Answered
+
+__all__ = ["Choice", "Routing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Whom a request asks.
+
+    Attributes:
+        targets: to ask until one answers, in this order; may be empty.
+        context: the request's, with what the choice adds to it (the arm of a canary).
+        left_alone: targets that are not asked now, and why.
+    """
+
+    targets: Sequence[Target]
+    context: Context
+    left_alone: Sequence[TargetFailure] = ()
+
+
+class Routing(Protocol):
+    """Chooses targets, and learns how calls of them end. Every call that is told to begin is told to end, once."""
+
+    def choose(self, route: Route, request: GroundedRequest) -> Choice:
+        """Return whom ``request`` asks."""
+        ...
+
+    def began(self, route: Route, target: Target) -> None:
+        """A call of ``target`` begins."""
+        ...
+
+    def answered(self, route: Route, target: Target, answer: Answered) -> None:
+        """It gave an answer."""
+        ...
+
+    def failed(self, route: Route, target: Target, reason: str) -> None:
+        """It gave none, and that is its own fault: it is away, too slow, or says what nobody understands."""
+        ...
+
+    def given_up(self, route: Route, target: Target) -> None:
+        """It was not waited for, which says nothing of the target."""
+        ...
