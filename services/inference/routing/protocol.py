@@ -11,7 +11,7 @@ from penstock.contracts.records import Context, GroundedRequest, TargetFailure
 
 from services.inference.core import Answered
 
-__all__ = ["Choice", "Routing"]
+__all__ = ["Arms", "Assignment", "Choice", "NoArms", "Routing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,34 @@ class Choice:
     targets: Sequence[Target]
     context: Context
     left_alone: Sequence[TargetFailure] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Where a request stands in a canary.
+
+    Attributes:
+        target: the target on trial, where the request falls to it; None: it is for the stable targets.
+        context: the request's, with its arm.
+    """
+
+    target: Target | None
+    context: Context
+
+
+class Arms(Protocol):
+    """Says who gets the target on trial. The same request is always told the same while the route stays as it is."""
+
+    def assign(self, route: Route, request: GroundedRequest) -> Assignment | None:
+        """Return where ``request`` stands; None where nothing is on trial on ``route``, or no longer."""
+        ...
+
+
+class NoArms:
+    """Nothing is on trial."""
+
+    def assign(self, route: Route, request: GroundedRequest) -> Assignment | None:
+        return None
 
 
 class Routing(Protocol):
