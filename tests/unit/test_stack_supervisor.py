@@ -255,3 +255,14 @@ def test_services_that_do_not_exist_are_refused(
 ) -> None:
     with pytest.raises(StackError, match=message):
         service_specs(services, project, replicas)
+
+
+def test_a_service_may_have_an_interpreter_of_its_own(project: Path, tmp_path: Path) -> None:
+    other = tmp_path / "python"
+    other.symlink_to(sys.executable)
+    specs = service_specs(["intake", "drift"], project, interpreters={"drift": str(other)})
+    assert [spec.argv[0] for spec in specs] == [sys.executable, str(other)]
+    with pytest.raises(StackError, match=r"does not exist: /nowhere/python; `make vllm`"):
+        service_specs(["drift"], project, interpreters={"drift": "/nowhere/python"})
+    with pytest.raises(StackError, match="'intake', which is not among the services"):
+        service_specs(["drift"], project, interpreters={"intake": str(other)})

@@ -42,10 +42,21 @@ class _Replicas(click.ParamType):
         return service, int(count)
 
 
+class _Interpreter(click.ParamType):
+    name = "SERVICE=PATH"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        service, _, path = str(value).partition("=")
+        if not service or not path:
+            self.fail(f"{value!r} is not SERVICE=PATH, as in inference=.venv-vllm/bin/python", param, ctx)
+        return service, str(Path(path).absolute()) if "/" in path else path
+
+
 @click.command()
 @click.argument("services", nargs=-1, metavar="[SERVICE]...")
 @stack_options
 @click.option("--replicas", multiple=True, type=_Replicas(), help="Run N processes of a service; may be repeated.")
+@click.option("--python", "interpreters", multiple=True, type=_Interpreter(), help="Python that runs a service.")
 @click.option("--max-crashes", default=5, show_default=True, type=click.IntRange(1), help="Crashes in a row to bear.")
 @click.option(
     "--ready-timeout", default=90.0, show_default=True, type=click.FloatRange(1), help="Seconds to be ready in."
@@ -55,6 +66,7 @@ def run(
     name: str | None,
     state_dir: Path | None,
     replicas: tuple[tuple[str, int], ...],
+    interpreters: tuple[tuple[str, str], ...],
     max_crashes: int,
     ready_timeout: float,
 ) -> None:
@@ -70,7 +82,7 @@ def run(
             topics = Catalogue.load().topics
         except CatalogueError as error:
             raise click.ClickException(str(error)) from error
-        specs = service_specs(services or FLOW, project, dict(replicas))
+        specs = service_specs(services or FLOW, project, dict(replicas), dict(interpreters))
         stack = Stack.open(name, state_dir)
         addresses = stack.environment()
         _check(stack, addresses, topics)

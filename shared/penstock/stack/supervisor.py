@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import time
@@ -33,14 +34,18 @@ _POLL_S = 0.05
 
 
 def service_specs(
-    services: Sequence[str], project: Path, replicas: Mapping[str, int] | None = None
+    services: Sequence[str],
+    project: Path,
+    replicas: Mapping[str, int] | None = None,
+    interpreters: Mapping[str, str] | None = None,
 ) -> list[ServiceSpec]:
     """Return the processes that run ``services`` of the checkout ``project``.
 
-    The first process of a service has its name, further ones ``<name>-2``, ``<name>-3``, and so on.
+    The first process of a service has its name, further ones ``<name>-2``, ``<name>-3``, and so on. ``interpreters`` says
+    which Python runs a service, where it is not this one.
 
     Raises:
-        StackError: a service does not exist, or ``replicas`` names one that is not among ``services``.
+        StackError: a service does not exist, or ``replicas`` or ``interpreters`` names one that is not among ``services``.
     """
     folders = sorted(path.parent.name for path in (project / "services").glob("*/__main__.py"))
     known = [name for name in FLOW if name in folders] + [name for name in folders if name not in FLOW]
@@ -53,8 +58,19 @@ def service_specs(
             raise StackError(f"replicas of {name!r}, which is not among the services to run: {', '.join(services)}")
         if count < 1:
             raise StackError(f"{count} replicas of {name!r}: it takes at least one")
+    interpreters = interpreters or {}
+    for name, interpreter in interpreters.items():
+        if name not in services:
+            raise StackError(
+                f"an interpreter of {name!r}, which is not among the services to run: {', '.join(services)}"
+            )
+        if shutil.which(interpreter) is None:
+            raise StackError(f"the interpreter of {name!r} does not exist: {interpreter}; `make vllm` makes .venv-vllm")
     return [
-        ServiceSpec(name if number == 1 else f"{name}-{number}", [sys.executable, "-m", f"services.{name}"])
+        ServiceSpec(
+            name if number == 1 else f"{name}-{number}",
+            [interpreters.get(name, sys.executable), "-m", f"services.{name}"],
+        )
         for name in services
         for number in range(1, replicas.get(name, 1) + 1)
     ]
