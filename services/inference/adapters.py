@@ -23,10 +23,21 @@ class BackendError(Exception):
         retriable: nothing was generated, and a later try may succeed.
         charged: a model may have worked on it, and whoever runs it may charge for that.
         cancelled: it was given up because it took too long; it may be charged for, too.
+        of_request: the target cannot answer this request (its prompt is too long, its parameters are not known here), and
+            answers others: it says nothing of the target.
     """
 
-    def __init__(self, reason: str, *, retriable: bool = False, charged: bool = False, cancelled: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        retriable: bool = False,
+        charged: bool = False,
+        cancelled: bool = False,
+        of_request: bool = False,
+    ) -> None:
         super().__init__(reason)
+        self.of_request = of_request
         self.retriable = retriable
         self.charged = charged or cancelled
         self.cancelled = cancelled
@@ -55,7 +66,8 @@ class ExtractiveBackend:
         if request.sampling.response_format is not None:
             raise BackendError(
                 f"target {target.model}: the extractive backend quotes passages and cannot follow a JSON schema; ask a "
-                "route with a model that can, or leave sampling.response_format out"
+                "route with a model that can, or leave sampling.response_format out",
+                of_request=True,
             )
         started, began = time.perf_counter(), time.thread_time()
         question = next((m.content for m in reversed(request.messages) if m.role == "user"), "")

@@ -104,20 +104,26 @@ class Caller:
         return None
 
     async def _one(self, flight: Flight, route: Route, target: Target, backend: Backend) -> Answered | None:
+        attempt = self._routing.begin(route, target)
+        if isinstance(attempt, TargetFailure):
+            flight.failures.append(attempt)
+            return None
         call = Call(target, self._clock.monotonic())
         flight.calls.append(call)
-        self._routing.began(route, target)
         try:
             answer = await backend.generate(flight.request, target, flight.pieces or NoPieces(), call.progress)
         except BackendError as error:
-            self._routing.failed(route, target, str(error))
+            if error.of_request:
+                attempt.given_up()
+            else:
+                attempt.failed(str(error))
             await self._failed(flight, call, error)
             return None
         except (asyncio.CancelledError, Exception):
-            self._routing.given_up(route, target)
+            attempt.given_up()
             raise
         call.stopped = self._clock.monotonic()
-        self._routing.answered(route, target, answer)
+        attempt.answered(answer)
         answer = fitted(flight.request, answer)
         if flight.pieces is not None:
             await flight.pieces.end(answer.finish_reason)

@@ -1,6 +1,6 @@
 """Which targets of a route a request asks, in which order."""
 
-from services.inference.routing.protocol import Arms, Assignment, Choice, NoArms, Routing
+from services.inference.routing.protocol import Arms, Assignment, Attempt, Choice, NoArms, Routing
 from services.inference.routing.weighted import WeightedRouting
 
-__all__ = ["Arms", "Assignment", "Choice", "NoArms", "Routing", "WeightedRouting"]
+__all__ = ["Arms", "Assignment", "Attempt", "Choice", "NoArms", "Routing", "WeightedRouting"]

@@ -11,7 +11,7 @@ from penstock.contracts.records import Context, GroundedRequest, TargetFailure
 
 from services.inference.core import Answered
 
-__all__ = ["Arms", "Assignment", "Choice", "NoArms", "Routing"]
+__all__ = ["Arms", "Assignment", "Attempt", "Choice", "NoArms", "Routing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +57,29 @@ class NoArms:
         return None
 
 
+class Attempt(Protocol):
+    """A call of a target. Whoever makes it says how it ended, once."""
+
+    def answered(self, answer: Answered) -> None:
+        """It gave an answer."""
+        ...
+
+    def failed(self, reason: str) -> None:
+        """It gave none, and that is its own fault: it is away, overloaded, too slow, or says what nobody understands."""
+        ...
+
+    def given_up(self) -> None:
+        """It gave none, and that says nothing of the target: nobody waited for it, or it cannot answer this request."""
+        ...
+
+
 class Routing(Protocol):
-    """Chooses targets, and learns how calls of them end. Every call that is told to begin is told to end, once."""
+    """Chooses targets, and learns how calls of them end."""
 
     def choose(self, route: Route, request: GroundedRequest) -> Choice:
         """Return whom ``request`` asks."""
         ...
 
-    def began(self, route: Route, target: Target) -> None:
-        """A call of ``target`` begins."""
-        ...
-
-    def answered(self, route: Route, target: Target, answer: Answered) -> None:
-        """It gave an answer."""
-        ...
-
-    def failed(self, route: Route, target: Target, reason: str) -> None:
-        """It gave none, and that is its own fault: it is away, too slow, or says what nobody understands."""
-        ...
-
-    def given_up(self, route: Route, target: Target) -> None:
-        """It was not waited for, which says nothing of the target."""
+    def begin(self, route: Route, target: Target) -> Attempt | TargetFailure:
+        """Return the call of ``target`` that begins now, or why it must not: what was chosen may have failed since."""
         ...

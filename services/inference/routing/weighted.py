@@ -8,7 +8,7 @@ from penstock.config.kinds import Route, Target
 from penstock.contracts.records import GroundedRequest
 
 from services.inference.core import Answered
-from services.inference.routing.protocol import Choice
+from services.inference.routing.protocol import Attempt, Choice
 
 __all__ = ["WeightedRouting", "order_targets"]
 
@@ -35,14 +35,18 @@ class WeightedRouting:
     def choose(self, route: Route, request: GroundedRequest) -> Choice:
         return Choice(order_targets(route, request.request_id), request.context)
 
-    def began(self, route: Route, target: Target) -> None:
+    def begin(self, route: Route, target: Target) -> Attempt:
+        return _Forgotten()
+
+
+class _Forgotten:
+    """A call of which nothing is kept."""
+
+    def answered(self, answer: Answered) -> None:
         return
 
-    def answered(self, route: Route, target: Target, answer: Answered) -> None:
+    def failed(self, reason: str) -> None:
         return
 
-    def failed(self, route: Route, target: Target, reason: str) -> None:
-        return
-
-    def given_up(self, route: Route, target: Target) -> None:
+    def given_up(self) -> None:
         return
