@@ -1,6 +1,6 @@
 """The books equal an independent oracle to the last digit, whatever is duplicated, late, out of order or killed.
 
-In ``make test`` with a few thousand calls; ``make soak`` makes it LEDGER_CALLS=100000. LEDGER_SEED gives another month.
+In ``make test`` with some 1,500 calls; ``make soak`` makes it LEDGER_CALLS=100000. LEDGER_SEED gives another month.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tests.conftest import PROJECT, penstock
 from tests.e2e.ledger_oracle import Line, Subject, Window, lines, subjects
 from tests.e2e.ledger_traffic import TEAMS, Call, Indexed, completion, indexed, prices, traffic
 
-CALLS = int(os.environ.get("LEDGER_CALLS", "3000"))
+CALLS = int(os.environ.get("LEDGER_CALLS", "1500"))
 SEED = int(os.environ.get("LEDGER_SEED", "20260101"))
 KILLS = 4 if CALLS < 20_000 else 16
 _PATIENCE_S = 300 + CALLS / 50

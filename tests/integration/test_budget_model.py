@@ -38,7 +38,7 @@ from services.intake.bounds import EMBEDDING, Call, holds_of
 from services.intake.core import Decision, Judgement
 from services.intake.settlement import Charge, Release
 
-RUNS = int(os.environ.get("BUDGET_RUNS", "30"))
+RUNS = int(os.environ.get("BUDGET_RUNS", "12"))
 TTL_S = 8 * 24 * 3600
 GRACE_S = 120
 START = datetime(2026, 1, 30, 22, 0, 0, 7, tzinfo=UTC)
