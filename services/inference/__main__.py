@@ -31,7 +31,18 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
     configured = runtime.settings.inference_cache_key
     answers = RedisAnswers(redis, configured.get_secret_value() if configured else None, runtime.clock)
     backends: dict[str, Backend] = {"extractive": ExtractiveBackend(), "openai": OpenAIBackend(session)}
-    return [inference_hop(runtime.config, backends, answers, runtime.clock, concurrency, runtime.producer())]
+    return [
+        inference_hop(
+            runtime.config,
+            backends,
+            answers,
+            runtime.clock,
+            concurrency,
+            runtime.producer(),
+            grid_grams_per_kwh=runtime.settings.grid_grams_per_kwh,
+            tracing=runtime.tracing,
+        )
+    ]
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from penstock.clock import Clock
 from penstock.config.kinds import EnergyFigures, Route, Target
 from penstock.contracts.records import Energy, GroundedRequest, Status, Usage
 from penstock.telemetry import metrics
-from penstock.telemetry.traces import carried
+from penstock.telemetry.traces import Tracing, carried
 
 from services.inference.adapters import Backend
 from services.inference.answers import Answers
@@ -31,6 +31,7 @@ from services.inference.core import (
 from services.inference.energy import estimated_energy
 from services.inference.exact_cache import Kept, asked_of, is_repeatable, kept_of
 from services.inference.journal import Journal, NoJournal, Wasted
+from services.inference.observing import observe_request
 from services.inference.pieces import KafkaPieces
 from services.inference.progress import Progress
 from services.inference.routing import Routing, WeightedRouting
@@ -60,6 +61,7 @@ def inference_hop(
     journal: Journal | None = None,
     cancellations: Cancellations | None = None,
     grid_grams_per_kwh: float | None = None,
+    tracing: Tracing | None = None,
 ) -> Hop:
     """Return the hop requests-grounded, requests-repeated -> completions or refusals.
 
@@ -71,6 +73,7 @@ def inference_hop(
         journal: what outlives this process; None: nothing does.
         cancellations: who says that nobody wants an answer; None: nobody does.
         grid_grams_per_kwh: grid intensity where this process runs, grams of CO2 equivalent; None where it is not stated.
+        tracing: where the spans of calls go; None: nowhere.
     """
     chooser = routing or WeightedRouting()
     kept_flights = journal or NoJournal()
@@ -79,7 +82,7 @@ def inference_hop(
     def energy_of(target: Target, usage: Usage) -> Energy | None:
         return estimated_energy(config.energy(target.model), usage, grid_grams_per_kwh)
 
-    caller = Caller(backends, chooser, energy_of, clock)
+    caller = Caller(backends, chooser, energy_of, clock, tracing)
 
     async def answer(event: Event[GroundedRequest]) -> list[Emit]:
         request = event.record
@@ -91,7 +94,7 @@ def inference_hop(
             pieces = None
             if is_streamed(request):
                 pieces = KafkaPieces(request, producer, carried(event.message.headers), clock)
-            flight = Flight(request, clock.now(), pieces)
+            flight = Flight(request, clock.now(), pieces, headers=event.message.headers)
             if cancelled.done():
                 return unanswered(flight, earlier.wasted, Status.CANCELLED, "cancelled", cancelled.result())
             if expired(request, flight.called_at):
@@ -245,7 +248,13 @@ def inference_hop(
         return refusal(request, status, code, reason, clock.now())
 
     async def handle(events: Sequence[Event[GroundedRequest]]) -> Sequence[Outcome]:
-        return [await answer(event) for event in events]
+        return [await measured(event) for event in events]
+
+    async def measured(event: Event[GroundedRequest]) -> list[Emit]:
+        started = clock.monotonic()
+        emits = await answer(event)
+        observe_request(event.record, emits, clock.monotonic() - started)
+        return emits
 
     def failed(event: Event[Any], error: Exception) -> Sequence[Emit]:
         reason = "inference could not process the request; it is among the dead letters of inference"

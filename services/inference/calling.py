@@ -11,10 +11,11 @@ from penstock.clock import Clock
 from penstock.config.kinds import Route, Target
 from penstock.contracts.records import Energy, GroundedRequest, TargetFailure, Usage
 from penstock.telemetry import get_logger
+from penstock.telemetry.traces import Headers, NoTracing, Tracing
 
 from services.inference.adapters import Backend, BackendError
 from services.inference.core import Answered, Called, fitted, unfinished
-from services.inference.observing import observe_answer, observe_broken_call, observe_estimate
+from services.inference.observing import observe_broken_call, observe_estimate, observed_call
 from services.inference.pieces import KafkaPieces, NoPieces
 from services.inference.progress import Progress
 from services.inference.routing import Routing
@@ -56,6 +57,7 @@ class Flight:
         first_piece_at: when the first of them went.
         calls: of models, in their order; the last one may be under way.
         failures: targets that gave no answer, or were not even asked.
+        headers: of the message that the request came in.
     """
 
     request: GroundedRequest
@@ -63,6 +65,7 @@ class Flight:
     pieces: KafkaPieces | None
     calls: list[Call] = field(default_factory=list)
     failures: list[TargetFailure] = field(default_factory=list)
+    headers: Headers = ()
 
     @property
     def first_piece_at(self) -> datetime | None:
@@ -77,11 +80,19 @@ class Flight:
 class Caller:
     """Calls targets through the backends of this process."""
 
-    def __init__(self, backends: Mapping[str, Backend], routing: Routing, energy: EnergyOf, clock: Clock) -> None:
+    def __init__(
+        self,
+        backends: Mapping[str, Backend],
+        routing: Routing,
+        energy: EnergyOf,
+        clock: Clock,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._backends = backends
         self._routing = routing
         self._energy = energy
         self._clock = clock
+        self._tracing = tracing or NoTracing()
 
     async def first_answer(
         self, flight: Flight, route: Route, targets: Sequence[Target]
@@ -110,8 +121,13 @@ class Caller:
             return None
         call = Call(target, self._clock.monotonic())
         flight.calls.append(call)
+        request, pieces = flight.request, flight.pieces
         try:
-            answer = await backend.generate(flight.request, target, flight.pieces or NoPieces(), call.progress)
+            with observed_call(
+                self._tracing, flight.headers, request, target, self._clock, streamed=pieces is not None
+            ) as observed:
+                answer = await backend.generate(request, target, pieces or NoPieces(), call.progress)
+                observed.answered(answer)
         except BackendError as error:
             if error.of_request:
                 attempt.given_up()
@@ -127,7 +143,6 @@ class Caller:
         answer = fitted(flight.request, answer)
         if flight.pieces is not None:
             await flight.pieces.end(answer.finish_reason)
-        observe_answer(flight.request, target, answer)
         return answer
 
     async def _failed(self, flight: Flight, call: Call, error: BackendError) -> None:

@@ -1,21 +1,97 @@
-"""What is measured of a call."""
+"""What is measured of calls and of requests, under the names of :mod:`penstock.telemetry.gen_ai`."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from penstock.bus import Emit
+from penstock.clock import Clock
 from penstock.config.kinds import Target
-from penstock.contracts.records import GroundedRequest
-from penstock.telemetry import metrics
+from penstock.contracts.records import Completion, GroundedRequest, Refusal
+from penstock.telemetry import gen_ai, metrics
+from penstock.telemetry.traces import Headers, Tracing
 
-from services.inference.core import Answered
+from services.inference.adapters import BackendError
+from services.inference.core import Answered, completion_id
 
-__all__ = ["observe_answer", "observe_broken_call", "observe_estimate"]
+__all__ = [
+    "ObservedCall",
+    "observe_broken_call",
+    "observe_estimate",
+    "observe_request",
+    "observe_spent",
+    "observed_call",
+]
 
 
-def observe_answer(request: GroundedRequest, target: Target, answer: Answered) -> None:
-    """Count an answer: its time and its tokens."""
-    metrics.MODEL_SECONDS.labels(answer.backend, answer.model).observe(answer.model_us / 1e6)
-    metrics.TOKENS.labels(answer.model, "input").inc(answer.usage.input_tokens)
-    metrics.TOKENS.labels(answer.model, "output").inc(answer.usage.output_tokens)
+class ObservedCall:
+    """A call of a target that is under way."""
+
+    def __init__(self) -> None:
+        self.answer: Answered | None = None
+
+    def answered(self, answer: Answered) -> None:
+        """It gave ``answer``."""
+        self.answer = answer
+
+
+@contextmanager
+def observed_call(
+    tracing: Tracing, headers: Headers, request: GroundedRequest, target: Target, clock: Clock, *, streamed: bool
+) -> Iterator[ObservedCall]:
+    """Return a context manager around one call of ``target``: it measures the call, and is its span.
+
+    Args:
+        headers: of the message that the request came in.
+        streamed: whether the answer is wanted in pieces.
+    """
+    labels = _labels(target.backend, target.model)
+    attributes = gen_ai.request_attributes(
+        request.context,
+        request.sampling,
+        backend=target.backend,
+        model=target.model,
+        base_url=target.base_url,
+        stream=streamed,
+    )
+    call, started = ObservedCall(), clock.monotonic()
+    with tracing.call(gen_ai.span_name(target.model), headers, attributes) as span:
+        try:
+            yield call
+        except BaseException as error:
+            kind = _error_type(error)
+            span.set_attribute(gen_ai.ERROR_TYPE, kind)
+            metrics.OPERATION_SECONDS.labels(*labels, kind).observe(clock.monotonic() - started)
+            raise
+        if call.answer is not None:
+            answer = call.answer
+            span.set_attributes(
+                gen_ai.response_attributes(
+                    model=answer.model,
+                    finish_reasons=(answer.finish_reason, *(other.finish_reason for other in answer.alternatives)),
+                    usage=answer.usage,
+                    event_id=completion_id(request),
+                )
+            )
+            _observe_answer(request, target, answer, labels)
+
+
+def _observe_answer(request: GroundedRequest, target: Target, answer: Answered, labels: tuple[str, str, str]) -> None:
+    metrics.OPERATION_SECONDS.labels(*labels, "").observe(answer.model_us / 1e6)
+    for reason in (answer.finish_reason, *(other.finish_reason for other in answer.alternatives)):
+        metrics.FINISHED.labels(target.model, gen_ai.finish_reason(reason)).inc()
+    if answer.engine_queue_us is not None:
+        metrics.ENGINE_QUEUE_SECONDS.labels(target.model).observe(answer.engine_queue_us / 1e6)
+    if answer.first_token_us is None:
+        return
+    metrics.TIME_TO_FIRST_TOKEN_SECONDS.labels(*labels).observe(answer.first_token_us / 1e6)
+    following = answer.usage.output_tokens - 1
+    # Several answers are generated beside each other: the time of one token is none of their tokens' shares.
+    if following > 0 and request.sampling.n == 1:
+        us = max(0, answer.model_us - answer.first_token_us) / following
+        metrics.TIME_PER_OUTPUT_TOKEN_SECONDS.labels(*labels).observe(us / 1e6)
 
 
 def observe_broken_call(target: Target) -> None:
@@ -26,3 +102,53 @@ def observe_broken_call(target: Target) -> None:
 def observe_estimate(target: Target) -> None:
     """Count a call whose tokens nobody gave."""
     metrics.ESTIMATED_USAGE.labels(target.backend, target.model).inc()
+
+
+def observe_request(request: GroundedRequest, emits: Sequence[Emit], elapsed_s: float) -> None:
+    """Measure what became of ``request`` in inference, in ``elapsed_s`` seconds: ``emits`` are all that it came to."""
+    if not emits:
+        return
+    for emit in emits:
+        if isinstance(emit.record, Completion):
+            observe_spent(emit.record)
+    last, context = emits[-1].record, request.context
+    error = ""
+    if isinstance(last, Refusal):
+        error = last.code
+    elif isinstance(last, Completion):
+        metrics.QUEUE_SECONDS.labels(context.priority).observe(last.timings.queue_us / 1e6)
+        if last.error is not None:
+            error = "model_unavailable" if last.ends_as is None else str(last.ends_as)
+    metrics.REQUEST_SECONDS.labels(gen_ai.CHAT, context.route, error).observe(elapsed_s)
+
+
+def observe_spent(completion: Completion) -> None:
+    """Count the tokens and the energy of the call that ``completion`` tells of; none where no model was called."""
+    if completion.cached_from is not None:
+        return
+    model = completion.request_model or completion.model
+    labels = _labels(completion.backend, model)
+    usage, energy = completion.usage, completion.energy
+    metrics.TOKEN_USAGE.labels(*labels, "input").observe(usage.input_tokens)
+    metrics.TOKEN_USAGE.labels(*labels, "output").observe(usage.output_tokens)
+    if energy is not None:
+        metrics.ENERGY_JOULES.labels(model).inc(energy.joules)
+        if energy.co2e_grams is not None:
+            metrics.CO2E_GRAMS.labels(model).inc(energy.co2e_grams)
+
+
+def _labels(backend: str, model: str) -> tuple[str, str, str]:
+    return gen_ai.CHAT, gen_ai.provider(backend), model
+
+
+def _error_type(error: BaseException) -> str:
+    """Return why a call gave no answer: one of few words."""
+    if isinstance(error, asyncio.CancelledError):
+        return "cancelled"
+    if not isinstance(error, BackendError):
+        return type(error).__name__
+    if error.cancelled:
+        return "timeout"
+    if error.charged:
+        return "broken_off"
+    return "unavailable" if error.retriable else "refused"

@@ -19,3 +19,11 @@ class Settings(ServiceSettings):
         None,
         description="Secret of the answers that are kept; unset: one is made once and kept in Redis for all replicas.",
     )
+    grid_grams_per_kwh: float | None = Field(
+        None,
+        description="Grid intensity where this process runs, grams of CO2 equivalent per kWh, for the estimate of what a "
+        "call emits; unset: its energy alone is estimated.",
+        ge=0,
+        le=3000,
+        allow_inf_nan=False,
+    )

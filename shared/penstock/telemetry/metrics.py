@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from penstock.telemetry import gen_ai
+
 __all__ = [
     "ALERT_DELIVERIES", "ALERT_OLDEST_SECONDS", "ALERT_QUEUE", "BATCH_SECONDS", "BROKEN_CALLS", "CACHE_LOOKUPS",
-    "CACHE_SECONDS", "CONSUMED", "DEAD_LETTERS", "END_TO_END_SECONDS", "ESTIMATED_USAGE", "EVALUATOR_FAILURES",
-    "EVALUATOR_SECONDS", "EXPERIMENT_SKIPS", "FINDINGS", "GROUNDED", "INDEXED_CHUNKS", "IN_FLIGHT", "MODEL_SECONDS",
-    "PRODUCED", "REFUSED", "RETRIES", "REVIEWS", "SCANNER_FAILURES", "SCREENED", "SCREEN_SECONDS", "TOKENS", "UP",
+    "CACHE_SECONDS", "CO2E_GRAMS", "CONSUMED", "DEAD_LETTERS", "END_TO_END_SECONDS", "ENERGY_JOULES", "ENGINE_BATCH_SIZE",
+    "ENGINE_KV_CACHE_USAGE", "ENGINE_QUEUE_SECONDS", "ENGINE_RUNNING", "ENGINE_WAITING", "ESTIMATED_USAGE",
+    "EVALUATOR_FAILURES", "EVALUATOR_SECONDS", "EXPERIMENT_SKIPS", "FINDINGS", "FINISHED", "FIRST_RELEASED_SECONDS",
+    "GROUNDED", "INDEXED_CHUNKS", "IN_FLIGHT", "OPERATION_SECONDS", "PREFIX_CACHE_HITS", "PREFIX_CACHE_QUERIES", "PRODUCED",
+    "QUEUE_SECONDS", "REFUSED", "REQUEST_SECONDS", "RETRIES", "REVIEWS", "SCANNER_FAILURES", "SCREENED", "SCREEN_SECONDS",
+    "TIME_PER_OUTPUT_TOKEN_SECONDS", "TIME_TO_FIRST_TOKEN_SECONDS", "TOKEN_USAGE", "UP",
 ]  # fmt: skip
 
 _FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -33,7 +38,6 @@ EXPERIMENT_SKIPS = Counter(
 END_TO_END_SECONDS = Histogram(
     "penstock_end_to_end_seconds", "From the producer's request to its release.", ["status"], buckets=_SLOW
 )
-MODEL_SECONDS = Histogram("penstock_model_seconds", "Time of one model call.", ["backend", "model"], buckets=_SLOW)
 GROUNDED = Counter("penstock_grounded_requests", "Requests that left retrieval, by what was found.", ["grounding"])
 INDEXED_CHUNKS = Counter("penstock_indexed_chunks", "Chunks embedded for, or removed from the store.", ["action"])
 SCREENED = Counter("penstock_screened_texts", "Events judged by guardrails.", ["stage", "action"])
@@ -57,7 +61,78 @@ ESTIMATED_USAGE = Counter(
 BROKEN_CALLS = Counter(
     "penstock_broken_calls", "Model calls that gave no answer and may be charged for.", ["backend", "model"]
 )
-TOKENS = Counter("penstock_tokens", "Tokens, by direction.", ["model", "direction"])
+# Those of OpenTelemetry's conventions for generative AI, under the names that its exporter to Prometheus gives them. The
+# model is the one that a route asks for: what an endpoint says of itself is no closed set.
+_CALL = [gen_ai.label(name) for name in (gen_ai.OPERATION_NAME, gen_ai.PROVIDER_NAME, gen_ai.REQUEST_MODEL)]
+OPERATION_SECONDS = Histogram(
+    gen_ai.metric(gen_ai.OPERATION_DURATION, "seconds"),
+    "Time of one call of a model; error_type says why it gave no answer, and is empty where it did.",
+    [*_CALL, gen_ai.label(gen_ai.ERROR_TYPE)],
+    buckets=gen_ai.DURATION_BUCKETS,
+)
+TOKEN_USAGE = Histogram(
+    gen_ai.metric(gen_ai.TOKEN_USAGE),
+    "Tokens of one call of a model.",
+    [*_CALL, gen_ai.label(gen_ai.TOKEN_TYPE)],
+    buckets=gen_ai.TOKEN_BUCKETS,
+)
+REQUEST_SECONDS = Histogram(
+    gen_ai.metric(gen_ai.REQUEST_DURATION, "seconds"),
+    "Time of one request in inference, all its calls and look-ups together; error_type is empty where it was answered.",
+    [gen_ai.label(gen_ai.OPERATION_NAME), "route", gen_ai.label(gen_ai.ERROR_TYPE)],
+    buckets=gen_ai.DURATION_BUCKETS,
+)
+TIME_TO_FIRST_TOKEN_SECONDS = Histogram(
+    gen_ai.metric(gen_ai.TIME_TO_FIRST_TOKEN, "seconds"),
+    "From a call to the first token of its answer, where the backend streams.",
+    _CALL,
+    buckets=gen_ai.TIME_TO_FIRST_TOKEN_BUCKETS,
+)
+TIME_PER_OUTPUT_TOKEN_SECONDS = Histogram(
+    gen_ai.metric(gen_ai.TIME_PER_OUTPUT_TOKEN, "seconds"),
+    "Time of each token after the first of an answer, where the backend streams.",
+    _CALL,
+    buckets=gen_ai.TIME_PER_OUTPUT_TOKEN_BUCKETS,
+)
+FINISHED = Counter("penstock_finished_generations", "Answers generated, by why they ended.", ["model", "finish_reason"])
+QUEUE_SECONDS = Histogram(
+    "penstock_queue_seconds", "From the event that asks inference to its first call.", ["priority"], buckets=_SLOW
+)
+ENGINE_QUEUE_SECONDS = Histogram(
+    "penstock_engine_queue_seconds",
+    "Part of a call that it waited in the engine's own queue.",
+    ["model"],
+    buckets=_FAST,
+)
+ENGINE_BATCH_SIZE = Histogram(
+    "penstock_engine_batch_size",
+    "Requests in one step of the engine of this process.",
+    ["model"],
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
+)
+ENGINE_RUNNING = Gauge("penstock_engine_running_requests", "Requests that the engine generates for.", ["model"])
+ENGINE_WAITING = Gauge("penstock_engine_waiting_requests", "Requests that wait in the engine's own queue.", ["model"])
+ENGINE_KV_CACHE_USAGE = Gauge(
+    "penstock_engine_kv_cache_usage_ratio", "Share of the engine's KV cache in use, 0 to 1.", ["model"]
+)
+PREFIX_CACHE_QUERIES = Counter(
+    "penstock_engine_prefix_cache_queries", "Prompt tokens looked for in the engine's prefix cache.", ["model"]
+)
+PREFIX_CACHE_HITS = Counter("penstock_engine_prefix_cache_hits", "Prompt tokens that were found there.", ["model"])
+ENERGY_JOULES = Counter(
+    "penstock_energy_joules", "Energy of model calls, J: an estimate, from the figures of config-energy.", ["model"]
+)
+CO2E_GRAMS = Counter(
+    "penstock_energy_co2e_grams",
+    "Emissions of that energy, grams of CO2 equivalent: an estimate, from the stated intensity of the grid.",
+    ["model"],
+)
+FIRST_RELEASED_SECONDS = Histogram(
+    "penstock_first_released_piece_seconds",
+    "From the producer's request to the first released piece of its streamed answer.",
+    [],
+    buckets=_SLOW,
+)
 ALERT_QUEUE = Gauge("penstock_alert_messages_waiting", "Messages that gather or are tried.", ["receiver"])
 ALERT_OLDEST_SECONDS = Gauge("penstock_alert_oldest_seconds", "Time that the oldest of them has waited.", ["receiver"])
 ALERT_DELIVERIES = Counter(

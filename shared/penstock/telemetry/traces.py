@@ -11,10 +11,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from penstock.telemetry.gen_ai import Attributes
 
 __all__ = ["Headers", "NoTracing", "SpanTracing", "Tracing", "carried", "tracing_to"]
 
@@ -35,6 +38,13 @@ class Tracing(Protocol):
         """Return a context manager around the work on one message; it gives the headers for what the work emits."""
         ...
 
+    def call(self, name: str, headers: Headers, attributes: Attributes) -> AbstractContextManager[trace.Span]:
+        """Return a context manager around a call of something outside that the work on a message makes; it gives its span.
+
+        ``headers`` are the message's. A call that raises is marked as failed; what the error says stays out of the span.
+        """
+        ...
+
 
 class NoTracing:
     """Passes trace context on and records nothing."""
@@ -42,9 +52,12 @@ class NoTracing:
     def hop(self, name: str, headers: Headers) -> AbstractContextManager[list[tuple[str, bytes]]]:
         return nullcontext(carried(headers))
 
+    def call(self, name: str, headers: Headers, attributes: Attributes) -> AbstractContextManager[trace.Span]:
+        return nullcontext(trace.INVALID_SPAN)
+
 
 class SpanTracing:
-    """One span a message and hop."""
+    """One span a message and hop, and one a call."""
 
     def __init__(self, provider: TracerProvider) -> None:
         self.provider = provider
@@ -52,14 +65,31 @@ class SpanTracing:
 
     @contextmanager
     def hop(self, name: str, headers: Headers) -> Iterator[list[tuple[str, bytes]]]:
-        parent = _propagator.extract({key: value.decode("ascii", "replace") for key, value in carried(headers)})
-        span = self._tracer.start_span(name, context=parent, kind=trace.SpanKind.CONSUMER)
+        span = self._tracer.start_span(name, context=_parent(headers), kind=trace.SpanKind.CONSUMER)
         out: dict[str, str] = {}
         _propagator.inject(out, context=trace.set_span_in_context(span))
         try:
             yield [(key, value.encode("ascii")) for key, value in out.items()]
         finally:
             span.end()
+
+    @contextmanager
+    def call(self, name: str, headers: Headers, attributes: Attributes) -> Iterator[trace.Span]:
+        span = self._tracer.start_span(
+            name, context=_parent(headers), kind=trace.SpanKind.CLIENT, attributes=dict(attributes)
+        )
+        try:
+            yield span
+        except BaseException:
+            # Without a description: an endpoint's error may quote the prompt.
+            span.set_status(trace.StatusCode.ERROR)
+            raise
+        finally:
+            span.end()
+
+
+def _parent(headers: Headers) -> Context:
+    return _propagator.extract({key: value.decode("ascii", "replace") for key, value in carried(headers)})
 
 
 def tracing_to(service: str, exporter: SpanExporter) -> SpanTracing:
