@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from penstock.cli.connection import connect, run_command
 from penstock.cli.instants import INSTANT
 from penstock.contracts.records import LogRange
 
+from services.evaluation.feedback.conversations import parquet_of
 from services.evaluation.feedback.dataset import FORMATS, Choices, Dataset, made
 from services.evaluation.feedback.log import Log, cases, feedback_since
 
@@ -34,6 +36,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Requests with feedback but no row, by the reason."""
     sha256: str
     """Of the dataset's file."""
+    parquet_sha256: str | None = None
+    """Of the same rows as Parquet, where they were asked for."""
     log: list[LogRange]
     requests: list[tuple[str, str]]
     """Team and request_id of every row."""
@@ -76,8 +80,18 @@ class Wanted:
     "--like", type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Manifest of an earlier export: make that dataset again.",
 )  # fmt: skip
+@click.option(
+    "--parquet", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows as Parquet, too (conversations)."
+)
 def export(
-    name: str, out: Path, since: datetime | None, team: str | None, min_rating: float, label: str, like: Path | None
+    name: str,
+    out: Path,
+    since: datetime | None,
+    team: str | None,
+    min_rating: float,
+    label: str,
+    like: Path | None,
+    parquet: Path | None,
 ) -> None:
     """Write a dataset made of feedback, and beside it its manifest (OUT.manifest.json).
 
@@ -91,14 +105,16 @@ def export(
         except msgspec.MsgspecError as error:
             raise click.ClickException(f"{like} is no manifest of an export: {error}") from error
         wanted = Wanted(before.format, Choices(before.min_rating, before.label), before.since, before.team)
-    run_command(_export(wanted, out, before))
+    if parquet is not None and wanted.name != "conversations":
+        raise click.UsageError(f"--parquet writes conversations, and this is --format {wanted.name}: leave it out")
+    run_command(_export(wanted, out, before, parquet))
 
 
-async def _export(wanted: Wanted, out: Path, before: Manifest | None) -> None:
+async def _export(wanted: Wanted, out: Path, before: Manifest | None, parquet: Path | None) -> None:
     async with connect() as connection:
         log = Log(connection.bus, connection.codec, None if before is None else bounds_of(before))
         dataset, manifest = await exported(log, wanted)
-    _write(out, dataset, manifest)
+    _write(out, dataset, manifest, parquet)
     if log.undecodable:
         click.echo(f"{log.undecodable} messages could not be decoded and are not in it", err=True)
     if before is not None and before.sha256 != manifest.sha256:
@@ -108,7 +124,11 @@ async def _export(wanted: Wanted, out: Path, before: Manifest | None) -> None:
         )
 
 
-def _write(out: Path, dataset: Dataset, manifest: Manifest) -> None:
+def _write(out: Path, dataset: Dataset, manifest: Manifest, parquet: Path | None) -> None:
+    if parquet is not None:
+        table = parquet_of(dataset.lines, manifest.log)
+        parquet.write_bytes(table)
+        manifest = msgspec.structs.replace(manifest, parquet_sha256=hashlib.sha256(table).hexdigest())
     out.write_bytes(dataset.content)
     Path(f"{out}.manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
     click.echo(f"{manifest.rows} rows of {manifest.feedback} feedback events in {out}, sha256 {manifest.sha256[:16]}")

@@ -1,6 +1,7 @@
 """Datasets made of feedback: for fine-tuning, for preference training, for classifiers. Pure; like cases, like bytes.
 
-Texts are those of the events: what guardrails masked stays masked. Corrections are taken as people wrote them.
+Texts are those of the events: what guardrails masked stays masked, and what they put back into released answers is taken
+out again where a model is to learn from them. Corrections are taken as people wrote them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import msgspec
 from penstock.contracts.records import Feedback, Purpose
 
+from services.evaluation.feedback.conversations import conversation, screened_answer
 from services.evaluation.feedback.log import Case
 from services.evaluation.feedback.opinions import VOCABULARY, known_labels
 
@@ -131,8 +133,10 @@ def _answer(case: Case, skipped: Counter[str]) -> str | None:
         skipped["not served traffic"] += 1
     elif case.result.status != "completed" or not case.result.content:
         skipped["no released answer"] += 1
+    elif (screened := screened_answer(case)) is None:
+        skipped["personal data was put back into the answer"] += 1
     else:
-        return case.result.content
+        return screened
     return None
 
 
@@ -156,6 +160,24 @@ def _sft(case: Case, choices: Choices, skipped: Counter[str]) -> Iterator[dict[s
         skipped["neither corrected nor well rated"] += 1
     else:
         yield {"messages": [*messages, {"role": "assistant", "content": answer}]}
+
+
+def _conversations(case: Case, choices: Choices, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
+    answer = _answer(case, skipped)
+    messages = _conversation(case)
+    if answer is None:
+        return
+    correction, rating = _correction(case.feedback), _rating(case.feedback)
+    if not messages:
+        skipped["no question"] += 1
+    elif correction is not None:
+        yield conversation(case, messages, correction, rating, corrected=True)
+    elif any(_majority(case.feedback, name) == label for name, label in _UNFIT.items()):
+        skipped["labelled toxic or ungrounded"] += 1
+    elif rating is None:
+        skipped["neither corrected nor rated"] += 1
+    else:
+        yield conversation(case, messages, answer, rating, corrected=False)
 
 
 def _preferences(case: Case, choices: Choices, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
@@ -238,9 +260,14 @@ FORMATS: Mapping[str, Format] = {
         ("llm-results", "completions"),
         _sft,
     ),
+    "conversations": Format(
+        "rated conversations with evidence, answer and rating, as `penstock finetune` trains on",
+        ("llm-results", "completions"),
+        _conversations,
+    ),
     "preferences": Format(
         "prompt, chosen and rejected, of corrections and of answers that were compared",
-        ("llm-results", "judge-tasks"),
+        ("llm-results", "completions", "judge-tasks"),
         _preferences,
     ),
     "labels": Format(
