@@ -19,6 +19,12 @@ evaluate = LazyGroup(
             "services.evaluation.golden.command_run:run",
             "Send a golden set through the stream; compare; say what broke.",
         ),
+        "cases": Subcommand(
+            "services.evaluation.golden.command_offline:cases", "Print what a golden set asks, to answer it elsewhere."
+        ),
+        "compare": Subcommand(
+            "services.evaluation.golden.command_offline:compare", "Compare answers that were given elsewhere."
+        ),
         "promote": Subcommand(
             "services.evaluation.golden.command_promote:promote", "Make a request of production a case of a golden set."
         ),

@@ -38,7 +38,7 @@ from services.evaluation.golden.report import Report, ReportError, read_report, 
 from services.evaluation.golden.scoring import metric_names
 from services.evaluation.golden.variants import Ask, Configured, Request, Unfit, asks_of, request_of, variants_of
 
-__all__ = ["run"]
+__all__ = ["Settings", "chosen_evaluators", "run"]
 
 _CANNOT = 2
 _RUNS = Path("evaluation-runs")
@@ -48,8 +48,8 @@ _UNUSABLE = (
 )  # fmt: skip
 
 
-class _Settings(EmbeddingSettings):
-    """What the command reads from the environment beside the addresses of the stack."""
+class Settings(EmbeddingSettings):
+    """What the commands read from the environment beside the addresses of the stack."""
 
     evaluator_modules: str = Field("", description="Modules with evaluators of the teams' own, separated by commas.")
 
@@ -153,9 +153,9 @@ def run(**given: Any) -> None:
 
 async def _run(options: _Options) -> tuple[Report, Path]:
     dataset = read_dataset(options.file)
-    settings = load_settings(_Settings)
+    settings = load_settings(Settings)
     embedder = embedder_from_settings(settings)
-    evaluators = _chosen(all_evaluators(embedder, settings.evaluator_modules.split(",")), options.chosen)
+    evaluators = chosen_evaluators(all_evaluators(embedder, settings.evaluator_modules.split(",")), options.chosen)
     earlier = _earlier(options)
     names = metric_names(evaluators, options.rubrics)
     rules = rules_of(options.fail_if, names, only_given=options.only_fail_if)
@@ -226,7 +226,12 @@ def _resumed(options: _Options, dataset: Dataset) -> AnswerFile:
     return kept
 
 
-def _chosen(evaluators: Sequence[Evaluator], names: Sequence[str]) -> list[Evaluator]:
+def chosen_evaluators(evaluators: Sequence[Evaluator], names: Sequence[str]) -> list[Evaluator]:
+    """Return those of ``evaluators`` that are named, all of them where none is.
+
+    Raises:
+        Unfit: there is no such evaluator.
+    """
     if unknown := sorted(set(names) - {one.name for one in evaluators}):
         known = ", ".join(sorted({one.name for one in evaluators}))
         raise Unfit(f"there is no evaluator {', '.join(unknown)}; there are {known}")
