@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from penstock.embedding.static import shared_static_embedding
 
 from services.guardrails.findings import Reference, Rule, Topic
 from services.guardrails.scanners.banned_topics import BannedTopicsScanner, compiled, load_background
-from services.guardrails.scanners.static_embedding import shared_static_embedding
 
 SCANNER = BannedTopicsScanner.packaged()
 NOTHING = Reference()

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from penstock.embedding.static import shared_static_embedding
 
 from services.guardrails.findings import Reference, Rule
 from services.guardrails.models.toxicity_phrases import disguised
-from services.guardrails.scanners.static_embedding import shared_static_embedding
 from services.guardrails.scanners.toxicity import ToxicityModel, ToxicityScanner
 from services.guardrails.scanners.toxicity_features import BITS, features, read
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from penstock.embedding.minilm import packaged_model
+from penstock.embedding.static import shared_static_embedding
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from services.guardrails.models import gibberish_corpus as corpus
@@ -27,7 +28,6 @@ from services.guardrails.models import suffixes
 from services.guardrails.models.gibberish_corpus import Text
 from services.guardrails.scanners import gibberish_features as seen
 from services.guardrails.scanners.gibberish_features import FEATURES, KINDS, Statistics, Trees, describe
-from services.guardrails.scanners.static_embedding import shared_static_embedding
 
 Array = npt.NDArray[Any]
 VERSION = "2026.11.1"

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+from penstock.embedding.static import shared_static_embedding, words
 from penstock.text.normalise import canonical
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -39,7 +40,6 @@ from services.guardrails.scanners.injection import (
     shared_lexicon,
 )
 from services.guardrails.scanners.ngrams import LinearNgramModel, NgramFeatures, char_slots, word_slots
-from services.guardrails.scanners.static_embedding import shared_static_embedding, words
 
 VERSION = "2026.11.2"
 FOLDS = 3

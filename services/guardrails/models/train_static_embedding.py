@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 from penstock.embedding.minilm import MiniLmEmbedder, packaged_model
+from penstock.embedding.static import MODEL, StaticEmbedding, words
 from penstock.text.normalise import canonical
 from scipy.sparse.linalg import LinearOperator, cg
 
 from services.guardrails.scanners.segments import sentences
-from services.guardrails.scanners.static_embedding import MODEL, StaticEmbedding, words
 
 Array = npt.NDArray[np.float32]
 SEED = 5

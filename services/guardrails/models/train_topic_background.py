@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from penstock.embedding.static import shared_static_embedding
 from penstock.text.normalise import canonical
 
 from services.guardrails.findings import Reference, Rule, Topic
 from services.guardrails.scanners.banned_topics import BACKGROUND, BannedTopicsScanner
 from services.guardrails.scanners.segments import sentences
-from services.guardrails.scanners.static_embedding import shared_static_embedding
 
 SEED = 4
 SIZE = 2_000

@@ -28,12 +28,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+from penstock.embedding.static import shared_static_embedding
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from services.guardrails.models import toxicity_phrases as phrases
 from services.guardrails.scanners.segments import sentences
-from services.guardrails.scanners.static_embedding import shared_static_embedding
 from services.guardrails.scanners.toxicity import _PIECE, MODEL, ToxicityModel, ToxicityScanner
 from services.guardrails.scanners.toxicity_features import BITS, features, read
 

@@ -1,6 +1,6 @@
 """Finds texts that speak of a subject which the policy bans, described by example sentences.
 
-A sentence is as near to a topic as the mean cosine of its static vector (`static_embedding`) with the three nearest
+A sentence is as near to a topic as the mean cosine of its static vector (`penstock.embedding.static`) with the three nearest
 examples. What is near depends on the topic, so the similarity is set against a background of ordinary sentences and
 against how near the examples are to each other. Measured beside all-MiniLM-L6-v2 with the same examples (see the README
 of the models): nearly as good at a thousandth of the cost.
@@ -13,11 +13,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from penstock.embedding.static import F32, StaticEmbedding, shared_static_embedding, words
 from penstock.text.normalise import canonical
 
 from services.guardrails.findings import Reference, Rule, Span, Topic
 from services.guardrails.scanners.segments import sentences
-from services.guardrails.scanners.static_embedding import F32, StaticEmbedding, shared_static_embedding, words
 
 BACKGROUND = Path(__file__).parent.parent / "models" / "topic_background.npz"
 _PIECE = 300

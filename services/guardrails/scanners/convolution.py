@@ -3,7 +3,7 @@ sentence classification").
 
 Filters of one to three word pieces slide over the vectors of a text; of each filter the highest answer anywhere in the
 text counts, so a short attack in a long text is not diluted. With the mean of the vectors they pass one hidden layer.
-Words that mean alike have vectors that point alike (`static_embedding`), so a filter knows words that the training
+Words that mean alike have vectors that point alike (`penstock.embedding.static`), so a filter knows words that the training
 never held.
 """
 

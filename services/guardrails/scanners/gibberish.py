@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+from penstock.embedding.static import StaticEmbedding, shared_static_embedding
 
 from services.guardrails.findings import Reference, Rule, Span
 from services.guardrails.scanners.gibberish_features import Statistics, Trees, describe, smoothed
-from services.guardrails.scanners.static_embedding import StaticEmbedding, shared_static_embedding
 
 MODELS = Path(__file__).parent.parent / "models"
 _SECTION = 2_000

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-
-from services.guardrails.scanners.static_embedding import StaticEmbedding
+from penstock.embedding.static import StaticEmbedding
 
 Flags = npt.NDArray[np.bool_]
 U8 = npt.NDArray[np.uint8]

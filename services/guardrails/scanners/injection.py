@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from penstock.embedding.static import StaticEmbedding, shared_static_embedding, words
 from penstock.text.normalise import canonical
 
 from services.guardrails.findings import Reference, Rule, Span
@@ -15,7 +16,6 @@ from services.guardrails.scanners.encodings import decoded_variants
 from services.guardrails.scanners.injection_rules import strongest_rule
 from services.guardrails.scanners.ngrams import LinearNgramModel, NgramFeatures
 from services.guardrails.scanners.segments import sentences, unwrapped, windows
-from services.guardrails.scanners.static_embedding import StaticEmbedding, shared_static_embedding, words
 
 CHUNK = 4000
 """Characters the prompt classifier reads at once, as in training."""

@@ -6,10 +6,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from penstock.embedding.static import StaticEmbedding, shared_static_embedding
 
 from services.guardrails.findings import Reference, Rule, Span
 from services.guardrails.scanners.segments import sentences
-from services.guardrails.scanners.static_embedding import StaticEmbedding, shared_static_embedding
 from services.guardrails.scanners.toxicity_features import BITS, F32, I64, features, read
 
 MODEL = Path(__file__).parent.parent / "models" / "toxicity"

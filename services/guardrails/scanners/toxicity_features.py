@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from penstock.embedding.static import StaticEmbedding, words
 from penstock.text.normalise import canonical
-
-from services.guardrails.scanners.static_embedding import StaticEmbedding, words
 
 U32 = npt.NDArray[np.uint32]
 I64 = npt.NDArray[np.int64]

@@ -1,8 +1,8 @@
 """Sentence vectors from one table: the mean of learned word-piece vectors, a thousandth of a transformer's cost.
 
-The table is distilled from all-MiniLM-L6-v2 (see `models/train_static_embedding.py`): a text's vector is the mean of its
-word pieces' rows, which were fitted so that this mean is near to what the transformer gives. How much a word counts is in
-the length of its row. Word pieces are found as BERT's WordPiece does, greedily, the longest first.
+The table is distilled from all-MiniLM-L6-v2 by `services/guardrails/models/train_static_embedding.py`: a text's vector is
+the mean of its word pieces' rows, which were fitted so that this mean is near to what the transformer gives. How much a
+word counts is in the length of its row. Word pieces are found as BERT's WordPiece does, greedily, the longest first.
 """
 
 import re
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 F32 = npt.NDArray[np.float32]
 
-MODEL = Path(__file__).parent.parent / "models" / "static_embedding.npz"
+MODEL = Path(__file__).parent / "static_embedding.npz"
 _TOKEN = re.compile(r"[^\W_]+|[^\w\s]|_")
 _LONGEST = 40
 """Characters of a word that is looked up at all: longer ones are data, not words."""
@@ -24,7 +24,7 @@ _REMEMBERED = 65_536
 
 
 class StaticEmbedding:
-    """Vectors of canonical texts (see `normalise.canonical`).
+    """Vectors of canonical texts (see `penstock.text.normalise`).
 
     Args:
         pieces: the word pieces, in the order of the rows; `##` marks one that goes on.

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from penstock.embedding.static import StaticEmbedding, shared_static_embedding, words
 from penstock.text.normalise import canonical
-
-from services.guardrails.scanners.static_embedding import StaticEmbedding, shared_static_embedding, words
 
 MODEL = shared_static_embedding()
 
