@@ -6,18 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from penstock.measures import Counts, area_under_roc, counts, operating_point
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 
 from services.guardrails.command.entities import Comparison, compare, is_lossless, is_structured
 from services.guardrails.command.labelled import Entity
-from services.guardrails.command.measures import (
-    Counts,
-    area_under_roc,
-    counts,
-    intervals,
-    operating_point,
-    sweep,
-)
+from services.guardrails.command.measures import intervals, sweep
 from services.guardrails.findings import Span
 
 ROWS = st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0])), min_size=2, max_size=40)

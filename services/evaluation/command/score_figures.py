@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from penstock.measures import Booleans, Floats, counts, operating_point
 
 __all__ = [
     "AtThreshold",
@@ -18,8 +18,6 @@ __all__ = [
     "figures",
 ]
 
-Booleans = NDArray[np.bool_]
-Floats = NDArray[np.float64]
 _BINS = 15
 _BOUND = 0.01
 
@@ -70,6 +68,7 @@ def figures(labels: Booleans, scores: Floats, threshold: float | None) -> Figure
     if not 0 < positives < rows:
         return Figures(rows, positives, None, None, None, None, None, own, None, None)
     auc, interval = auc_interval(labels, scores)
+    point = operating_point(labels, scores, _BOUND)
     return Figures(
         rows=rows,
         positives=positives,
@@ -80,7 +79,7 @@ def figures(labels: Booleans, scores: Floats, threshold: float | None) -> Figure
         brier=float(np.mean((scores - labels) ** 2)),
         at_threshold=own,
         best=_best(labels, scores),
-        at_bound=_at_bound(labels, scores),
+        at_bound=None if point is None else at_threshold(labels, scores, point.threshold),
     )
 
 
@@ -124,17 +123,8 @@ def calibration_error(labels: Booleans, scores: Floats) -> float:
 
 def at_threshold(labels: Booleans, scores: Floats, threshold: float) -> AtThreshold:
     """Return what verdicts from ``threshold`` on are worth."""
-    found = scores >= threshold
-    true = int((labels & found).sum())
-    false = int(found.sum()) - true
-    positives = int(labels.sum())
-    return AtThreshold(
-        threshold=threshold,
-        precision=_ratio(true, true + false),
-        recall=_ratio(true, positives),
-        false_positive_rate=_ratio(false, len(labels) - positives),
-        f1=_ratio(2 * true, 2 * true + false + positives - true),
-    )
+    told = counts(labels, scores >= threshold)
+    return AtThreshold(threshold, told.precision, told.recall, told.false_positive_rate, told.f1)
 
 
 def _best(labels: Booleans, scores: Floats) -> AtThreshold:
@@ -143,13 +133,6 @@ def _best(labels: Booleans, scores: Floats) -> AtThreshold:
     ends = np.append(np.flatnonzero(np.diff(sorted_scores)), len(scores) - 1)
     f1 = 2 * hits[ends] / (ends + 1 + hits[-1])
     return at_threshold(labels, scores, float(sorted_scores[ends[int(np.argmax(f1))]]))
-
-
-def _at_bound(labels: Booleans, scores: Floats) -> AtThreshold:
-    negatives = np.sort(scores[~labels])[::-1]
-    allowed = int(_BOUND * len(negatives) + 1e-9)
-    above = scores[scores > negatives[allowed]]
-    return at_threshold(labels, scores, float(above.min()) if len(above) else math.inf)
 
 
 def _placements(ones: Floats, others: Floats) -> Floats:
@@ -161,7 +144,3 @@ def _placements(ones: Floats, others: Floats) -> Floats:
 
 def _variance(values: Floats) -> float:
     return float(values.var(ddof=1)) if len(values) > 1 else 0.0
-
-
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None

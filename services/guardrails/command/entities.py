@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from penstock.measures import Counts
+
 from services.guardrails.command.labelled import Entity
-from services.guardrails.command.measures import Counts
 from services.guardrails.findings import Span
 from services.guardrails.masking import Stretch, mask_texts, restore
 

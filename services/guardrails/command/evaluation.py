@@ -7,23 +7,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from penstock.config.policies import ACTIONS
+from penstock.measures import Booleans, Counts, Floats, OperatingPoint, area_under_roc, counts, operating_point
 
 from services.guardrails.command.entities import Comparison, compare, is_structured, kinds_of
 from services.guardrails.command.judged_rows import JudgedRow
 from services.guardrails.command.labelled import TASKS, Labelled, Task
-from services.guardrails.command.measures import (
-    FEW_ROWS,
-    Booleans,
-    Counts,
-    Floats,
-    OperatingPoint,
-    area_under_roc,
-    counts,
-    intervals,
-    operating_point,
-    percentile,
-    sweep,
-)
+from services.guardrails.command.measures import FEW_ROWS, intervals, percentile, sweep
 from services.guardrails.findings import Rule
 
 __all__ = ["Latency", "Measured", "Section", "SourceFigures", "UsedRule", "labels_for", "measure"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 
+from penstock.measures import Counts
 from rich.console import Console
 from rich.table import Table
 
 from services.guardrails.command.entities import MIN_OVERLAP
 from services.guardrails.command.evaluation import Measured, Section, SourceFigures
 from services.guardrails.command.labelled import TASKS
-from services.guardrails.command.measures import Counts
 
 __all__ = ["show"]
 
