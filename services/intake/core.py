@@ -26,6 +26,7 @@ from penstock.contracts.records import (
     LlmRequest,
     LogRange,
     Message,
+    Priority,
     Purpose,
     Refusal,
     Sampling,
@@ -35,7 +36,15 @@ from penstock.contracts.records import (
 from services.intake.assignment import NOT_ASSIGNED, Assigned, Skipped, assign
 from services.intake.bounds import Hold, Unpriced, calls_of, hard_budgets, holds_of, total
 from services.intake.exceeded import Exceeded, exhausted_alert, over_budget_reason
-from services.intake.validity import PURPOSES, Limits, context_bytes, identifiable, message_problem, policy_problem
+from services.intake.validity import (
+    PRIORITIES,
+    PURPOSES,
+    Limits,
+    context_bytes,
+    identifiable,
+    message_problem,
+    policy_problem,
+)
 
 __all__ = [
     "Claim", "Configuration", "Decision", "Judgement", "Limits", "Refused", "content_hash", "identifiable", "judge",
@@ -176,6 +185,7 @@ def _judge(
             purpose=request.purpose if request.purpose in PURPOSES else Purpose.SERVE,
             experiments=assigned.arms,
             experiment_versions=assigned.designs,
+            priority=request.priority if request.priority in PRIORITIES else Priority.STANDARD,
         ),
         messages=[],
         sampling=request.sampling,
@@ -189,6 +199,10 @@ def _judge(
 
     if request.purpose not in PURPOSES:
         return refuse("unknown_purpose", f"purpose is {request.purpose!r}; it must be one of {', '.join(PURPOSES)}")
+    if request.priority not in PRIORITIES:
+        return refuse(
+            "unknown_priority", f"priority is {request.priority!r}; it must be one of {', '.join(PRIORITIES)}"
+        )
     team = config.team(request.tenant_id)
     if team is None:
         return refuse(

@@ -9,12 +9,14 @@ from typing import Any, Protocol
 
 import msgspec
 from penstock.config.kinds import Policy, Team
-from penstock.contracts.records import LlmRequest, Message, Purpose, Sampling
+from penstock.contracts.records import LlmRequest, Message, Priority, Purpose, Sampling
 
-__all__ = ["PURPOSES", "Limits", "context_bytes", "identifiable", "message_problem", "policy_problem"]
+__all__ = ["PRIORITIES", "PURPOSES", "Limits", "context_bytes", "identifiable", "message_problem", "policy_problem"]
 
 PURPOSES = tuple(Purpose)
 """What a request may be for."""
+PRIORITIES = tuple(Priority)
+"""Who may be served first."""
 _ROLES = frozenset({"system", "user", "assistant", "tool"})
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,200}")
 

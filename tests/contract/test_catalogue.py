@@ -102,6 +102,10 @@ def test_topics_that_are_joined_have_equal_partitions() -> None:
         ("judge-tasks", "llm-results"),
         ("refusals", "completions"),
         ("llm-requests", "llm-results"),
+        # What inference has answered is found in the partitions that its requests came from.
+        ("requests-grounded", "completions"),
+        ("requests-repeated", "completions"),
+        ("requests-grounded", "refusals"),
     ]:
         assert CATALOGUE.topics[left].partitions == CATALOGUE.topics[right].partitions
         assert CATALOGUE.topics[left].key == CATALOGUE.topics[right].key

@@ -163,7 +163,7 @@ async def test_end_that_is_never_reached_is_an_error(log: MemoryBus) -> None:
     class Log:
         reader = Stuck()
 
-        async def read(self, topics: Any) -> Stuck:
+        async def read(self, topics: Any, **options: Any) -> Stuck:
             return self.reader
 
     stuck: Any = Log()

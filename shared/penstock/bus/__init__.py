@@ -6,6 +6,7 @@ from penstock.bus.memory import MemoryBus
 from penstock.bus.producer import Producer
 from penstock.bus.runner import run_hops
 from penstock.bus.types import (
+    Backlog,
     Emit,
     Event,
     Handler,
@@ -17,9 +18,10 @@ from penstock.bus.types import (
     Sent,
     Transient,
     Transport,
+    Urgency,
 )
 
 __all__ = [
-    "Emit", "Event", "Handler", "Hop", "KafkaBus", "KafkaUnavailable", "MemoryBus", "Message", "Outcome", "Partition",
-    "Producer", "Reject", "Sent", "Transient", "Transport", "history", "run_hops",
+    "Backlog", "Emit", "Event", "Handler", "Hop", "KafkaBus", "KafkaUnavailable", "MemoryBus", "Message", "Outcome",
+    "Partition", "Producer", "Reject", "Sent", "Transient", "Transport", "Urgency", "history", "run_hops",
 ]  # fmt: skip

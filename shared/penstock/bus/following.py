@@ -33,14 +33,15 @@ class Following:
         *,
         timeout_s: float,
         clock: Clock,
+        since_ms: int | None = None,
     ) -> Following:
-        """Hand over everything published so far and return what goes on from there.
+        """Hand over everything published so far, or since ``since_ms`` (Unix time), and return what goes on from there.
 
         Raises:
             EndNotReached: that took longer than ``timeout_s``.
             penstock.bus.KafkaUnavailable: Kafka is away, or a topic is missing (run `penstock topics apply`).
         """
-        following = cls(await transport.read(topics), take)
+        following = cls(await transport.read(topics, since_ms=since_ms), take)
         try:
             give_up = clock.monotonic() + timeout_s
             while not await following._reader.at_end():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
@@ -17,7 +17,8 @@ from aiokafka.errors import (
     RebalanceInProgressError,
 )
 
-from penstock.bus.types import Message, Partition, RawConsumer, RawProducer, RawReader, Sent
+from penstock.bus.kafka_backlog import backlog_of
+from penstock.bus.types import Backlog, Message, Partition, RawConsumer, RawProducer, RawReader, Sent
 from penstock.clock import Clock, SystemClock
 from penstock.settings import KafkaSettings
 from penstock.telemetry import get_logger
@@ -90,8 +91,9 @@ class _Acknowledged(Awaitable[Sent]):
 
 
 class _KafkaConsumer:
-    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, options: Mapping[str, Any]) -> None:
         self._consumer = consumer
+        self._options = options
 
     async def poll(self, timeout_s: float, max_messages: int) -> Sequence[Message]:
         polled = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=max_messages)
@@ -118,6 +120,9 @@ class _KafkaConsumer:
 
     def resume(self) -> None:
         self._consumer.resume(*self._consumer.paused())
+
+    async def backlog(self) -> Mapping[Partition, Backlog]:
+        return await backlog_of(self._consumer, self._options)
 
     async def close(self) -> None:
         await self._consumer.stop()
@@ -255,9 +260,16 @@ class KafkaBus:
         )
         consumer.subscribe(list(topics), listener=_Listener(on_revoke, on_assign))
         await self._started(consumer)
-        return _KafkaConsumer(consumer)
+        return _KafkaConsumer(consumer, self._options | {"client_id": self._client_id})
 
-    async def read(self, topics: Sequence[str], *, from_end: bool = False, since_ms: int | None = None) -> RawReader:
+    async def read(
+        self,
+        topics: Sequence[str],
+        *,
+        from_end: bool = False,
+        since_ms: int | None = None,
+        partitions: Collection[int] | None = None,
+    ) -> RawReader:
         """Read ``topics`` without a group: whole, from ``since_ms`` (Unix time) on, or from where they end now.
 
         Raises:
@@ -271,22 +283,23 @@ class KafkaBus:
             max_partition_fetch_bytes=_LARGEST_FETCH,
         )
         await self._started(consumer)
-        partitions = []
+        places = []
         for topic in topics:
             numbers = consumer.partitions_for_topic(topic) or await self._partitions(consumer, topic)
             if not numbers:
                 await consumer.stop()
                 raise KafkaUnavailable(f"topic {topic} does not exist at {self._address}; run `penstock topics apply`")
-            partitions += [TopicPartition(topic, number) for number in sorted(numbers)]
-        consumer.assign(partitions)
+            wanted = numbers if partitions is None else numbers.intersection(partitions)
+            places += [TopicPartition(topic, number) for number in sorted(wanted)]
+        consumer.assign(places)
         if from_end:
             # Resolved here and not at the first poll: what is produced after this call must be seen.
-            for partition, end in (await consumer.end_offsets(partitions)).items():
+            for partition, end in (await consumer.end_offsets(places)).items():
                 consumer.seek(partition, end)
         elif since_ms is not None:
-            found = await consumer.offsets_for_times(dict.fromkeys(partitions, since_ms))
-            ends = await consumer.end_offsets(partitions)
-            for partition in partitions:
+            found = await consumer.offsets_for_times(dict.fromkeys(places, since_ms))
+            ends = await consumer.end_offsets(places)
+            for partition in places:
                 later = found.get(partition)
                 consumer.seek(partition, ends[partition] if later is None else later.offset)
         return _KafkaReader(consumer)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from penstock.bus.types import Event, Message, Partition, RawConsumer, RawProducer, RawReader, Sent
+from penstock.bus.types import Backlog, Event, Message, Partition, RawConsumer, RawProducer, RawReader, Sent
 from penstock.clock import Clock
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.codec import Codec
@@ -110,8 +110,15 @@ class MemoryBus:
         await self._rebalance(group, [*self._members.get(group, []), consumer])
         return consumer
 
-    async def read(self, topics: Sequence[str], *, from_end: bool = False, since_ms: int | None = None) -> RawReader:
-        return _MemoryReader(self, topics, from_end, since_ms or 0)
+    async def read(
+        self,
+        topics: Sequence[str],
+        *,
+        from_end: bool = False,
+        since_ms: int | None = None,
+        partitions: Collection[int] | None = None,
+    ) -> RawReader:
+        return _MemoryReader(self, topics, from_end, since_ms or 0, partitions)
 
     async def _rebalance(self, group: str, members: list[_MemoryConsumer]) -> None:
         for member in self._members.get(group, []):
@@ -199,6 +206,14 @@ class _MemoryConsumer:
     def resume(self) -> None:
         self._paused = False
 
+    async def backlog(self) -> Mapping[Partition, Backlog]:
+        backlog: dict[Partition, Backlog] = {}
+        for place, position in self.positions.items():
+            log = self._bus._log[place]
+            since_ms = log[position].timestamp_ms if position < len(log) else None
+            backlog[place] = Backlog(position, len(log), since_ms)
+        return backlog
+
     async def close(self) -> None:
         members = self._bus._members.get(self._group, [])
         if self in members:
@@ -209,14 +224,21 @@ class _MemoryConsumer:
 
 
 class _MemoryReader:
-    def __init__(self, bus: MemoryBus, topics: Sequence[str], from_end: bool, since_ms: int) -> None:
+    def __init__(
+        self,
+        bus: MemoryBus,
+        topics: Sequence[str],
+        from_end: bool,
+        since_ms: int,
+        partitions: Collection[int] | None,
+    ) -> None:
         self._bus = bus
         self._positions = {
             place: len(log)
             if from_end
             else next((i for i, message in enumerate(log) if message.timestamp_ms >= since_ms), len(log))
             for place, log in bus._log.items()
-            if place.topic in topics
+            if place.topic in topics and (partitions is None or place.partition in partitions)
         }
 
     async def poll(self, timeout_s: float) -> Sequence[Message]:

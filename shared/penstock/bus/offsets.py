@@ -47,6 +47,10 @@ class OffsetTracker:
             progress.finished.discard(done)
             progress.next = done + 1
 
+    def left(self, messages: int) -> None:
+        """So many of the messages taken will not be worked on: they, and what follows them, are not committable."""
+        self.in_flight -= messages
+
     def committable(self) -> dict[Partition, int]:
         """Return the offsets to commit (each the next one to read) that were not committed yet."""
         return {tp: p.next for tp, p in self._partitions.items() if p.next > p.committed}

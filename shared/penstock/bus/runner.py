@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,6 +14,7 @@ import tenacity
 from penstock.bus.offsets import OffsetTracker
 from penstock.bus.producer import Producer
 from penstock.bus.types import Event, Hop, Message, Outcome, Partition, RawConsumer, Reject, Sent, Transient, Transport
+from penstock.bus.waiting import Urgency, Waiting
 from penstock.clock import Clock
 from penstock.contracts.codec import Codec, Undecodable
 from penstock.settings import ServiceSettings
@@ -29,6 +31,10 @@ _POLL_S = 0.5
 _FIRST_RETRY_S = 0.1
 # Batches whose acknowledgements are outstanding while the next ones are handled: hides the broker's round trip.
 _PIPELINE = 8
+# What waits for a slot holds no more of the memory than this, unless it is a single message.
+_WAITING_BYTES = 64 * 1024 * 1024
+
+_Taken = tuple[Message, Event[Any] | Undecodable]
 
 
 class _Broken(Reject):
@@ -91,8 +97,9 @@ class HopRunner:
         self._tracker = OffsetTracker()
         self._limit = DeadLetterLimit(settings.dlq_max_ratio, settings.dlq_min_messages)
         self._acks: asyncio.Queue[tuple[list[Message], list[Awaitable[Sent]]]] = asyncio.Queue(_PIPELINE)
-        self._lanes: dict[bytes | None, asyncio.Task[None]] = {}
-        self._slots = asyncio.Semaphore(hop.concurrency)
+        self._waiting: Waiting[_Taken] = Waiting()
+        self._running: set[asyncio.Task[None]] = set()
+        self._unprepared = False  # partitions were assigned, and the hop does not know it yet
         self._stopping = asyncio.Event()
         self._failure: asyncio.Future[None] | None = None
         self._calm = asyncio.Event()  # clear while partitions are moving
@@ -125,13 +132,14 @@ class HopRunner:
         try:
             await asyncio.wait([stopping, self._failure], return_when=asyncio.FIRST_COMPLETED)
             if not self._failure.done():
+                self._leave_waiting()
                 await self._drain(self._settings.stop_timeout_s)
             if self._failure.done():
                 self._failure.result()
         finally:
-            for task in [*tasks, stopping, *self._lanes.values()]:
+            for task in [*tasks, stopping, *self._running]:
                 task.cancel()
-            await asyncio.gather(*tasks, stopping, *self._lanes.values(), return_exceptions=True)
+            await asyncio.gather(*tasks, stopping, *self._running, return_exceptions=True)
             try:
                 await self._commit(consumer)
             finally:
@@ -156,25 +164,25 @@ class HopRunner:
     # -- consuming ---------------------------------------------------------------------------------------------------
 
     async def _consume(self, consumer: RawConsumer) -> None:
-        concurrent = self.hop.concurrency > 1
-        # As many again as run are taken, so that a finished call is followed by the next at once.
-        window = self.hop.concurrency * 2
+        hop = self.hop
+        concurrent = hop.concurrency > 1
+        window = hop.concurrency + (hop.concurrency if hop.waiting is None else hop.waiting)
         paused = False
         while not self._stopping.is_set():
             await self._calm.wait()
-            room = window - self._tracker.in_flight if concurrent else self.hop.max_batch
-            if room <= 0:
-                if not paused:
-                    consumer.pause()
-                    paused = True
-                # Polling goes on while paused: the group must not think this member dead.
-                await consumer.poll(0.05, 1)
-                continue
-            if paused:
+            room = window - self._tracker.in_flight if concurrent else hop.max_batch
+            if self._waiting.size >= _WAITING_BYTES:
+                room = 0
+            if room <= 0 and not paused:
+                consumer.pause()
+            elif room > 0 and paused:
                 consumer.resume()
-                paused = False
-            messages = await consumer.poll(_POLL_S, min(room, self.hop.max_batch))
-            if not messages or not self._calm.is_set():
+            paused = room <= 0
+            # Polling goes on while paused: the group must not think this member dead.
+            messages = await consumer.poll(0.05 if paused else _POLL_S, max(1, min(room, hop.max_batch)))
+            if self._unprepared and self._calm.is_set():
+                await self._prepare(consumer, messages)
+            if not messages or self._unprepared or not self._calm.is_set() or self._stopping.is_set():
                 # Messages that arrive while partitions move are read again from the committed offset.
                 continue
             for message in messages:
@@ -182,40 +190,85 @@ class HopRunner:
             self._idle.clear()
             self._gauge.set(self._tracker.in_flight)
             if concurrent:
-                for message in messages:
-                    self._spawn(message)
+                self._wait_for_slots(messages)
+                self._start()
             else:
-                await self._batch(messages)
+                await self._batch([(message, self._decoded(message)) for message in messages])
 
-    def _spawn(self, message: Message) -> None:
-        before = self._lanes.get(message.key)
-        task = asyncio.create_task(self._guard(self._in_lane(before, message)))
-        self._lanes[message.key] = task
-        task.add_done_callback(lambda done: self._leave_lane(message.key, done))
+    async def _prepare(self, consumer: RawConsumer, polled: Sequence[Message]) -> None:
+        """Tell the hop of the partitions it has got, of which ``polled`` has been read already."""
+        self._unprepared = False
+        if self.hop.on_assigned is None:
+            return
+        give_up = self._clock.monotonic() + self._settings.retry_timeout_s
+        while True:
+            try:
+                backlog = dict(await consumer.backlog())
+                break
+            except Transient as error:
+                if self._unprepared or not self._calm.is_set():
+                    # They have moved meanwhile: whoever has them is told.
+                    self._unprepared = True
+                    return
+                if self._clock.monotonic() >= give_up:
+                    raise
+                log.info("the backlog is asked for again", group=self.hop.group, reason=str(error))
+                await self._clock.sleep(random.uniform(0, _FIRST_RETRY_S))
+        for message in reversed(polled):
+            place = Partition(message.topic, message.partition)
+            if (ahead := backlog.get(place)) is not None:
+                backlog[place] = ahead._replace(next=message.offset, since_ms=message.timestamp_ms)
+        await self.hop.on_assigned(backlog)
 
-    def _leave_lane(self, key: bytes | None, task: asyncio.Task[None]) -> None:
-        if self._lanes.get(key) is task:
-            del self._lanes[key]
+    def _decoded(self, message: Message) -> Event[Any] | Undecodable:
+        try:
+            return Event(message, self._codec.decode(message.topic, message.value))
+        except Undecodable as error:
+            return error
 
-    async def _in_lane(self, before: asyncio.Task[None] | None, message: Message) -> None:
-        if before is not None and not before.done():
-            await asyncio.wait({before})
-        async with self._slots:
-            await self._batch([message])
+    def _wait_for_slots(self, messages: Sequence[Message]) -> None:
+        now, urgency_of = self._clock.monotonic(), self.hop.urgency
+        for message in messages:
+            decoded = self._decoded(message)
+            urgency = urgency_of(decoded) if urgency_of is not None and isinstance(decoded, Event) else Urgency()
+            self._waiting.put(message.key, (message, decoded), urgency, now, len(message.value or b""))
 
-    async def _batch(self, messages: Sequence[Message]) -> None:
+    def _start(self) -> None:
+        """Give the slots that are free to what waits for one."""
+        while len(self._running) < self.hop.concurrency and self._calm.is_set() and not self._stopping.is_set():
+            following = self._waiting.next(self._clock.monotonic())
+            if following is None:
+                return
+            key, taken = following
+            task = asyncio.create_task(self._guard(self._batch([taken])))
+            self._running.add(task)
+            task.add_done_callback(functools.partial(self._ended, key))
+
+    def _ended(self, key: bytes | None, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._waiting.done(key)
+        if self._failure is not None and not self._failure.done():
+            self._start()
+
+    def _leave_waiting(self) -> None:
+        """What waits for a slot is left to whoever reads it again."""
+        self._tracker.left(len(self._waiting.clear()))
+        if self._tracker.in_flight == 0:
+            self._idle.set()
+
+    async def _batch(self, taken: Sequence[_Taken]) -> None:
         started = self._clock.monotonic()
         acks: list[Awaitable[Sent]] = []
         events: list[Event[Any]] = []
-        for message in messages:
-            try:
-                events.append(Event(message, self._codec.decode(message.topic, message.value)))
-            except Undecodable as error:
-                acks.append(await self._bury(message, error.code, error.reason))
+        for message, decoded in taken:
+            if isinstance(decoded, Event):
+                events.append(decoded)
+            else:
+                acks.append(await self._bury(message, decoded.code, decoded.reason))
         for event, outcome in zip(events, await self._handle(events), strict=True) if events else ():
             await self._emit(event, outcome, acks)
         self._batch_seconds.observe(self._clock.monotonic() - started)
-        await self._acks.put((list(messages), acks))
+        await self._acks.put(([message for message, _ in taken], acks))
 
     async def _handle(self, events: Sequence[Event[Any]]) -> Sequence[Outcome]:
         try:
@@ -326,6 +379,7 @@ class HopRunner:
 
     async def _revoked(self) -> None:
         self._calm.clear()
+        self._leave_waiting()
         # Well below the session timeout, or the group would give up on this member while it finishes.
         await self._drain(min(self._settings.stop_timeout_s, self._settings.session_timeout_ms / 2000))
         await self._commit(self._consumer)
@@ -333,6 +387,7 @@ class HopRunner:
         self._idle.set()
 
     def _assigned(self) -> None:
+        self._unprepared = True
         self._calm.set()
         self._on_assigned(self.hop.group)
 

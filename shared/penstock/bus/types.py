@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from penstock.bus.waiting import Urgency
 from penstock.contracts.records import Record
 
 __all__ = [
-    "Emit", "Event", "Handler", "Hop", "Message", "Outcome", "Partition", "RawConsumer", "RawProducer", "RawReader",
-    "Reject", "Sent", "Transient", "Transport",
+    "Backlog", "Emit", "Event", "Handler", "Hop", "Message", "Outcome", "Partition", "RawConsumer", "RawProducer",
+    "RawReader", "Reject", "Sent", "Transient", "Transport", "Urgency",
 ]  # fmt: skip
 
 R = TypeVar("R", bound=Record)
@@ -21,6 +22,20 @@ class Partition(NamedTuple):
 
     topic: str
     partition: int
+
+
+class Backlog(NamedTuple):
+    """What stands in a partition and has not been committed: it may have been read before, by whoever had it then.
+
+    Attributes:
+        next: offset to be read next.
+        end: the one after the last; not above ``next`` where nothing stands there.
+        since_ms: log time of the first of it, ms since the epoch; None where there is none.
+    """
+
+    next: int
+    end: int
+    since_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +112,10 @@ class Hop:
     ``concurrency`` 1 it gets batches of up to ``max_batch``, one after another. With more it gets one event a call and
     up to ``concurrency`` calls run at once, those of one key in order. ``failed`` says what else to emit when the
     handler raises on an event, beside its dead letter: the stages of the request flow end the request with it.
+
+    What waits for one of the concurrent calls goes by ``urgency`` (see :class:`penstock.bus.waiting.Waiting`; None: in
+    order of arrival), and ``waiting`` of them are taken in beside those that run (None: as many as run): no more are
+    compared. ``on_assigned`` is awaited whenever the hop has got partitions, before it is given anything of them.
     """
 
     service: str
@@ -106,6 +125,9 @@ class Hop:
     max_batch: int = 256
     concurrency: int = 1
     failed: Callable[[Event[Any], Exception], Sequence[Emit]] | None = None
+    urgency: Callable[[Event[Any]], Urgency] | None = None
+    waiting: int | None = None
+    on_assigned: Callable[[Mapping[Partition, Backlog]], Awaitable[None]] | None = None
 
 
 class RawProducer(Protocol):
@@ -128,6 +150,14 @@ class RawConsumer(Protocol):
     async def commit(self, offsets: Mapping[Partition, int]) -> None: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
+    async def backlog(self) -> Mapping[Partition, Backlog]:
+        """Return what stands in each partition that this member has and is still to be polled.
+
+        Raises:
+            Transient: partitions are moving, or the broker is away.
+        """
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -157,6 +187,16 @@ class Transport(Protocol):
         """Join ``group``; ``on_revoke`` is awaited before partitions move away, ``on_assign`` called after."""
         ...
 
-    async def read(self, topics: Sequence[str], *, from_end: bool = False, since_ms: int | None = None) -> RawReader:
-        """Read topics without a group: whole, from ``since_ms`` (Unix time) on, or from where they end now."""
+    async def read(
+        self,
+        topics: Sequence[str],
+        *,
+        from_end: bool = False,
+        since_ms: int | None = None,
+        partitions: Collection[int] | None = None,
+    ) -> RawReader:
+        """Read topics without a group: whole, from ``since_ms`` (Unix time) on, or from where they end now.
+
+        ``partitions`` are the only ones that are read of each topic; None: all.
+        """
         ...

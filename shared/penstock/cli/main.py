@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, Subcommand] = {
     "run": Subcommand("penstock.cli.run:run", "Run the services as processes of this machine."),
     "ingest": Subcommand("penstock.cli.ingest:ingest", "Send documents in, to be indexed for retrieval."),
     "send": Subcommand("penstock.cli.send:send", "Send requests and print their results."),
+    "cancel": Subcommand("penstock.cli.cancel:cancel", "Say that nobody wants the answer to a request any more."),
     "tail": Subcommand("penstock.cli.tail:tail", "Follow a topic, decoded."),
     "audit": Subcommand("penstock.cli.audit:audit", "Tell the story of a request; prove that nothing left unjudged."),
     "ledger": Subcommand("penstock.cli.ledger:ledger", "Verify what was spent to the last digit, and report it."),

@@ -16,11 +16,13 @@ from rich.markup import escape
 from penstock.cli.cluster import cluster_settings
 from penstock.cli.connection import run_command
 from penstock.client import Client
-from penstock.contracts.records import LlmResult, ResultChunk
+from penstock.contracts.records import LlmResult, Priority, ResultChunk
 
 __all__ = ["send"]
 
-_FIELDS = ("route", "conversation_id", "user_id", "prompt", "request_id", "variables", "tags", "key_id", "tenant")
+_FIELDS = (
+    "route", "conversation_id", "user_id", "prompt", "request_id", "variables", "tags", "key_id", "tenant", "priority",
+)  # fmt: skip
 
 
 @click.command()
@@ -31,6 +33,13 @@ _FIELDS = ("route", "conversation_id", "user_id", "prompt", "request_id", "varia
 @click.option("--user", help="End user it is for: costs and budgets per user.")
 @click.option("--key", "key_id", help="Identity of the credential it comes with, never the credential.")
 @click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="Label for cost allocation; repeatable.")
+@click.option(
+    "--priority",
+    type=click.Choice(list(Priority)),
+    default=Priority.STANDARD,
+    show_default=True,
+    help="Who goes first where requests wait for a model.",
+)
 @click.option(
     "--file",
     "file",
@@ -43,7 +52,7 @@ _FIELDS = ("route", "conversation_id", "user_id", "prompt", "request_id", "varia
 @click.option("--json", "as_json", is_flag=True, help="Print each result as one line of JSON.")
 def send(
     question: str | None, team: str, route: str, conversation: str | None, user: str | None, key_id: str | None,
-    tags: tuple[str, ...], file: Path | None, stream: bool, no_wait: bool, timeout: float, as_json: bool,
+    tags: tuple[str, ...], priority: str, file: Path | None, stream: bool, no_wait: bool, timeout: float, as_json: bool,
 ) -> None:  # fmt: skip
     """Send QUESTION (or the requests of --file) and print the answers with their sources.
 
@@ -59,6 +68,7 @@ def send(
         "user_id": user,
         "key_id": key_id,
         "tags": dict(tag.split("=", 1) for tag in tags),
+        "priority": str(priority),
     }
     if stream:
         if question is None or no_wait:

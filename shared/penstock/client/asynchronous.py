@@ -26,6 +26,7 @@ from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.codec import Codec, Invalid
 from penstock.contracts.envelope import event_id, new_id
 from penstock.contracts.records import (
+    Cancellation,
     Document,
     Feedback,
     LlmRequest,
@@ -123,6 +124,7 @@ class Client:
         key_id: str | None = None,
         purpose: str = "serve",
         policy: str | None = None,
+        priority: str = "standard",
     ) -> str:
         """Publish a request and return its request_id once the log has it.
 
@@ -131,7 +133,8 @@ class Client:
         ``user_id``, ``key_id`` (the identity of a credential, never the credential) and ``tags`` say to whom the cost is
         allocated, and which of the team's budgets it counts in. ``purpose`` "evaluation" marks a request that
         is no traffic: detectors, caches and experiments leave it out. ``policy`` names the guardrail policy in place of
-        the route's; the team must list it in its ``allowed_policies``.
+        the route's; the team must list it in its ``allowed_policies``. ``priority`` says who goes first where requests
+        wait for a model: interactive, standard or batch.
 
         Raises:
             RequestNotSent: the log did not take it, or it does not fit its schema.
@@ -158,9 +161,32 @@ class Client:
             key_id=key_id,
             purpose=purpose,
             policy_name=policy,
+            priority=priority,
         )
         await self._send("llm-requests", conversation_id or request_id, request)
         return request_id
+
+    async def cancel(
+        self, request_id: str, *, tenant: str | None = None, conversation_id: str | None = None, reason: str = ""
+    ) -> None:
+        """Say that nobody wants the answer to a request any more: its model is stopped, and its result is ``cancelled``.
+
+        What was generated until then is paid for. A request that was answered meanwhile keeps its result, and one that
+        is unknown has none. ``conversation_id`` must be the request's, where it had one.
+
+        Raises:
+            RequestNotSent: the log did not take it.
+        """
+        record = Cancellation(
+            event_id=new_id(),
+            request_id=request_id,
+            tenant_id=self._team(tenant),
+            occurred_at=self._clock.now(),
+            causation_id="",
+            conversation_id=conversation_id,
+            reason=reason,
+        )
+        await self._send("cancellations", conversation_id or request_id, record)
 
     async def feedback(
         self,

@@ -53,6 +53,10 @@ class SyncClient:
         """As :meth:`Client.ask`."""
         return self._wait(self._client.ask(question, **options))
 
+    def cancel(self, request_id: str, **options: Any) -> None:
+        """As :meth:`Client.cancel`."""
+        self._wait(self._client.cancel(request_id, **options))
+
     def feedback(self, request_id: str, **options: Any) -> None:
         """As :meth:`Client.feedback`."""
         self._wait(self._client.feedback(request_id, **options))
