@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import aiohttp
 from penstock.bus import Hop
+from penstock.config.kinds import Route
 from penstock.service import Runtime, run_service
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -15,6 +16,7 @@ from services.inference.adapters import Backend, ExtractiveBackend
 from services.inference.answers import RedisAnswers
 from services.inference.app import inference_hop
 from services.inference.openai_endpoint import OpenAIBackend
+from services.inference.routing import MeasuredQuality, Routing, TargetRouting, follow_scores
 from services.inference.settings import Settings
 
 
@@ -41,8 +43,25 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
             runtime.producer(),
             grid_grams_per_kwh=runtime.settings.grid_grams_per_kwh,
             tracing=runtime.tracing,
+            routing=_routing(runtime),
         )
     ]
+
+
+def _routing(runtime: Runtime[Settings]) -> Routing:
+    """Return who chooses targets; it follows the scores of their answers while a route has a quality floor."""
+    quality = MeasuredQuality()
+
+    def wanted() -> Mapping[str, str]:
+        routes = runtime.config.entries("routes").values()
+        return {
+            route.name: route.quality_floor.score
+            for route in routes
+            if isinstance(route, Route) and route.quality_floor
+        }
+
+    runtime.background(follow_scores(runtime.bus, runtime.codec, wanted, quality, runtime.clock, runtime.stopping))
+    return TargetRouting(runtime.config, runtime.clock, quality=quality)
 
 
 def main() -> None:

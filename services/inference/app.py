@@ -150,7 +150,7 @@ def inference_hop(
         choice = chooser.choose(route, flight.request)
         request = flight.request = msgspec.structs.replace(flight.request, context=choice.context)
         flight.failures += choice.left_alone
-        first = choice.targets[0] if choice.targets else None
+        first = choice.kept_of
         if first is not None and is_repeatable(request, first, route.cache):
             started = clock.monotonic()
             kept = await answers.find(request.tenant_id, asked_of(request, first))

@@ -22,11 +22,19 @@ class Choice:
         targets: to ask until one answers, in this order; may be empty.
         context: the request's, with what the choice adds to it (the arm of a canary).
         left_alone: targets that are not asked now, and why.
+        first: the one that would be asked first if none were left alone: an answer of its that is kept may be given again
+            all the same. None: it is the first of ``targets``.
     """
 
     targets: Sequence[Target]
     context: Context
     left_alone: Sequence[TargetFailure] = ()
+    first: Target | None = None
+
+    @property
+    def kept_of(self) -> Target | None:
+        """Whose kept answers may be given again; None where nobody is asked, nor would be."""
+        return self.first or (self.targets[0] if self.targets else None)
 
 
 @dataclass(frozen=True, slots=True)

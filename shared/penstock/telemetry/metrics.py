@@ -11,12 +11,13 @@ from penstock.telemetry import gen_ai
 
 __all__ = [
     "ALERT_DELIVERIES", "ALERT_OLDEST_SECONDS", "ALERT_QUEUE", "BATCH_SECONDS", "BROKEN_CALLS", "CACHE_LOOKUPS",
-    "CACHE_SECONDS", "CO2E_GRAMS", "CONSUMED", "DEAD_LETTERS", "END_TO_END_SECONDS", "ENERGY_JOULES", "ENGINE_BATCH_SIZE",
-    "ENGINE_KV_CACHE_USAGE", "ENGINE_QUEUE_SECONDS", "ENGINE_RUNNING", "ENGINE_WAITING", "ESTIMATED_USAGE",
-    "EVALUATOR_FAILURES", "EVALUATOR_SECONDS", "EXPERIMENT_SKIPS", "FINDINGS", "FINISHED", "FIRST_RELEASED_SECONDS",
-    "GROUNDED", "INDEXED_CHUNKS", "IN_FLIGHT", "OPERATION_SECONDS", "PREFIX_CACHE_HITS", "PREFIX_CACHE_QUERIES", "PRODUCED",
-    "QUEUE_SECONDS", "REFUSED", "REQUEST_SECONDS", "RETRIES", "REVIEWS", "SCANNER_FAILURES", "SCREENED", "SCREEN_SECONDS",
-    "TIME_PER_OUTPUT_TOKEN_SECONDS", "TIME_TO_FIRST_TOKEN_SECONDS", "TOKEN_USAGE", "UP",
+    "CACHE_SECONDS", "CIRCUIT_CHANGES", "CIRCUIT_STATE", "CO2E_GRAMS", "CONSUMED", "DEAD_LETTERS", "END_TO_END_SECONDS",
+    "ENERGY_JOULES", "ENGINE_BATCH_SIZE", "ENGINE_KV_CACHE_USAGE", "ENGINE_QUEUE_SECONDS", "ENGINE_RUNNING",
+    "ENGINE_WAITING", "ESTIMATED_USAGE", "EVALUATOR_FAILURES", "EVALUATOR_SECONDS", "EXPERIMENT_SKIPS", "FINDINGS",
+    "FINISHED", "FIRST_RELEASED_SECONDS", "GROUNDED", "INDEXED_CHUNKS", "IN_FLIGHT", "LEFT_ALONE", "OPERATION_SECONDS",
+    "PREFIX_CACHE_HITS", "PREFIX_CACHE_QUERIES", "PRODUCED", "QUEUE_SECONDS", "REDELIVERED", "REFUSED", "REQUEST_SECONDS", "RETRIES",
+    "REVIEWS", "ROUTE_CHOICES", "SCANNER_FAILURES", "SCREENED", "SCREEN_SECONDS", "TIME_PER_OUTPUT_TOKEN_SECONDS",
+    "TIME_TO_FIRST_TOKEN_SECONDS", "TOKEN_USAGE", "UP", "WASTED_TOKENS",
 ]  # fmt: skip
 
 _FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -132,6 +133,36 @@ FIRST_RELEASED_SECONDS = Histogram(
     "From the producer's request to the first released piece of its streamed answer.",
     [],
     buckets=_SLOW,
+)
+WASTED_TOKENS = Counter(
+    "penstock_wasted_tokens",
+    "Tokens of calls that died under way and were made again, by what died: process or engine, or log where it was away. "
+    "They are paid for.",
+    ["backend", "model", "cause"],
+)
+REDELIVERED = Counter(
+    "penstock_redelivered_requests",
+    "Requests that were read again after a crash or a rebalance, by what became of them: answered (their end stands in the "
+    "log, no model is called) or generated (again, or for the first time).",
+    ["outcome"],
+)
+ROUTE_CHOICES = Counter(
+    "penstock_route_choices",
+    "Requests by the target that they ask first, and why that one.",
+    ["route", "target", "reason"],
+)
+LEFT_ALONE = Counter(
+    "penstock_targets_left_alone",
+    "Requests that did not ask a target whose circuit is open.",
+    ["route", "target"],
+)
+CIRCUIT_STATE = Gauge(
+    "penstock_circuit_state",
+    "Circuit of a target in this process: 0 closed, 1 half-open (one call tries it), 2 open (it is left alone).",
+    ["backend", "model", "endpoint"],
+)
+CIRCUIT_CHANGES = Counter(
+    "penstock_circuit_changes", "Changes of circuits, by what they became.", ["backend", "model", "endpoint", "state"]
 )
 ALERT_QUEUE = Gauge("penstock_alert_messages_waiting", "Messages that gather or are tried.", ["receiver"])
 ALERT_OLDEST_SECONDS = Gauge("penstock_alert_oldest_seconds", "Time that the oldest of them has waited.", ["receiver"])
