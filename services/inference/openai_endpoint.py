@@ -1,136 +1,166 @@
-"""Any OpenAI-compatible endpoint as backend."""
+"""Any OpenAI-compatible endpoint as backend, by the openai package."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
+import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 
 import aiohttp
-import msgspec
-import tenacity
-from aiohttp.http import HttpProcessingError
+import httpx2
+import openai
+from penstock.clock import Clock, SystemClock
 from penstock.config.kinds import Target
-from penstock.contracts.records import GroundedRequest
+from penstock.contracts.records import GroundedRequest, Usage
 from penstock.telemetry import get_logger, metrics
 
 from services.inference.adapters import BackendError
 from services.inference.core import Answered
+from services.inference.openai_body import body_of, refused_parameter
+from services.inference.openai_pool import ClientPool, drain, events, whole
+from services.inference.openai_reply import Reply, excerpt
 from services.inference.pieces import NoPieces, Pieces
 from services.inference.progress import Progress
-from services.inference.prompt import Prompt, prompt_of, text_bytes
-from services.inference.usage import ReportedUsage, usage_of
+from services.inference.prompt import Prompt, prompt_of
+from services.inference.usage import usage_of
 
-__all__ = ["OpenAIBackend"]
+__all__ = ["OpenAIBackend", "retry_after_s"]
 
 log = get_logger(__name__)
 
 # Retried: nothing was generated. 408 and 409 are what proxies say of a call they never passed on.
 _RETRIED_STATUS = frozenset({408, 409, 429, 500, 502, 503, 504})
+# The request is what is wrong: another one may well be answered.
+_OF_REQUEST_STATUS = frozenset({400, 413, 422})
 _TRIES = 3
-_LARGEST_ANSWER = 8 * 1024 * 1024
+_FIRST_WAIT_S = 0.2
+_LONGEST_WAIT_S = 5.0
+"""What is waited before another try, where the endpoint does not say; from one to the next it doubles."""
 _STREAMED = "text/event-stream"
 
 
-class _ChoiceMessage(msgspec.Struct):
-    content: str | None = None
-    refusal: str | None = None
+class _Refused(BackendError):
+    """Nothing was generated.
+
+    Attributes:
+        after_s: seconds that the endpoint asks to wait for; None where it does not say.
+    """
+
+    def __init__(
+        self, reason: str, *, retriable: bool = False, of_request: bool = False, after_s: float | None = None
+    ) -> None:
+        super().__init__(reason, retriable=retriable, of_request=of_request)
+        self.after_s = after_s
 
 
-class _Choice(msgspec.Struct):
-    message: _ChoiceMessage
-    finish_reason: str | None = None
+@dataclass(slots=True)
+class _Call:
+    """What is asked, of whom, and what has come of it."""
 
-
-class _ChatCompletion(msgspec.Struct):
-    """The part of OpenAI's chat completion that is read."""
-
-    choices: list[_Choice]
-    model: str = ""
-    usage: ReportedUsage | None = None
-
-
-class _Delta(msgspec.Struct):
-    content: str | None = None
-    refusal: str | None = None
-
-
-class _StreamedChoice(msgspec.Struct):
-    delta: _Delta = msgspec.field(default_factory=_Delta)
-    finish_reason: str | None = None
-    index: int = 0
-
-
-class _StreamedCompletion(msgspec.Struct):
-    """The part of OpenAI's chat completion chunk that is read. Where the endpoint breaks off, it may say why."""
-
-    choices: list[_StreamedChoice] = []
-    model: str = ""
-    usage: ReportedUsage | None = None
-    error: Any = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Reply:
-    """What an endpoint answered, at once or bit by bit."""
-
-    content: str
-    finish_reason: str
-    model: str
-    usage: ReportedUsage | None
+    request: GroundedRequest
+    target: Target
+    prompt: Prompt
+    pieces: Pieces
+    progress: Progress
+    url: str
+    body: bytes
+    key: str | None
     first_token_us: int | None = None
+
+    def usage(self, reply: Reply) -> tuple[Usage, bool]:
+        """Return the tokens of the call, and whether any had to be estimated."""
+        most = self.request.sampling.max_completion_tokens
+        return usage_of(
+            reply.usage,
+            prompt_size=self.prompt.size,
+            answer_size=reply.size,
+            most_output=None if most is None else most * self.request.sampling.n,
+        )
 
 
 class OpenAIBackend:
     """Any endpoint that answers POST {base_url}/chat/completions as OpenAI does, with server-sent events where pieces of
     the answer are wanted.
 
-    aiohttp rather than the openai package: a call through the latter costs fifteen times the CPU (1.16 ms against
-    0.08 ms), which at 600 requests/s is most of a core.
+    A call, with its tries, ends within the target's ``timeout_s``. It is tried again where nothing was generated: no
+    connection, or a status that says so; never once a model may have begun.
+
+    Args:
+        session: the connections that all calls share.
+        environment: where the keys of endpoints are; the process's by default.
+        clock: for deadlines of requests, and for endpoints that give a date to wait for.
+        jitter: numbers from 0 to 1 that spread tries.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, environment: dict[str, str] | None = None) -> None:
-        self._session = session
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        environment: Mapping[str, str] | None = None,
+        clock: Clock | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._pool = ClientPool(session)
         self._environment = os.environ if environment is None else environment
+        self._clock = clock or SystemClock()
+        self._jitter = jitter
         self._estimated: set[tuple[str, str]] = set()
-        self._decode = msgspec.json.Decoder(_ChatCompletion).decode
-        self._decode_streamed = msgspec.json.Decoder(_StreamedCompletion).decode
 
     async def generate(self, request: GroundedRequest, target: Target, pieces: Pieces, progress: Progress) -> Answered:
-        if target.base_url is None:
-            raise BackendError(f"target {target.model}: base_url is missing; set it in the route")
+        call = self._prepared(request, target, pieces, progress)
         started = time.perf_counter()
-        prompt = prompt_of(request)
-        body = msgspec.json.encode(_body(request, prompt, target, stream=not isinstance(pieces, NoPieces)))
         try:
-            reply = await self._call(target, body, pieces)
+            async with asyncio.timeout(target.timeout_s):
+                reply = await self._tried(call, asyncio.get_running_loop().time() + target.timeout_s)
+            content, finish_reason, logprobs = reply.answer()
+        except TimeoutError as error:
+            if progress.began:
+                # The model may have generated: another try could pay twice.
+                raise BackendError(f"{call.url}: no answer within {target.timeout_s:g} s", cancelled=True) from error
+            raise BackendError(f"{call.url}: no connection within {target.timeout_s:g} s") from error
         except BackendError as error:
-            if not error.retriable:
-                raise
-            await asyncio.sleep(random.uniform(0, 0.2))
-            reply = await self._again(target, body, pieces)
-        usage, estimated = usage_of(
-            reply.usage,
-            prompt_size=prompt.size,
-            answer_size=text_bytes(reply.content),
-            most_output=request.sampling.max_completion_tokens,
-        )
+            progress.began = error.charged
+            raise
+        usage, estimated = call.usage(reply)
         if estimated:
             self._note_estimate(target)
+        else:
+            progress.usage = usage
         return Answered(
             model=reply.model or target.model,
             backend="openai",
-            content=reply.content,
-            finish_reason=reply.finish_reason,
+            content=content,
+            finish_reason=finish_reason,
             usage=usage,
             model_us=_since(started),
-            first_token_us=reply.first_token_us,
-            reduced_input_tokens=prompt.reduced_tokens(usage.input_tokens),
+            first_token_us=call.first_token_us,
+            reduced_input_tokens=call.prompt.reduced_tokens(usage.input_tokens),
+            alternatives=tuple(reply.alternatives()),
+            logprobs=tuple(logprobs),
         )
+
+    def _prepared(self, request: GroundedRequest, target: Target, pieces: Pieces, progress: Progress) -> _Call:
+        if target.base_url is None:
+            raise BackendError(f"target {target.label}: base_url is missing; set it in the route")
+        url = f"{target.base_url.rstrip('/')}/chat/completions"
+        key = None
+        if target.api_key_env:
+            key = self._environment.get(target.api_key_env, "").strip()
+            if not key:
+                raise BackendError(f"{url}: the environment variable {target.api_key_env} with its key is not set")
+            if not (key.isascii() and key.isprintable()):
+                raise BackendError(
+                    f"{url}: the environment variable {target.api_key_env} holds what no key consists of"
+                )
+        prompt = prompt_of(request)
+        body = body_of(request.sampling, prompt, target, stream=not isinstance(pieces, NoPieces))
+        return _Call(request, target, prompt, pieces, progress, url, body, key)
 
     def _note_estimate(self, target: Target) -> None:
         metrics.ESTIMATED_USAGE.labels("openai", target.model).inc()
@@ -143,142 +173,133 @@ class OpenAIBackend:
                 base_url=target.base_url,
             )
 
-    async def _again(self, target: Target, body: bytes, pieces: Pieces) -> _Reply:
-        async for attempt in tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(lambda error: isinstance(error, BackendError) and error.retriable),
-            wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
-            stop=tenacity.stop_after_attempt(_TRIES - 1),
-            reraise=True,
-        ):
-            with attempt:
-                return await self._call(target, body, pieces)
-        raise AssertionError("unreachable")
-
-    async def _call(self, target: Target, body: bytes, pieces: Pieces) -> _Reply:
-        url = f"{str(target.base_url).rstrip('/')}/chat/completions"
-        headers = {"Content-Type": "application/json"}
-        if target.api_key_env:
-            key = self._environment.get(target.api_key_env)
-            if not key:
-                raise BackendError(f"{url}: the environment variable {target.api_key_env} with its key is not set")
-            headers["Authorization"] = f"Bearer {key}"
-        timeout = aiohttp.ClientTimeout(total=target.timeout_s)
-        started = time.perf_counter()
-        try:
-            async with self._session.post(url, data=body, headers=headers, timeout=timeout) as response:
-                if response.status == 200 and response.content_type == _STREAMED:
-                    return await self._streamed(url, response, pieces, started)
-                payload = await _read(response)
-        except (aiohttp.ClientConnectorError, ConnectionRefusedError) as error:
-            raise BackendError(f"{url}: cannot connect: {error}", retriable=True) from error
-        except TimeoutError as error:
-            # The model may have generated: another try could pay twice.
-            raise BackendError(f"{url}: no answer within {target.timeout_s:.0f} s", cancelled=True) from error
-        except aiohttp.ClientError as error:
-            raise BackendError(f"{url}: {type(error).__name__}: {error}", charged=True) from error
-        if response.status != 200:
-            raise BackendError(
-                f"{url}: HTTP {response.status}: {_excerpt(payload)}", retriable=response.status in _RETRIED_STATUS
-            )
-        try:
-            reply = self._decode(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise BackendError(f"{url}: the answer is no chat completion: {error}") from error
-        if not reply.choices:
-            raise BackendError(f"{url}: the answer has no choices", charged=reply.usage is not None)
-        choice = reply.choices[0]
-        content = choice.message.content or choice.message.refusal or ""
-        await pieces.add(content)
-        return _Reply(content, choice.finish_reason or "stop", reply.model, reply.usage)
-
-    async def _streamed(self, url: str, response: aiohttp.ClientResponse, pieces: Pieces, started: float) -> _Reply:
-        """Read server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html), each a line here."""
-        said: list[str] = []
-        size, first_us, finish, model, usage = 0, None, None, "", None
-        begun = False  # a model is at work, though it may reason before it says anything
-        async for event in _events(url, response):
-            if event == b"[DONE]":
-                break
+    async def _tried(self, call: _Call, until: float) -> Reply:
+        """Return the reply to the first try that nobody refuses; ``until`` is the last moment for another, of the loop."""
+        wait_s = _FIRST_WAIT_S
+        for _ in range(_TRIES - 1):
             try:
-                chunk = self._decode_streamed(event)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                reason = f"{url}: an event of the stream is no chat completion chunk: {error}"
-                raise BackendError(reason, charged=begun) from error
-            if chunk.error is not None:
-                reason = f"{url}: broke off: {_excerpt(msgspec.json.encode(chunk.error))}"
-                raise BackendError(reason, charged=begun)
-            begun = begun or bool(chunk.choices)
-            model, usage = chunk.model or model, chunk.usage or usage
-            for choice in chunk.choices:
-                if choice.index:
-                    continue
-                finish = choice.finish_reason or finish
-                if text := choice.delta.content or choice.delta.refusal:
-                    first_us = _since(started) if first_us is None else first_us
-                    said.append(text)
-                    size += len(text)
-                    if size > _LARGEST_ANSWER:
-                        raise BackendError(f"{url}: the answer is over {_LARGEST_ANSWER:,} characters", charged=True)
-                    await pieces.add(text)
-        if finish is None:
-            raise BackendError(f"{url}: the stream ended before the answer did", charged=begun)
-        return _Reply("".join(said), finish, model, usage, first_us)
+                return await self._asked(call)
+            except _Refused as error:
+                call.progress.began = False
+                # At least what the endpoint asks for, and not all of them at the same moment.
+                if error.after_s is None:
+                    after_s = wait_s * self._jitter()
+                else:
+                    after_s = error.after_s + _FIRST_WAIT_S * self._jitter()
+                if not error.retriable or after_s >= self._left_s(call, until):
+                    raise
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+            await asyncio.sleep(after_s)
+        return await self._asked(call)
+
+    def _left_s(self, call: _Call, until: float) -> float:
+        """Return the seconds until nobody waits for the answer any more."""
+        left = until - asyncio.get_running_loop().time()
+        deadline = call.request.context.deadline_at
+        return left if deadline is None else min(left, (deadline - self._clock.now()).total_seconds())
+
+    async def _asked(self, call: _Call) -> Reply:
+        """Return the reply to one try.
+
+        Raises:
+            BackendError: there is none. It is a _Refused where nothing was generated.
+        """
+        started = time.perf_counter()
+        sampling = call.request.sampling
+        reply = Reply(call.url, sampling.n, sampling.top_logprobs is not None)
+        try:
+            response = await self._pool.post(str(call.target.base_url), call.key, _sent(call), len(call.body))
+            try:
+                if response.status_code != 200:
+                    await response.aread()
+                    raise self._refused(call, response)
+                if response.headers.get("Content-Type", "").startswith(_STREAMED):
+                    await _read_stream(call, reply, response, started)
+                else:
+                    text = reply.take_completion(await whole(response))
+                    call.progress.answer_size = reply.size
+                    await call.pieces.add(text)
+            finally:
+                await response.aclose()
+        except openai.APIStatusError as error:
+            raise self._refused(call, error.response) from error
+        except (aiohttp.ClientError, openai.APIConnectionError) as error:
+            cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
+            if call.progress.began:
+                raise BackendError(f"{call.url}: {type(cause).__name__}: {cause}", charged=True) from error
+            # A host that does not even say no, or is another than it says, is the same in a moment.
+            retriable = isinstance(cause, aiohttp.ClientConnectorError) and not isinstance(cause, ssl.SSLError)
+            raise _Refused(f"{call.url}: cannot connect: {cause}", retriable=retriable) from error
+        return reply
+
+    def _refused(self, call: _Call, response: httpx2.Response) -> _Refused:
+        """Return the error for an answer that has not the status of one."""
+        status, payload = response.status_code, response.content
+        reason = f"{call.url}: HTTP {status}: {excerpt(payload)}"
+        of_request = status in _OF_REQUEST_STATUS
+        if of_request and (name := refused_parameter(call.request.sampling, payload)):
+            reason += (
+                f"; the endpoint does not take {name} as it was sent: change sampling.{name} or leave it out, or ask a "
+                "route whose endpoint takes it"
+            )
+        elif 300 <= status < 400:
+            reason += f"; it redirects to {response.headers.get('Location')}: set base_url to where the endpoint is"
+        return _Refused(
+            reason,
+            retriable=status in _RETRIED_STATUS,
+            of_request=of_request,
+            after_s=retry_after_s(response.headers, self._clock.now()),
+        )
 
 
-async def _events(url: str, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """Yield the data of every event."""
-    try:
-        async for line in response.content:
-            if line.startswith(b"data:"):
-                yield line[5:].strip()
-    except (HttpProcessingError, ValueError) as error:  # A line longer than aiohttp buffers.
-        raise BackendError(f"{url}: an event of the stream is too long: {error}", charged=True) from error
+async def _read_stream(call: _Call, reply: Reply, response: httpx2.Response, started: float) -> None:
+    progress = call.progress
+    stream = events(response)
+    async for event in stream:
+        if event == b"[DONE]":
+            await drain(stream)
+            return
+        reported = reply.usage
+        text = reply.take_chunk(event)
+        if reply.size != progress.answer_size:
+            progress.answer_size, progress.usage = reply.size, None
+        if reply.usage is not reported:
+            usage, estimated = call.usage(reply)
+            progress.usage = None if estimated else usage
+        if text:
+            if call.first_token_us is None:
+                call.first_token_us = _since(started)
+            await call.pieces.add(text)
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    payload = bytearray()
-    async for chunk in response.content.iter_any():
-        payload += chunk
-        if len(payload) > _LARGEST_ANSWER:
-            reason = f"{response.url}: the answer is over {_LARGEST_ANSWER:,} bytes"
-            raise BackendError(reason, charged=response.status == 200)
-    return bytes(payload)
+async def _sent(call: _Call) -> AsyncIterator[bytes]:
+    """Yield the request's body: from here on a model may be at work."""
+    call.progress.began = True
+    yield call.body
+
+
+def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Return the seconds that an endpoint asks to wait for; None where it does not say, or nothing that makes sense.
+
+    Read are Retry-After (seconds or a date, https://www.rfc-editor.org/rfc/rfc9110#field.retry-after) and the
+    milliseconds of Retry-After-Ms, which OpenAI and Azure send beside it.
+    """
+    for name, unit_s in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        said = headers.get(name)
+        if said is None:
+            continue
+        try:
+            seconds = float(said) * unit_s
+        except ValueError:
+            try:
+                seconds = (parsedate_to_datetime(said) - now).total_seconds()
+            except (ValueError, TypeError):  # TypeError: a date of no zone.
+                continue
+        if math.isfinite(seconds):
+            return max(0.0, seconds)
+    return None
 
 
 def _since(started: float) -> int:
     """Microseconds since ``started`` of the performance counter."""
     return int((time.perf_counter() - started) * 1e6)
-
-
-def _body(request: GroundedRequest, prompt: Prompt, target: Target, *, stream: bool) -> dict[str, Any]:
-    sampling = request.sampling
-    optional = {
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "max_completion_tokens": sampling.max_completion_tokens,
-        "stop": sampling.stop or None,
-        "seed": sampling.seed,
-        "response_format": _response_format(sampling.response_format),
-        "stream": stream or None,
-        "stream_options": {"include_usage": True} if stream else None,
-    }
-    return {
-        "model": target.model,
-        "messages": [
-            {"role": m.role, "content": m.content} | ({"name": m.name} if m.name else {}) for m in prompt.messages
-        ],
-    } | {name: value for name, value in optional.items() if value is not None}
-
-
-def _response_format(schema: str | None) -> dict[str, Any] | None:
-    if schema is None:
-        return None
-    # Strict: the endpoint holds the model to the schema instead of asking it nicely. It goes out as it came in.
-    return {
-        "type": "json_schema",
-        "json_schema": {"name": "answer", "strict": True, "schema": msgspec.Raw(schema.encode())},
-    }
-
-
-def _excerpt(payload: bytes) -> str:
-    return payload[:200].decode("utf-8", "replace")
