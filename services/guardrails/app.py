@@ -23,12 +23,16 @@ from penstock.telemetry import get_logger, metrics
 
 from services.guardrails import core
 from services.guardrails.adapters import Releases
+from services.guardrails.alternatives import RELEASING, Beside, is_untouched, likeliest_texts
+from services.guardrails.findings import Reference
 from services.guardrails.held_texts import Reviews, Vault
 from services.guardrails.judge import Configuration, Judge
 from services.guardrails.masking import agreed, has_pseudonyms
+from services.guardrails.policy import CompiledPolicy
 from services.guardrails.reasons import reason_of
 from services.guardrails.reviews import Held, decided, undecided
 from services.guardrails.screening import Limits
+from services.guardrails.verdicts import Judged
 
 __all__ = ["document_hop", "end_overdue_reviews", "release_hop", "request_hop", "review_hop"]
 
@@ -120,13 +124,17 @@ def release_hop(
                 return core.released(record, None)
             canary = core.canary_of(judge.key, record.request_id) if policy.canary else ""
             segments = core.output_segments(record)
-            judged = await judge.judge(
-                "output", policy, segments, limits, record.request_id, core.output_reference(record, canary)
-            )
+            reference = core.output_reference(record, canary)
+            judged = await judge.judge("output", policy, segments, limits, record.request_id, reference)
+            texts = [segment.text for segment in segments]
+            beside = None
+            if judged.screening.action in RELEASING:
+                beside = await judged_beside(record, policy, judged, reference)
+                texts += [alternative.content for alternative in record.alternatives]
             pseudonyms = {}
-            if any(has_pseudonyms(segment.text) for segment in segments):
+            if any(map(has_pseudonyms, texts)):
                 pseudonyms = dict(await vault.open(record.tenant_id, record.request_id))
-            released = core.released(record, judged, pseudonyms)
+            released = core.released(record, judged, pseudonyms, beside)
             if released.held is not None:
                 await _hold(reviews, released.held)
             if released.repeated is not None and await releases.repeat(record.tenant_id, record.request_id):
@@ -137,6 +145,26 @@ def release_hop(
         except Exception as error:  # Without a result the request would never end; the answer itself stays unreleased.
             log.error("answer could not be judged", request_id=record.request_id, exc_info=error)
             return core.Released(core.unjudged(record, clock.now()))
+
+    async def judged_beside(
+        completion: Completion, policy: CompiledPolicy, judged: Judged, reference: Reference
+    ) -> Beside:
+        """Judge what leaves beside the answer, which is ``judged``: with the whole policy, each alternative by itself."""
+        alternatives = [
+            await judge.judge("output", policy, [segment], limits, completion.request_id, reference)
+            for segment in core.alternative_segments(completion)
+        ]
+        clear = []
+        for said, tokens, by in zip(
+            (completion.content, *(each.content for each in completion.alternatives)),
+            (completion.logprobs, *(each.logprobs for each in completion.alternatives)),
+            (judged, *alternatives),
+            strict=True,
+        ):
+            # Tokens that do not leave at all need no look.
+            likeliest = likeliest_texts(tokens) if is_untouched(by.screening, said) else []
+            clear.append(bool(likeliest) and await judge.finds_nothing(policy, likeliest, limits, reference))
+        return Beside(tuple(alternatives), tuple(clear))
 
     def failed(event: Event[Any], error: Exception) -> Sequence[Emit]:
         # Reached only where the result, already claimed under this very event_id, could not be encoded.

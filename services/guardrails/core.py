@@ -26,6 +26,7 @@ from penstock.contracts.records import (
 )  # fmt: skip
 from penstock.text.marker import marked
 
+from services.guardrails.alternatives import Beside, released_alternatives, released_logprobs
 from services.guardrails.findings import Reference
 from services.guardrails.masking import restore, unambiguous
 from services.guardrails.piece_judging import WHOLE_ANSWER
@@ -36,9 +37,9 @@ from services.guardrails.screening import Segment
 from services.guardrails.verdicts import Judged, findings_of, verdicts
 
 __all__ = [
-    "Judged", "Released", "Screened", "calls_of", "canary_of", "document_segments", "ended_request", "has_answer",
-    "output_reference", "output_segments", "reference_of", "released", "released_refusal", "request_segments",
-    "screened_document", "screened_request", "unjudged", "with_repeat",
+    "Judged", "Released", "Screened", "alternative_segments", "calls_of", "canary_of", "document_segments",
+    "ended_request", "has_answer", "output_reference", "output_segments", "reference_of", "released",
+    "released_refusal", "request_segments", "screened_document", "screened_request", "unjudged", "with_repeat",
 ]  # fmt: skip
 
 MAX_ATTEMPT = 1
@@ -140,6 +141,11 @@ def output_segments(completion: Completion) -> list[Segment]:
     ]
 
 
+def alternative_segments(completion: Completion) -> list[Segment]:
+    """The alternatives: each is an answer, and judged by itself."""
+    return [Segment(alternative.content, "answer") for alternative in completion.alternatives]
+
+
 def output_reference(completion: Completion, canary: str = "") -> Reference:
     """What the answer is judged against."""
     return reference_of(_asked(completion), completion.passages, canary)
@@ -158,13 +164,19 @@ def reference_of(messages: Sequence[Message], passages: Sequence[Passage], canar
     )
 
 
-def released(completion: Completion, judged: Judged | None, pseudonyms: Mapping[str, str] | None = None) -> Released:
+def released(
+    completion: Completion,
+    judged: Judged | None,
+    pseudonyms: Mapping[str, str] | None = None,
+    beside: Beside | None = None,
+) -> Released:
     """The result of a completion and the verdict it stands on.
 
     `judged` is None where there is no policy to judge it by: then it is not released. An answer that came after its
     deadline, by the instant it was made, is expired: a replay decides alike. One that the model did not give is failed.
     `pseudonyms` are those of the request's data: they are taken back in the answer, but not in what it quotes, which
-    was written without them.
+    was written without them. `beside` is what was judged beside an answer that is released; where it is held for a person,
+    who reads the answer alone, or does not leave at all, nothing of that leaves either.
     """
     context, at = completion.context, completion.occurred_at
     if completion.error is not None:
@@ -184,13 +196,15 @@ def released(completion: Completion, judged: Judged | None, pseudonyms: Mapping[
         code, reason = reason_of(screening)
         blocked = _early(completion, Status.BLOCKED, "guardrails", code, reason, judged.now)
         return Released(msgspec.structs.replace(blocked, action="block"), verdicts(completion, "output", judged))
+    known = unambiguous(pseudonyms or {}, (f"{passage.title}\n{passage.text}" for passage in completion.passages))
+    asked = "\n".join(message.content for message in _asked(completion))
+    in_json = any(rule.enforced and rule.json_schema is not None for _, rule in judged.policy.stages["output"])
+
+    def restored(text: str) -> str:
+        return restore(text, known, asked, in_json=in_json)
+
     content, *quoted = screening.texts
-    content = restore(
-        content,
-        unambiguous(pseudonyms or {}, (f"{passage.title}\n{passage.text}" for passage in completion.passages)),
-        "\n".join(message.content for message in _asked(completion)),
-        in_json=any(rule.enforced and rule.json_schema is not None for _, rule in judged.policy.stages["output"]),
-    )
+    content = restored(content)
     result = LlmResult(
         **derive(completion, "guardrails.release", 0, judged.now),
         context=context,
@@ -213,7 +227,13 @@ def released(completion: Completion, judged: Judged | None, pseudonyms: Mapping[
         waiting = Emit("llm-results", key, result)
         held = hold(completion, context, "output", judged, waiting, prompt=result.prompt, content=screening.texts[0])
         return Released(None, [*verdicts(completion, "output", judged), held.emit], held)
-    return Released(result, verdicts(completion, "output", judged, result))
+    if beside is not None:
+        alternatives, told = released_alternatives(completion, beside, restored)
+        logprobs = released_logprobs(completion.logprobs, screening, completion.content, content, clear=beside.clear[0])
+        result = msgspec.structs.replace(result, alternatives=alternatives, logprobs=logprobs)
+    else:
+        told = []
+    return Released(result, [*verdicts(completion, "output", judged, result), *told])
 
 
 def _without_answer(completion: Completion) -> tuple[Status, str]:

@@ -10,9 +10,10 @@ from typing import Protocol
 from penstock.clock import Clock
 from penstock.config.entry import Entry
 from penstock.config.kinds import Policy, Route, Team
+from penstock.config.policies import SCANNERS
 from penstock.telemetry import get_logger, metrics
 
-from services.guardrails.findings import Reference
+from services.guardrails.findings import AnyScanner, Reference, Rule
 from services.guardrails.policy import CompiledPolicy, Scanners, compile_policy
 from services.guardrails.screening import Limits, Screening, Segment, screen
 from services.guardrails.verdicts import Judged
@@ -114,10 +115,30 @@ class Judge:
                     log.error("policy could not be tried", policy=candidate.name, request_id=request_id, exc_info=error)
         return Judged(screening, policy, self.key, self._clock.now(), tuple(tried))
 
+    async def finds_nothing(
+        self, policy: CompiledPolicy, texts: Sequence[str], limits: Limits, reference: Reference
+    ) -> bool:
+        """Return whether the rules of ``policy`` that look for something in a place (data, secrets, words, addresses) find
+        nothing in ``texts``, and none of them fails. The others judge an answer by its sense, which these need not have.
+        """
+        rules = tuple((scanner, rule) for scanner, rule in policy.stages["output"] if SCANNERS[scanner.name].maskable)
+        segments = [Segment(text, "answer") for text in texts]
+        screening = await self._run(rules, segments, reference, limits)
+        return not screening.findings and not screening.errors
+
     async def _screen(
         self, policy: CompiledPolicy, stage: str, segments: Sequence[Segment], reference: Reference, limits: Limits
     ) -> Screening:
-        arguments = (segments, policy.stages[stage], reference, limits, self._clock.monotonic, self.key)
+        return await self._run(policy.stages[stage], segments, reference, limits)
+
+    async def _run(
+        self,
+        rules: Sequence[tuple[AnyScanner, Rule]],
+        segments: Sequence[Segment],
+        reference: Reference,
+        limits: Limits,
+    ) -> Screening:
+        arguments = (segments, rules, reference, limits, self._clock.monotonic, self.key)
         if sum(len(segment.text) for segment in segments) > _THREAD_ABOVE_CHARS:
             return await asyncio.to_thread(screen, *arguments)
         # Between two events the heartbeats and the other hops get their turn: a batch may take minutes.

@@ -10,7 +10,16 @@ from penstock.bus import Emit
 from penstock.config.policies import ACTIONS
 from penstock.contracts.digest import released_digest, released_texts
 from penstock.contracts.envelope import derive
-from penstock.contracts.records import Context, Finding, LlmResult, Purpose, Record, ResultChunk, Verdict
+from penstock.contracts.records import (
+    Alternative,
+    Context,
+    Finding,
+    LlmResult,
+    Purpose,
+    Record,
+    ResultChunk,
+    Verdict,
+)
 
 from services.guardrails.masking import fingerprint
 from services.guardrails.policy import CompiledPolicy
@@ -42,7 +51,7 @@ def verdicts(
     cause: Record,
     stage: str,
     judged: Judged,
-    released: LlmResult | ResultChunk | None = None,
+    released: LlmResult | ResultChunk | Alternative | None = None,
     *,
     ordinal: int = 0,
     sequence: int | None = None,

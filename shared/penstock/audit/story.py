@@ -118,7 +118,7 @@ def _verdict(r: Verdict, texts: bool) -> Told:
 
 def _subject(r: Verdict) -> str:
     names = {"input": "request", "output": "answer", "document": "document", "review": "held text"}
-    return f"piece {r.sequence}" if r.sequence is not None else names.get(r.stage, r.stage)
+    return f"{r.stage} {r.sequence}" if r.sequence is not None else names.get(r.stage, r.stage)
 
 
 def _finding(f: Finding) -> str:
@@ -153,7 +153,9 @@ def _piece(r: CompletionChunk, texts: bool) -> Told:
 
 def _completion(r: Completion, texts: bool) -> Told:
     if r.error is not None:
-        return f"{r.model} ({r.backend}) fails: {r.error}", []
+        what = "is given up" if r.finish_reason == "cancelled" else "fails"
+        tokens = f"{r.usage.input_tokens} + {r.usage.output_tokens} tokens are paid for"
+        return f"{r.model} ({r.backend}) {what}: {r.error}", [tokens]
     again = f", attempt {r.attempt + 1}" if r.attempt else ""
     if r.cached_by is not None:
         return f"the {r.cached_by} cache answers with the event {r.cached_from}: no model is called", _text(
@@ -161,9 +163,14 @@ def _completion(r: Completion, texts: bool) -> Told:
         )
     took = f"{r.timings.model_us / 1000:.0f} ms"
     tokens = f"{r.usage.input_tokens} + {r.usage.output_tokens} tokens"
-    return f"{r.model} ({r.backend}) answers in {took}, {tokens}, {r.finish_reason}{again}", _text(
-        "answer", r.content, texts
-    )
+    others = f", {len(r.alternatives)} alternatives" if r.alternatives else ""
+    details = _text("answer", r.content, texts)
+    details += [line for each in r.alternatives for line in _text("alternative", each.content, texts)]
+    details += [f"{each.target} gave no answer: {each.reason}" for each in r.failures]
+    if r.energy is not None:
+        grams = "" if r.energy.co2e_grams is None else f", {r.energy.co2e_grams:.3g} g CO2e"
+        details.append(f"took about {r.energy.joules:.3g} J{grams} (an estimate by {r.energy.basis})")
+    return f"{r.model} ({r.backend}) answers in {took}, {tokens}, {r.finish_reason}{again}{others}", details
 
 
 def _refusal(r: Refusal, texts: bool) -> Told:
@@ -181,9 +188,10 @@ def _end(finish_reason: str | None) -> str:
 def _result(r: LlmResult, texts: bool) -> Told:
     if r.code is not None:
         return f"result: {r.status} by {r.stage}, {r.code}", [r.reason or ""]
-    return f"result: {r.status}, {len(r.content)} characters, {len(r.citations)} sources", _text(
-        "answer", r.content, texts
-    )
+    others = f", {len(r.alternatives)} alternatives" if r.alternatives else ""
+    details = _text("answer", r.content, texts)
+    details += [line for each in r.alternatives for line in _text("alternative", each.content, texts)]
+    return f"result: {r.status}, {len(r.content)} characters, {len(r.citations)} sources{others}", details
 
 
 def _cost(r: Cost, texts: bool) -> Told:

@@ -1,8 +1,9 @@
 """Proof that no result and no streamed piece left without its verdict. Pure; shares no code with the release gate.
 
 A released text stands on a verdict of its own: same team, same request, caused by the same event, from a policy in
-force, and with the digest of this very text. A policy in shadow judges nothing here. The digests are counted anew from
-the released events (:mod:`penstock.contracts.digest`).
+force, and with the digest of this very text. So does each alternative of a result, beside the verdict on all of it. A
+policy in shadow judges nothing here. The digests are counted anew from the released events
+(:mod:`penstock.contracts.digest`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from penstock.contracts.digest import released_digest, released_texts
-from penstock.contracts.records import LlmResult, ResultChunk, Status, Verdict
+from penstock.contracts.records import Alternative, LlmResult, ResultChunk, Status, Verdict
 
 __all__ = ["FAULTS", "Fault", "Summary", "Verification"]
 
@@ -26,7 +27,11 @@ FAULTS: Mapping[str, str] = {
 }
 """What can be wrong, by kind."""
 
-_JUDGING_STAGES = {LlmResult: frozenset({"output", "review"}), ResultChunk: frozenset({"piece"})}
+_JUDGING_STAGES = {
+    LlmResult: frozenset({"output", "review"}),
+    ResultChunk: frozenset({"piece"}),
+    Alternative: frozenset({"alternative"}),
+}
 
 Place = tuple[str, int, int]
 """(topic, partition, offset)."""
@@ -106,6 +111,8 @@ class Verification:
         if record.status == Status.COMPLETED:
             self.summary.released += 1
             self._await(record, place)
+            for alternative in record.alternatives:
+                self._await(record, place, alternative)
         elif any(released_texts(record)):
             self._fault("text_of_an_ended_request", place, record)
 
@@ -146,14 +153,18 @@ class Verification:
             for pending in waiting:
                 yield Fault(pending.seen or "no_verdict", *pending.place, tenant_id, request_id)
 
-    def _await(self, record: LlmResult | ResultChunk, place: Place) -> None:
-        digest = released_digest(record.request_id, released_texts(record))
+    def _await(self, record: LlmResult | ResultChunk, place: Place, part: Alternative | None = None) -> None:
+        released = part or record
+        digest = released_digest(record.request_id, released_texts(released))
         waiting = self._pending.setdefault((record.tenant_id, record.request_id, record.causation_id), [])
         sequence = record.sequence if isinstance(record, ResultChunk) else None
-        waiting.append(_Pending(place, digest, _JUDGING_STAGES[type(record)], sequence))
+        waiting.append(_Pending(place, digest, _JUDGING_STAGES[type(released)], sequence))
 
     def _settles(self, verdict: Verdict, pending: _Pending, *, is_older: bool) -> bool:
-        if verdict.stage not in pending.stages or verdict.sequence != pending.sequence:
+        if verdict.stage not in pending.stages:
+            return False
+        # Alternatives before it may have been left out: its own number is not known.
+        if verdict.stage != "alternative" and verdict.sequence != pending.sequence:
             return False
         if verdict.released == pending.digest:
             return True

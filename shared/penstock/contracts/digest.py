@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from penstock.contracts.records import LlmResult, ResultChunk
+from penstock.contracts.records import Alternative, LlmResult, ResultChunk, TokenLogprob
 
 __all__ = ["extended_digest", "released_digest", "released_texts"]
 
@@ -13,10 +13,19 @@ __all__ = ["extended_digest", "released_digest", "released_texts"]
 _PRIME = 2**128 - 159
 
 
-def released_texts(released: LlmResult | ResultChunk) -> list[str]:
-    """Return the texts of a released event that a verdict stands for: the answer, and what it quotes with the titles."""
-    quoted = released.citations if isinstance(released, LlmResult) else []
-    return [released.content, *(text for passage in quoted for text in (passage.text, passage.title))]
+def released_texts(released: LlmResult | ResultChunk | Alternative) -> list[str]:
+    """Return the texts of a released event that a verdict stands for: the answer, what it quotes with the titles, its
+    alternatives, and every token that is told with its probability.
+    """
+    texts = [released.content]
+    if isinstance(released, LlmResult):
+        texts += [text for passage in released.citations for text in (passage.text, passage.title)]
+        texts += [text for alternative in released.alternatives for text in released_texts(alternative)]
+    return texts if isinstance(released, ResultChunk) else [*texts, *_tokens(released.logprobs)]
+
+
+def _tokens(logprobs: Iterable[TokenLogprob]) -> list[str]:
+    return [text for each in logprobs for text in (each.token, *sorted(each.top))]
 
 
 def released_digest(request_id: str, texts: Iterable[str]) -> str:

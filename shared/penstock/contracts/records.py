@@ -366,7 +366,7 @@ class Refusal(Record, frozen=True, kw_only=True):
 class Verdict(Record, frozen=True, kw_only=True):
     """What guardrails decided about one text: the audit trail. causation_id is the event that was judged."""
 
-    stage: Annotated[str, Meta(description="input, output, piece (of a streamed answer), document or review (a person decided).")]
+    stage: Annotated[str, Meta(description="input, output, alternative (another answer to the same request), piece (of a streamed answer), document or review (a person decided).")]
     action: Annotated[str, Meta(description="What was done: allow, flag, pseudonymise, hash, mask, ask_again, review or block.")]
     policy_name: Annotated[str, Meta(description="Policy that judged.")]
     policy_version: Annotated[str, Meta(description="Content hash of the policy.")]
@@ -378,7 +378,7 @@ class Verdict(Record, frozen=True, kw_only=True):
     would_action: Annotated[str | None, Meta(description="What would have been done with the policy, or its rules, in shadow enforced; null where nothing is in shadow.")] = None
     scores: Annotated[dict[str, float], Meta(description="Highest score of every rule that scored, whether it counts or not.")] = {}
     released: Annotated[str, Meta(description="Digest of the text that may be released (see penstock.contracts.digest); empty where none may.")] = ""
-    sequence: Annotated[int | None, Meta(description="Position of the released piece; null unless stage is piece.")] = None
+    sequence: Annotated[int | None, Meta(description="Position of the piece from 0, or of the alternative from 1; null in other stages.")] = None
     reviewer: Annotated[str | None, Meta(description="Who decided; null unless stage is review.")] = None
     purpose: Annotated[str, Meta(description="What the text's request is for, as in Context: serve, judge or evaluation; serve where the text is a document's.")] = "serve"
 
