@@ -116,14 +116,15 @@ def calls_of(
         schema: JSON schema that the answer is asked to follow, which a backend may put into its prompt.
 
     Raises:
-        Unpriced: a target of the route has no price.
+        Unpriced: a target of the route has no price: the canary's and the shadows' count as well.
     """
     # One target after another may be tried.
-    until += timedelta(seconds=sum(_longest(target) for target in route.targets))
+    until += timedelta(seconds=sum(_longest(target) for target in route.all_targets))
     growth = _growth(policy)
     question = growth * max((_size(message) for message in messages if message.role == "user"), default=0)
     first = growth * sum(_size(message) for message in messages) + _framing(len(messages), route.retrieval)
     first += len(schema.encode("utf-8", "surrogatepass"))
+    answering = [*route.targets, *([route.canary.target] if route.canary else [])]
     inputs = [first]
     if (schema_bytes := _asks_again(policy)) is not None:
         # The same again, with the first answer, and the question once more with why and what is wanted.
@@ -134,7 +135,8 @@ def calls_of(
             str(attempt),
             _by_model(
                 (target.model, _dearest(prices, target.model, tokens, output_tokens, _longest(target), since, until))
-                for target in route.targets
+                # Any target may break off and be paid for, the canary too. Shadows answer beside them, and only once.
+                for target in (route.all_targets if attempt == 0 else answering)
             ),
         )
         for attempt, tokens in enumerate(inputs)

@@ -18,6 +18,8 @@ LARGEST_AMOUNT = 10**24
 
 _CALLS = frozenset({"completion", "repeat", "cancelled", "cached", "abandoned", "judge"})
 """Kinds of costs that are a call of the request itself: they settle the slot of their attempt."""
+_PARTS = frozenset({"abandoned", "shadow"})
+"""Kinds of costs that stand beside the answer's: they are taken from the slot of their attempt, which stays."""
 
 
 class InvalidAmount(ValueError):
@@ -28,7 +30,7 @@ class InvalidAmount(ValueError):
 class Charge:
     """A priced call: its slot is given back, and ``amount`` (pico-USD) is spent by ``subjects`` in the windows of ``at``.
 
-    ``slot`` is None where nothing was reserved for such a call: what a shadow or a document's embedding cost.
+    ``slot`` is None where nothing was reserved for such a call: what a document's embedding cost.
     ``part`` says that the slot pays for another target's call too, which is yet to come: only the amount is taken from it.
     """
 
@@ -84,7 +86,7 @@ def charge_of(cost: Cost, team: Team | None) -> Charge | None:
             subjects(budgets, user=context.user_id, key=context.key_id, model=cost.model, tags=context.tags)
         ),
         at=cost.accounted_at or cost.occurred_at,
-        part=cost.kind == "abandoned",
+        part=cost.kind in _PARTS,
     )
 
 
@@ -105,4 +107,4 @@ def _slot(cost: Cost) -> str | None:
         return None
     if cost.kind == "embedding":
         return EMBEDDING
-    return str(cost.attempt) if cost.kind in _CALLS else None
+    return str(cost.attempt) if cost.kind in _CALLS | _PARTS else None

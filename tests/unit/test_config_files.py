@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock.config.files import ConfigInvalid, Problem, load_files
 from penstock.config.kinds import KINDS, Policy, Price, Route, Target, Team
+from penstock.config.references import unpriced_targets
 from penstock.config.yaml_lines import YamlError, read_yaml
 from penstock.contracts.catalogue import project_file
 
@@ -199,6 +201,22 @@ def test_model_without_price_is_a_warning(tmp_path: Path) -> None:
     root = write(tmp_path, routes__r=ROUTE, prices__p="model: x\ninput_cost_per_token: 0\noutput_cost_per_token: 0\n")
     files = load_files(root)
     assert ["has no price" in str(w) and w.line == 2 for w in files.warnings] == [True]
+
+
+def test_the_models_of_a_canary_and_of_shadows_need_prices_too(tmp_path: Path) -> None:
+    route = (
+        "name: default\ntargets:\n- {backend: openai, model: m}\ncanary:\n  share: 0.1\n  target:\n    backend: openai\n"
+        "    model: lark\nshadows:\n- share: 1\n  target: {backend: openai, model: m, name: same}\n- share: 1\n"
+        "  target:\n    backend: openai\n    model: wren\n"
+    )
+    files = load_files(write(tmp_path, routes__r=route, prices__p=PRICES))
+    assert [(warning.line, warning.field) for warning in files.warnings] == [
+        (8, "canary.target.model"), (15, "shadows.1.target.model"),
+    ]  # fmt: skip
+    assert [warning.cause.partition(" ")[0] for warning in files.warnings] == ["'lark'", "'wren'"]
+    known = {kind: {key: item.entry for key, item in entries.items()} for kind, entries in files.kinds.items()}
+    at = datetime(2026, 1, 5, tzinfo=UTC)
+    assert [found.model for found in unpriced_targets(known, at)] == ["lark", "wren"]
 
 
 HARD = (

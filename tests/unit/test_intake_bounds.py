@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.config.kinds import Budget, Policy, Price, Retrieval, Route, ScannerRule, Target, Team
+from penstock.config.kinds import Budget, Canary, Policy, Price, Retrieval, Route, ScannerRule, Shadow, Target, Team
 from penstock.config.plane import ConfigPlane
 from penstock.contracts.records import Context, Cost, GroundedRequest, LlmResult, Message, Passage, Usage
 from penstock.money import charge, pico
@@ -177,6 +177,25 @@ def test_the_embedding_of_a_question_is_reserved_where_it_has_a_price() -> None:
     assert [call.slot for call in unknown] == ["0"]
 
 
+def test_a_canary_and_shadows_are_part_of_the_worst_case() -> None:
+    text = [a_message("x" * 100)]
+    dear = bound(text, Route(name="d", targets=(DEAR,), retrieval=Retrieval(enabled=False)), output_tokens=10)["0"]
+    timed = bound(text, Route(name="t", targets=(TIMED,), retrieval=Retrieval(enabled=False)), output_tokens=10)["0"]
+    asking = Policy(name="a", output={"refusal": ScannerRule(action="ask_again")})
+    route = BARE.model_copy(
+        update={"canary": Canary(target=DEAR, share=0.1), "shadows": (Shadow(target=TIMED, share=0.1),)}
+    )
+    calls = bound(text, route, asking, output_tokens=10)
+    assert calls["0"].worst["dear"] == dear.worst["dear"]
+    assert calls["0"].worst["timed"] == timed.worst["timed"]
+    # Shadows answer beside the first call alone; the canary may be asked again.
+    assert calls["1"].worst.keys() == {"cheap", "dear"}
+    coming = Target(backend="openai", model="coming", base_url="http://127.0.0.1:1/v1")
+    for tried in ({"canary": Canary(target=coming, share=0.1)}, {"shadows": (Shadow(target=coming, share=0.1),)}):
+        with pytest.raises(Unpriced, match="coming"):
+            bound(text, BARE.model_copy(update=tried))
+
+
 def test_a_target_without_a_price_now_is_named() -> None:
     coming = Target(backend="openai", model="coming", base_url="http://127.0.0.1:1/v1")
     with pytest.raises(Unpriced, match="model 'coming' has no price"):
@@ -233,7 +252,9 @@ def a_cost(**changes: Any) -> Cost:
         ({"kind": "embedding", "context": Context(requested_at=NOW)}, None),
         ({"kind": "judge"}, "0"),
         ({"kind": "judge", "attempt": 1}, "1"),
-        ({"kind": "shadow"}, None),
+        ({"kind": "shadow"}, "0"),
+        ({"kind": "abandoned"}, "0"),
+        ({"kind": "shadow", "context": Context(requested_at=NOW)}, None),
     ],
 )
 def test_a_cost_settles_the_slot_of_its_call(changes: dict[str, Any], slot: str | None) -> None:
@@ -241,6 +262,13 @@ def test_a_cost_settles_the_slot_of_its_call(changes: dict[str, Any], slot: str 
     assert isinstance(charged, Charge)
     assert (charged.slot, charged.amount, charged.at) == (slot, 1, NOW)
     assert [subject.budget.name for subject in charged.subjects] == ["all"]
+
+
+@pytest.mark.parametrize(("kind", "part"), [("completion", False), ("abandoned", True), ("shadow", True)])
+def test_what_stands_beside_the_answer_leaves_its_slot(kind: str, part: bool) -> None:
+    charged = charge_of(a_cost(kind=kind), TEAM)
+    assert charged is not None
+    assert charged.part is part
 
 
 def test_what_is_not_priced_or_not_limited_charges_nothing() -> None:

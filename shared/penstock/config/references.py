@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from penstock.config.kinds import Entry, Experiment, Policy, Price, Prompt, Route, Rubric, Team
+from penstock.config.kinds import Entry, Experiment, Policy, Price, Prompt, Route, Rubric, Target, Team
 
 __all__ = ["BrokenReference", "UnpricedTarget", "check_references", "unpriced_targets"]
 
@@ -32,13 +32,13 @@ class UnpricedTarget:
     """A target of a route whose model has no price.
 
     Attributes:
-        target: its index in the route.
+        path: where the target stands in its route.
         begins: when the model's first price begins, where there is one to come.
         refused: teams that may ask for the route and have a hard budget: their requests are refused.
     """
 
     route: str
-    target: int
+    path: tuple[str | int, ...]
     model: str
     begins: datetime | None = None
     refused: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ def check_references(entry: Entry, known: Mapping[str, Mapping[str, Entry]]) -> 
                 cause += (
                     f"; requests of {', '.join(found.refused)} are refused as unpriced_model: hard budgets need one"
                 )
-            yield BrokenReference(("targets", found.target, "model"), cause, "add it to prices", warning=True)
+            yield BrokenReference((*found.path, "model"), cause, "add it to prices", warning=True)
     elif isinstance(entry, Rubric):
         yield from missing("prompts", f"{entry.prompt}@{entry.prompt_label}", "prompt")
         yield from missing("routes", entry.route, "route")
@@ -127,7 +127,7 @@ def _experiment(
 
 def _budgets(team: Team, known: Mapping[str, Mapping[str, Entry]]) -> Iterator[BrokenReference]:
     routes = [route for route in known.get("routes", {}).values() if isinstance(route, Route)]
-    models = {target.model for route in routes for target in route.targets}
+    models = {target.model for route in routes for target in route.all_targets}
     for index, budget in enumerate(team.budgets):
         for position, model in enumerate(budget.match if budget.per == "model" and routes else ()):
             if model not in models:
@@ -164,9 +164,17 @@ def _judge(rubric: Rubric, known: Mapping[str, Mapping[str, Entry]]) -> Iterator
             remedy = f"a {rubric.mode} rubric's prompt has the variables {', '.join(sorted(filled))}"
             yield BrokenReference(("prompt",), cause, remedy)
     route = known.get("routes", {}).get(rubric.route)
-    if isinstance(route, Route) and any(target.backend == "extractive" for target in route.targets):
+    if isinstance(route, Route) and any(target.backend == "extractive" for target in route.all_targets):
         cause = f"{rubric.route!r} has an extractive target, which cannot follow the JSON schema of a verdict"
         yield BrokenReference(("route",), cause, "name a route with models only, such as judge")
+
+
+def _targets(route: Route) -> Iterator[tuple[tuple[str | int, ...], Target]]:
+    """Yield every target that may be called, with where it stands: shadows are paid for as others are."""
+    yield from ((("targets", index), target) for index, target in enumerate(route.targets))
+    if route.canary is not None:
+        yield ("canary", "target"), route.canary.target
+    yield from ((("shadows", index, "target"), shadow.target) for index, shadow in enumerate(route.shadows))
 
 
 def _never_priced(routes: Iterable[Route], known: Mapping[str, Mapping[str, Entry]]) -> Iterator[UnpricedTarget]:
@@ -188,9 +196,9 @@ def _unpriced(
         if isinstance(team, Team) and any(budget.mode == "hard" for budget in team.budgets)
     ]
     for route in routes:
-        for index, target in enumerate(route.targets):
+        for path, target in _targets(route):
             first = begins.get(target.model)
             if target.model in begins and (at is None or first is None or first <= at):
                 continue
             refused = tuple(sorted(team.name for team in hard if team.allows(route.name)))
-            yield UnpricedTarget(route.name, index, target.model, first, refused)
+            yield UnpricedTarget(route.name, path, target.model, first, refused)
