@@ -141,6 +141,8 @@ class Caller:
         call.stopped = self._clock.monotonic()
         attempt.answered(answer)
         answer = fitted(flight.request, answer)
+        if flight.pieces is not None and flight.pieces.broken:
+            flight.pieces = None  # what they said is no part of the answer: that comes with the completion
         if flight.pieces is not None:
             await flight.pieces.end(answer.finish_reason)
         return answer
@@ -155,9 +157,9 @@ class Caller:
         flight.failures.append(TargetFailure(target=call.target.label, reason=reason))
         if error.charged:
             observe_broken_call(call.target)
-        if flight.pieces is not None and flight.pieces.is_open:
+        if flight.pieces is not None and (flight.pieces.is_open or flight.pieces.broken):
             # Another target has other words: they come with the completion, not after these.
-            await flight.pieces.end("error")
+            await flight.pieces.break_off()
             flight.pieces = None
 
     def charged(self, flight: Flight) -> list[Called]:

@@ -34,11 +34,22 @@ class Pieces(Protocol):
         """
         ...
 
+    async def break_off(self) -> None:
+        """End the pieces before the answer: it goes on with other words than those that were taken. No more are added.
+
+        Raises:
+            Transient: the log is away.
+        """
+        ...
+
 
 class NoPieces:
     """For answers that nobody wants in pieces."""
 
     async def add(self, text: str) -> None:
+        return
+
+    async def break_off(self) -> None:
         return
 
 
@@ -60,6 +71,8 @@ class KafkaPieces:
         """Bytes of the answer that have come."""
         self.first_at: datetime | None = None
         """When the first piece went."""
+        self.broken = False
+        """Whether they were broken off: the answer comes as a whole."""
 
     @property
     def is_open(self) -> bool:
@@ -74,6 +87,12 @@ class KafkaPieces:
         waited = self._clock.monotonic() - self._sent_at
         if waited >= MAX_WAIT_S or sum(map(len, self._waiting)) >= PIECE_CHARS:
             await self._send(None)
+
+    async def break_off(self) -> None:
+        self.broken = True
+        if self.is_open:
+            await self.end("error")
+        self._waiting.clear()
 
     async def end(self, finish_reason: str) -> None:
         """Send the last piece, and wait until the log has all of them: the request counts as answered after this.

@@ -1,0 +1,214 @@
+"""The backend of the engine in this process: a request goes in, tokens come out, and an engine that dies is no failure."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from penstock.config.kinds import Adapter, Target
+from penstock.contracts.records import GroundedRequest
+from penstock.telemetry import get_logger, metrics
+
+from services.inference.adapters import BackendError
+from services.inference.core import Answered
+from services.inference.pieces import NoPieces, Pieces
+from services.inference.progress import Progress
+from services.inference.prompt import Prompt, prompt_of
+from services.inference.vllm.adapters import AdapterError, Adapters
+from services.inference.vllm.gathering import Gathered
+from services.inference.vllm.protocol import Engine, EngineDied, Generation, LoadedAdapter, Refused
+from services.inference.vllm.sampling import SamplingError, asked_of, engine_priority
+from services.inference.vllm.settings import EngineSettings
+
+__all__ = ["Engines", "VllmBackend"]
+
+log = get_logger(__name__)
+
+_NAME = "vllm"
+
+
+class Engines(Protocol):
+    """Has the engine of this process."""
+
+    async def engine(self) -> Engine:
+        """Return it; wait for it while it starts.
+
+        Raises:
+            Transient: there will be none.
+        """
+        ...
+
+    def lost(self, engine: Engine) -> None:
+        """``engine`` was found dead."""
+        ...
+
+
+class VllmBackend:
+    """Answers by the engine of this process.
+
+    A request whose engine dies is generated again by the next one, which is waited for; what was generated counts as
+    wasted.
+
+    Args:
+        find_adapter: returns what is registered under a name.
+    """
+
+    def __init__(
+        self, engines: Engines, settings: EngineSettings, find_adapter: Callable[[str], Adapter | None]
+    ) -> None:
+        self._engines = engines
+        self._settings = settings
+        self._adapters = Adapters(find_adapter, settings)
+
+    async def generate(self, request: GroundedRequest, target: Target, pieces: Pieces, progress: Progress) -> Answered:
+        adapter = await self._adapter(target)
+        prompt = prompt_of(request)
+        stream = _Stream(pieces)
+        while True:
+            engine = await self._engines.engine()
+            try:
+                async with asyncio.timeout(target.timeout_s) as limit:
+                    return await self._generated(engine, request, target, adapter, prompt, stream, progress)
+            except TimeoutError as error:
+                if not limit.expired():
+                    raise
+                reason = f"{target.model}: no answer within {target.timeout_s:.0f} s"
+                raise BackendError(reason, cancelled=progress.began) from error
+            except EngineDied:
+                self._engines.lost(engine)
+                log.warning("generated again: the engine died", request_id=request.request_id, model=target.model)
+                progress.began, progress.usage = False, None
+                stream.begin_again()
+
+    async def _adapter(self, target: Target) -> LoadedAdapter | None:
+        if target.model in self._settings.names:
+            return None
+        try:
+            return await self._adapters.loaded(target.model)
+        except AdapterError as error:
+            raise BackendError(f"target {target.model}: {error}") from error
+
+    async def _generated(
+        self,
+        engine: Engine,
+        request: GroundedRequest,
+        target: Target,
+        adapter: LoadedAdapter | None,
+        prompt: Prompt,
+        stream: _Stream,
+        progress: Progress,
+    ) -> Answered:
+        started = time.perf_counter()
+        sampling = request.sampling
+        try:
+            rendered = await engine.render(prompt.messages)
+            room = engine.context_tokens - rendered.tokens
+            if room < 1:
+                raise Refused(
+                    f"the prompt has {rendered.tokens:,} tokens, which leaves none of the {engine.context_tokens:,} of the "
+                    "context window for an answer; shorten the conversation, or attach fewer passages"
+                )
+            asked = asked_of(sampling, room=room, defaults=engine.defaults, streamed=stream.wanted)
+            progress.began = True
+            generation = await engine.submit(
+                request.event_id, rendered, asked, priority=engine_priority(request.context.priority), adapter=adapter
+            )
+        except (Refused, SamplingError) as error:
+            progress.began = False
+            raise BackendError(f"target {target.model}: {error}", of_request=True) from error
+        gathered = Gathered(rendered.tokens, sampling.top_logprobs)
+        first_token_us = None
+        try:
+            while not gathered.finished:
+                new = gathered.take(await generation.next())
+                progress.usage = gathered.usage()
+                if gathered.broken:
+                    raise EngineDied("the engine gave the request up")
+                if first_token_us is None and progress.usage.output_tokens:
+                    first_token_us = _since(started)
+                await stream.add(new)
+        except Refused as error:
+            reason = f"target {target.model}: the engine could not go on: {error}"
+            raise BackendError(reason, charged=gathered.usage().output_tokens > 0) from error
+        except EngineDied:
+            await _last_word(generation, gathered, progress)
+            metrics.WASTED_TOKENS.labels(_NAME, target.model, "engine").inc(gathered.wasted_tokens)
+            raise
+        except BaseException:
+            await _last_word(generation, gathered, progress)
+            raise
+        if gathered.failed:
+            raise BackendError(f"target {target.model}: the engine broke off inside the answer", charged=True)
+        await stream.end()
+        usage = gathered.usage()
+        return Answered(
+            model=target.model,
+            backend=_NAME,
+            content=gathered.first.content,
+            finish_reason=gathered.first.finish_reason or "stop",
+            usage=usage,
+            model_us=_since(started),
+            first_token_us=first_token_us,
+            reduced_input_tokens=prompt.reduced_tokens(usage.input_tokens),
+            alternatives=gathered.alternatives(asked.copies),
+            logprobs=tuple(gathered.first.logprobs),
+            engine_queue_us=gathered.queue_us,
+        )
+
+
+async def _last_word(generation: Generation, gathered: Gathered, progress: Progress) -> None:
+    """Stop ``generation``, and count what it came to."""
+    rest = await generation.abort()
+    if rest is not None:
+        gathered.take(rest)
+    progress.usage = gathered.usage()
+
+
+class _Stream:
+    """An answer on its way to a reader, who is never told anything else than what was said before.
+
+    An answer that is generated again says the same at first, where its sampling is repeatable: the reader gets what follows.
+    Where it says something else, the stream is broken off, and the answer comes as a whole.
+    """
+
+    def __init__(self, pieces: Pieces) -> None:
+        self._pieces = pieces
+        self._said = ""  # to the reader
+        self._repeated: str | None = None  # of that, by the present engine; None where it has caught up
+        self.wanted = not isinstance(pieces, NoPieces)
+
+    def begin_again(self) -> None:
+        """The answer begins anew."""
+        self._repeated = "" if self._said else None
+
+    async def add(self, text: str) -> None:
+        """Take the next of the answer."""
+        if not self.wanted or not text:
+            return
+        if self._repeated is not None:
+            self._repeated += text
+            length = min(len(self._repeated), len(self._said))
+            if self._repeated[:length] != self._said[:length]:
+                await self._break()
+                return
+            if len(self._repeated) < len(self._said):
+                return
+            text, self._repeated = self._repeated[length:], None
+        self._said += text
+        await self._pieces.add(text)
+
+    async def end(self) -> None:
+        """The answer is complete."""
+        if self.wanted and self._repeated is not None and self._repeated != self._said:
+            await self._break()  # it ends before it said as much as the first time
+
+    async def _break(self) -> None:
+        self.wanted = False
+        await self._pieces.break_off()
+
+
+def _since(started: float) -> int:
+    """Microseconds since ``started`` of the performance counter."""
+    return int((time.perf_counter() - started) * 1e6)

@@ -1,0 +1,219 @@
+"""vLLM's AsyncLLM behind the engine's protocol. Imports vLLM where the engine is made, nowhere else."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from penstock.bus import Transient
+from penstock.contracts.records import Message
+
+from services.inference.vllm.gathering import Output
+from services.inference.vllm.lifeline import OWNER, Lifeline
+from services.inference.vllm.protocol import EngineDied, LoadedAdapter, Refused, Rendered
+from services.inference.vllm.sampling import Asked
+from services.inference.vllm.settings import EngineSettings, engine_arguments, unknown_argument
+from services.inference.vllm.stats import StepStats
+
+__all__ = ["EngineFailed", "VllmEngine", "end_processes", "import_vllm", "prepare_environment", "start_engine"]
+
+_CLOSE_S = 5.0
+
+
+class EngineFailed(Transient):
+    """There is no engine; the message says why, and what to change."""
+
+
+def prepare_environment(environ: MutableMapping[str, str]) -> None:
+    """Set what vLLM reads from the environment when it is imported, where nobody has.
+
+    The engine gets processes of its own rather than copies of this one, with its threads and connections (fork); its log
+    goes to standard error, warnings alone; it tells nobody that it is used.
+    """
+    environ[OWNER] = str(os.getpid())
+    for name, value in {
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+        "VLLM_NO_USAGE_STATS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }.items():
+        environ.setdefault(name, value)
+
+
+def import_vllm() -> None:
+    """Import vLLM, which takes seconds.
+
+    Raises:
+        EngineFailed: it is not installed here.
+    """
+    try:
+        importlib.import_module("vllm.v1.engine.async_llm")
+    except ImportError as error:
+        raise EngineFailed(
+            f"INFERENCE_ENGINE is set, but vLLM cannot be imported ({error}); run inference in the environment of "
+            "requirements/vllm-cpu.txt or in its GPU image, or unset INFERENCE_ENGINE"
+        ) from error
+
+
+def start_engine(settings: EngineSettings) -> VllmEngine:
+    """Start an engine. Blocks until it is ready: tens of seconds, or minutes for a large model.
+
+    Raises:
+        EngineFailed: it does not start.
+    """
+    import_vllm()
+    if _is_path(settings.model) and not (Path(settings.model) / "config.json").is_file():
+        raise EngineFailed(f"INFERENCE_ENGINE: model: {settings.model} is no folder of a model: it has no config.json")
+    template = None
+    if settings.chat_template is not None:
+        try:
+            template = settings.chat_template.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise EngineFailed(f"INFERENCE_ENGINE: chat_template: {settings.chat_template}: {error}") from error
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    arguments = engine_arguments(settings)
+    known = {field.name for field in fields(AsyncEngineArgs)}
+    for name in arguments:
+        if name not in known:
+            raise EngineFailed(f"INFERENCE_ENGINE: extra.{unknown_argument(name, known)}")
+    arguments["worker_extension_cls"] = f"{Lifeline.__module__}.{Lifeline.__qualname__}"
+    stats = StepStats(settings.names[0])
+    try:
+        llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), stat_loggers=[lambda config, index=0: stats])
+    except Exception as error:
+        raise EngineFailed(f"the engine does not start: {_cause(error)}") from error
+    return VllmEngine(llm, template, stats)
+
+
+def end_processes() -> None:
+    """End the processes of an engine that is being started: whoever starts it gets an error then."""
+    for process in multiprocessing.active_children():
+        process.kill()
+
+
+def _is_path(model: str) -> bool:
+    return model.startswith((".", "/", "~")) or Path(model).exists()
+
+
+def _cause(error: Exception) -> str:
+    """Return what went wrong, with a remedy where one is known."""
+    said = str(error).strip() or type(error).__name__
+    if "-9}" in said:
+        return (
+            f"{said}: its process was killed, most likely because memory ran out; set a smaller max_model_len, "
+            "max_num_seqs or kv_cache_memory_bytes, or take quantized weights"
+        )
+    if "out of memory" in said.lower() or "memory" in said.lower() or "initialization failed" in said:
+        return (
+            f"{said}; its own log stands above this on standard error. Where it lacks memory, set a smaller "
+            "max_model_len, max_num_seqs or gpu_memory_utilization (kv_cache_memory_bytes on a CPU), take quantized "
+            "weights, or share the layers with tensor_parallel_size"
+        )
+    return said
+
+
+class VllmEngine:
+    """An engine in processes of its own, which :func:`start_engine` makes."""
+
+    def __init__(self, llm: Any, chat_template: str | None, stats: StepStats) -> None:
+        from vllm import SamplingParams
+        from vllm.exceptions import VLLMClientError
+        from vllm.lora.request import LoRARequest
+        from vllm.renderers import ChatParams
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+        self._llm = llm
+        self._stats = stats
+        self._params, self._structured, self._lora = SamplingParams, StructuredOutputsParams, LoRARequest
+        self._delta = RequestOutputKind.DELTA
+        # ValueError is what older parts of vLLM, and the grammars' compilers, raise of a request.
+        self._refusals: tuple[type[Exception], ...] = (VLLMClientError, ValueError, TypeError)
+        self._chat = ChatParams(
+            chat_template=chat_template,
+            chat_template_kwargs={"add_generation_prompt": True, "continue_final_message": False},
+        )
+        self._defaults: Mapping[str, Any] = llm.model_config.get_diff_sampling_param()
+
+    @property
+    def context_tokens(self) -> int:
+        return int(self._llm.model_config.max_model_len)
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        return self._defaults
+
+    @property
+    def dead(self) -> bool:
+        return bool(self._llm.errored)
+
+    async def render(self, messages: Sequence[Message]) -> Rendered:
+        conversation = [
+            {"role": message.role, "content": message.content} | ({"name": message.name} if message.name else {})
+            for message in messages
+        ]
+        try:
+            _, (engine_input,) = await self._llm.renderer.render_chat_async([conversation], self._chat)
+        except self._refusals as error:
+            raise Refused(str(error)) from error
+        return Rendered(len(engine_input["prompt_token_ids"]), engine_input)
+
+    async def submit(
+        self, request_id: str, prompt: Rendered, asked: Asked, *, priority: int, adapter: LoadedAdapter | None
+    ) -> VllmGeneration:
+        try:
+            parameters = self._params(
+                **asked.parameters,
+                output_kind=self._delta,
+                structured_outputs=self._structured(**asked.structured) if asked.structured else None,
+            )
+            lora = None if adapter is None else self._lora(adapter.name, adapter.number, adapter.path)
+            queue = await self._llm.add_request(
+                request_id, prompt.engine_input, parameters, lora_request=lora, priority=priority
+            )
+        except self._refusals as error:
+            raise Refused(str(error)) from error
+        except Exception as error:
+            if self.dead:
+                raise EngineDied(str(error)) from error
+            raise
+        return VllmGeneration(self, self._llm, queue, request_id)
+
+    def close(self) -> None:
+        self._llm.shutdown(timeout=_CLOSE_S)
+        self._stats.stopped()
+
+
+class VllmGeneration:
+    """A request in the engine."""
+
+    def __init__(self, engine: VllmEngine, llm: Any, queue: Any, request_id: str) -> None:
+        self._engine = engine
+        self._llm = llm
+        self._queue = queue
+        self._request_id = request_id
+
+    async def next(self) -> Output:
+        try:
+            output: Output = self._queue.get_nowait() or await self._queue.get()
+        except Exception as error:
+            if self._engine.dead:
+                raise EngineDied(str(error)) from error
+            raise Refused(str(error) or type(error).__name__) from error
+        return output
+
+    async def abort(self) -> Output | None:
+        # Where the engine is dead this reaches its front alone, which has the tokens that came before.
+        await self._llm.abort(self._request_id)
+        try:
+            output: Output | None = self._queue.get_nowait()
+        except Exception:
+            return None
+        return output
