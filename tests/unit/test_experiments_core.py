@@ -15,9 +15,8 @@ from penstock.config.kinds import Arm, Metric
 from penstock.contracts.records import Observation
 
 from services.evaluation.experiments.clusters import BUCKETS
-from services.evaluation.experiments.comparison import compare, levels
+from services.evaluation.experiments.comparison import Levels, compare, levels
 from services.evaluation.experiments.decisions import units_by_arm
-from services.evaluation.experiments.sequential import Bound
 from services.evaluation.experiments.state import Standing
 from tests.unit.experiment_cases import NOW, Log, an_experiment, an_observation, requests
 
@@ -56,7 +55,7 @@ def test_means_are_those_of_requests_and_costs_are_added_up_by_request() -> None
     state = Log(RUNNING).take(observations + again).state
     assert state is not None
     for index, metric in enumerate(RUNNING.metrics):
-        found = compare(state, RUNNING, 1, index, Bound(0.05))
+        found = compare(state, RUNNING, 1, index, Levels(0.0, 0.05))
         for arm, mean in (("control", found.control), ("large", found.mean)):
             mine = [o for o in observations + again if o.arm == arm]
             values = [o.values[metric.name] for o in mine if metric.name in o.values]
@@ -70,7 +69,7 @@ def test_values_beyond_the_bounds_count_as_the_bounds() -> None:
     values = (-5.0, 50.0, 100.0, 500.0, 1_000.0, 1e12)
     state = Log(latency).take(an_observation(latency, n, "u", {"latency_ms": v}) for n, v in enumerate(values)).state
     assert state is not None
-    found = compare(state, latency, 1, 0, Bound(0.05))
+    found = compare(state, latency, 1, 0, Levels(0.0, 0.05))
     assert (found.mean or found.control) == pytest.approx(sum(min(max(v, 100), 1000) for v in values) / 6)
 
 
@@ -87,7 +86,7 @@ def test_the_error_is_that_of_users_not_of_requests() -> None:
         )
         state = Log(experiment).take(observations).state
         assert state is not None
-        found = compare(state, experiment, 1, 0, Bound(0.05))
+        found = compare(state, experiment, 1, 0, Levels(0.0, 0.05))
         assert found.low is not None
         assert found.high is not None
         return (found.high - found.low) / 2

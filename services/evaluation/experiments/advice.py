@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from penstock.config.canaries import CANARY, CanaryExperiment
 from penstock.config.kinds import Arm, Experiment
 
 from services.evaluation.experiments.comparison import Comparison, compare, levels
-from services.evaluation.experiments.sequential import Bound
 from services.evaluation.experiments.state import Standing
 
-__all__ = ["ArmSays", "advice", "arms_say", "held", "phase", "what_differs"]
+__all__ = ["ArmSays", "advice", "arms_say", "held", "phase", "state_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,13 @@ class ArmSays:
 
 def arms_say(experiment: Experiment, standing: Standing) -> list[ArmSays]:
     """Return what each arm but the control says."""
-    bound = Bound(levels(experiment).comparison)
+    spent = levels(experiment)
     metrics = range(len(experiment.metrics))
     told = {(one.arm, one.metric): one.decision for one in standing.told}
     return [
         ArmSays(
             arm,
-            [compare(standing, experiment, index, metric, bound) for metric in metrics],
+            [compare(standing, experiment, index, metric, spent) for metric in metrics],
             [standing.p_values[(index - 1) * len(experiment.metrics) + metric] for metric in metrics],
             [told.get((arm.name, metric.name), "") for metric in experiment.metrics],
         )
@@ -52,14 +52,22 @@ def phase(experiment: Experiment, now: datetime) -> str:
     return "running" if experiment.runs(now) else "ended"
 
 
-def what_differs(arm: Arm) -> str:
-    """Return what an arm asks for: ``route large, policy strict``."""
-    parts = (("prompt", arm.prompt_label), ("route", arm.route), ("policy", arm.policy))
-    return ", ".join(f"{name} {value}" for name, value in parts if value) or "as the request asks"
+def state_of(experiment: Experiment, standing: Standing | None, now: datetime) -> str:
+    """Return the phase, or ``taken back`` for a canary that was worse than its bounds allow."""
+    if isinstance(experiment, CanaryExperiment) and standing is not None and _harms(standing):
+        return "taken back"
+    return phase(experiment, now)
+
+
+def _harms(standing: Standing) -> list[str]:
+    """Return the metrics that took a canary back."""
+    return [one.metric for one in standing.told if (one.decision, one.arm) == ("worse", CANARY)]
 
 
 def advice(experiment: Experiment, standing: Standing | None, now: datetime) -> list[str]:
     """Return what to do next, a sentence each."""
+    if isinstance(experiment, CanaryExperiment):
+        return _of_canary(experiment, standing)
     if standing is None:
         return [_nothing_yet(experiment, now)]
     if standing.mismatched:
@@ -104,6 +112,26 @@ def _nothing_yet(experiment: Experiment, now: datetime) -> str:
         "Nothing was observed yet. Does the team send requests that it concerns (routes, prompt, share), and do they leave "
         "prompt_label at its default? `penstock_experiment_skips` counts those that it could not assign."
     )
+
+
+def _of_canary(experiment: CanaryExperiment, standing: Standing | None) -> list[str]:
+    target, route = experiment.canary.target.label, experiment.route
+    if standing is None:
+        return [f"Nothing was observed yet: was route {route} asked since the canary is as it is?"]
+    if harmed := _harms(standing):
+        return [
+            f"{target} was taken back for {', '.join(harmed)}: its traffic goes to the stable targets. Mend it and give the "
+            "canary another salt, or take it out of the route; then `penstock config apply`."
+        ]
+    if not experiment.metrics:
+        return ["The canary has no bounds, so nothing takes it back."]
+    (says,) = arms_say(experiment, standing)
+    if unsure := [one.metric.name for one in says.comparisons if not held(one)]:
+        return [
+            f"{target} stays: nothing says that it is worse than its bounds allow. That it keeps within them is not yet "
+            f"certain of {', '.join(unsure)}."
+        ]
+    return [f"{target} keeps within every bound: give it a place among the route's targets, and take the canary out."]
 
 
 def held(comparison: Comparison) -> bool:

@@ -13,7 +13,7 @@ from penstock.cli.printable import printable
 from rich.markup import escape
 from rich.table import Table
 
-from services.evaluation.experiments.advice import phase
+from services.evaluation.experiments.advice import phase, state_of
 from services.evaluation.experiments.decisions import units_by_arm
 from services.evaluation.experiments.reading import Found, read_experiments
 
@@ -57,7 +57,7 @@ def _data(each: Found, now: datetime) -> dict[str, Any]:
     return {
         "experiment": experiment.name,
         "team": experiment.team,
-        "state": phase(experiment, now),
+        "state": state_of(experiment, standing, now),
         "version": experiment.design,
         "requests": sum(standing.requests) if standing else 0,
         "units": units_by_arm(standing, experiment) if standing else {},

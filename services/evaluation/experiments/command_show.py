@@ -13,7 +13,7 @@ from penstock.cli.printable import printable
 from rich.markup import escape
 from rich.table import Table
 
-from services.evaluation.experiments.advice import advice, arms_say, held, phase, what_differs
+from services.evaluation.experiments.advice import advice, arms_say, held, state_of
 from services.evaluation.experiments.comparison import Comparison, levels
 from services.evaluation.experiments.decisions import units_by_arm
 from services.evaluation.experiments.reading import Found, read_experiments
@@ -94,20 +94,20 @@ def described(found: Found, now: datetime) -> dict[str, Any]:
     return {
         "experiment": experiment.name,
         "team": experiment.team,
-        "state": phase(experiment, now),
+        "state": state_of(experiment, standing, now),
         "version": experiment.design,
         "alpha": experiment.alpha,
         "confidence": 1 - spent.comparison,
         "as_of": standing.newest.isoformat() if standing else None,
         "arms": [
             {
-                "arm": arm.name, "what": what_differs(arm), "weight": arm.weight / weights,
+                "arm": arm.name, "what": experiment.answers_with(arm), "weight": arm.weight / weights,
                 "requests": standing.requests[index] if standing else 0, "units": units.get(arm.name, 0),
             }
             for index, arm in enumerate(experiment.arms)
         ],
         "ratio": {"p_value": standing.ratio_p_value, "level": spent.ratio, "mismatch": standing.mismatched}
-        if standing
+        if standing and experiment.tests_ratio
         else None,
         "comparisons": comparisons,
         "told": [

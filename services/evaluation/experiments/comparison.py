@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 from penstock.config.kinds import Experiment, Metric
 
 from services.evaluation.experiments.clusters import difference, estimate
 from services.evaluation.experiments.sequential import Bound
-from services.evaluation.experiments.state import Standing
+from services.evaluation.experiments.state import Standing, is_bet_on
 
 __all__ = ["Comparison", "Levels", "compare", "levels"]
 
@@ -24,17 +25,22 @@ class Levels:
 
     Attributes:
         ratio: of the test of the arms' ratio.
-        comparison: of each comparison of an arm's metric, goals and guards alike, with the control's.
+        comparison: of each comparison of an arm's metric, goals and guards alike, with the control's. Where there are two
+            tests of it, each has half.
     """
 
     ratio: float
     comparison: float
 
+    def of(self, metric: Metric) -> float:
+        """Return the level of each test of ``metric``."""
+        return self.comparison / 2 if is_bet_on(metric) else self.comparison
+
 
 def levels(experiment: Experiment) -> Levels:
     """Return how the alpha of ``experiment`` is spent."""
-    ratio = experiment.alpha * _RATIO_SHARE
-    return Levels(ratio, (experiment.alpha - ratio) / (len(experiment.metrics) * (len(experiment.arms) - 1)))
+    ratio = experiment.alpha * _RATIO_SHARE if experiment.tests_ratio else 0.0
+    return Levels(ratio, (experiment.alpha - ratio) / max(1, len(experiment.metrics) * (len(experiment.arms) - 1)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +68,23 @@ class Comparison:
     decision: str | None = None
 
 
-def compare(standing: Standing, experiment: Experiment, arm: int, metric: int, bound: Bound) -> Comparison:
+def compare(standing: Standing, experiment: Experiment, arm: int, metric: int, spent: Levels) -> Comparison:
     """Compare the metric at index ``metric`` of the arm at index ``arm`` with the control's."""
+    of = experiment.metrics[metric]
+    bound = Bound(spent.of(of))
+    found = _by_interval(standing, experiment, arm, metric, bound)
+    if not is_bet_on(of):
+        return found
+    log_wealth = standing.matched[arm - 1].wager.log_wealth
+    decision = "worse" if log_wealth >= -math.log(bound.alpha) else found.decision
+    # Twice the smaller one of two tests.
+    p_value = min(1.0, 2 * min(found.p_value, math.exp(-max(log_wealth, 0.0))))
+    if found.mean is not None and found.control is not None:
+        found = replace(found, difference=found.mean - found.control)
+    return replace(found, p_value=p_value, decision=decision)
+
+
+def _by_interval(standing: Standing, experiment: Experiment, arm: int, metric: int, bound: Bound) -> Comparison:
     of = experiment.metrics[metric]
     width = of.upper_bound - of.lower_bound
     reach = (standing.high[metric] - standing.low[metric]) / 2**40

@@ -15,10 +15,11 @@ from penstock.contracts.records import LogRange, Observation
 from penstock.stateful import Logic, Lookup
 
 from services.evaluation.experiments.clusters import added, bucket_of, quantised
-from services.evaluation.experiments.comparison import compare, levels
+from services.evaluation.experiments.comparison import Levels, compare, levels
 from services.evaluation.experiments.decisions import Decided, events_of
-from services.evaluation.experiments.sequential import Bound, ratio_evidence
-from services.evaluation.experiments.state import Standing, Told, begin
+from services.evaluation.experiments.matching import control_came, trial_came
+from services.evaluation.experiments.sequential import ratio_evidence
+from services.evaluation.experiments.state import Standing, Told, begin, is_bet_on
 from services.evaluation.experiments.units import first_seen
 
 __all__ = ["ASSIGNMENT", "UNPRICED", "Observed", "experiments", "state_key"]
@@ -59,9 +60,9 @@ def experiments(experiment_of: Callable[[str], Experiment | None]) -> Logic[Stan
         if not isinstance(record, Observation):
             return
         experiment = experiment_of(record.experiment)
-        if experiment is None or (experiment.team, experiment.design) != (record.tenant_id, record.version):
+        if experiment is None or not experiment.includes(record.tenant_id) or experiment.design != record.version:
             return
-        key = state_key(record.tenant_id, record.experiment, record.version)
+        key = state_key(experiment.team, record.experiment, record.version)
         yield key, Observed(record, experiment, log_range(message))
 
     return Logic(step=step, route=route, state_type=Standing, expires_at=lambda key, state: state.newest + _KEPT)
@@ -79,17 +80,18 @@ def step(state: Standing | None, event: Observed, now: datetime) -> tuple[Standi
         if observation.source == ASSIGNMENT:
             standing = _counted(standing, experiment, arm, observation.unit)
         standing, changed = _measured(standing, experiment, arm, observation)
+        standing = _bet(standing, experiment, arm, observation)
     if standing.mismatched:
         return standing, []
     decided: list[Decided] = []
     spent = levels(experiment)
-    if standing.ratio_p_value <= spent.ratio:
+    if experiment.tests_ratio and standing.ratio_p_value <= spent.ratio:
         decided.append(Decided("sample_ratio_mismatch"))
     elif _over(standing, experiment, observation.occurred_at):
         if not standing.told:
             decided.append(Decided("ended"))
     elif arm is not None:
-        standing, decided = _compared(standing, experiment, arm, changed, Bound(spent.comparison))
+        standing, decided = _compared(standing, experiment, arm, changed, spent)
     told = [Told(one.decision, one.arm, one.metric, observation.occurred_at) for one in decided]
     standing = msgspec.structs.replace(standing, told=(*standing.told, *told))
     return standing, [emit for one in decided for emit in events_of(one, standing, experiment, observation, now)]
@@ -142,15 +144,29 @@ def _measured(
     return standing, changed
 
 
+def _bet(standing: Standing, experiment: Experiment, arm: int, observation: Observation) -> Standing:
+    """Bet on the first outcome of a unit, where failures are a guard."""
+    guard = next((metric for metric in experiment.metrics if is_bet_on(metric)), None)
+    failed = observation.values.get("failed")
+    if guard is None or failed is None or (tried := first_seen(standing.tried, observation.unit)) is None:
+        return standing
+    came = control_came if arm == 0 else trial_came
+    matched = tuple(
+        came(each, failed > 0, guard.margin) if arm in (0, index) else each
+        for index, each in enumerate(standing.matched, start=1)
+    )
+    return msgspec.structs.replace(standing, matched=matched, tried=tried)
+
+
 def _compared(
-    standing: Standing, experiment: Experiment, arm: int, changed: Sequence[int], bound: Bound
+    standing: Standing, experiment: Experiment, arm: int, changed: Sequence[int], spent: Levels
 ) -> tuple[Standing, list[Decided]]:
     """Look at every comparison that the metrics at ``changed`` of an arm are part of."""
     p_values = list(standing.p_values)
     decided = []
     for other in range(1, len(experiment.arms)) if arm == 0 else [arm]:
         for metric in changed:
-            found = compare(standing, experiment, other, metric, bound)
+            found = compare(standing, experiment, other, metric, spent)
             place = (other - 1) * len(experiment.metrics) + metric
             p_values[place] = min(p_values[place], found.p_value)
             if found.decision is None or any(

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from penstock.alerts import alert_emit, fingerprint
 from penstock.bus import Emit
+from penstock.config.canaries import CanaryExperiment
 from penstock.config.kinds import Experiment
 from penstock.contracts.envelope import Envelope, event_id
 from penstock.contracts.records import Alert, ExperimentEvent, Observation
@@ -79,7 +80,7 @@ def _envelope(decided: Decided, experiment: Experiment, observation: Observation
 
 def _event(decided: Decided, standing: Standing, experiment: Experiment, envelope: Envelope) -> ExperimentEvent:
     spent, found = levels(experiment), decided.comparison
-    if found is None or found.low is None or found.high is None:
+    if found is None:
         mismatch = decided.decision == "sample_ratio_mismatch"
         return ExperimentEvent(
             **envelope,
@@ -93,9 +94,10 @@ def _event(decided: Decided, standing: Standing, experiment: Experiment, envelop
             evidence=[standing.evidence],
         )
     means = {experiment.control.name: found.control, found.arm: found.mean}
-    low, high = found.low, found.high
+    # Where few outcomes were enough there is no interval yet.
+    interval = [] if found.low is None or found.high is None else [found.low, found.high]
     if decided.decision == "no_difference" and found.difference is not None and found.cautious is not None:
-        low, high = found.difference - found.cautious, found.difference + found.cautious
+        interval = [found.difference - found.cautious, found.difference + found.cautious]
     return ExperimentEvent(
         **envelope,
         experiment=experiment.name,
@@ -105,8 +107,8 @@ def _event(decided: Decided, standing: Standing, experiment: Experiment, envelop
         metric=found.metric.name,
         control=experiment.control.name,
         difference=found.difference,
-        interval=[low, high],
-        confidence=1 - spent.comparison,
+        interval=interval,
+        confidence=1 - spent.of(found.metric),
         means={name: mean for name, mean in means.items() if mean is not None},
         units=units_by_arm(standing, experiment),
         p_value=decided.p_value,
@@ -143,18 +145,31 @@ def _mismatch(standing: Standing, experiment: Experiment, event: ExperimentEvent
 
 
 def _harm(found: Comparison, experiment: Experiment, event: ExperimentEvent, envelope: Envelope) -> Alert:
-    low, high = event.interval
+    low, high = event.interval or (None, None)
+    how = f"the always-valid p-value is {event.p_value:.2g}"
+    if low is not None and high is not None:
+        how = f"between {low:.4g} and {high:.4g} with {event.confidence:.2%} confidence at all times together"
+    title = f"Arm {found.arm} of experiment {experiment.name} makes {found.metric.name} worse"
+    action = (
+        f"penstock experiments show {experiment.name}; then pause it or take the arm out, and `penstock config apply`"
+    )
+    if isinstance(experiment, CanaryExperiment):
+        title = (
+            f"Canary {experiment.canary.target.label} of route {experiment.route} is taken back: {found.metric.name}"
+        )
+        action = (
+            f"Nothing at once: its traffic goes to the stable targets again. penstock experiments show {experiment.name}; "
+            "mend the target and give the canary another salt, or take it out of the route, and `penstock config apply`"
+        )
     return Alert(
         **envelope,
         kind="quality",
         name="experiment_guard_harmed",
         severity="critical",
-        title=f"Arm {found.arm} of experiment {experiment.name} makes {found.metric.name} worse",
+        title=title,
         description=f"{found.metric.name} is {found.mean:.4g} in {found.arm} and {found.control:.4g} in "
-        f"{experiment.control.name}: a difference of {found.difference:.4g}, between {low:.4g} and {high:.4g} with "
-        f"{event.confidence:.2%} confidence at all times together; {found.metric.margin:g} was allowed.",
-        suggested_action=f"penstock experiments show {experiment.name}; then pause it or take the arm out, and "
-        "`penstock config apply`",
+        f"{experiment.control.name}: a difference of {found.difference:.4g}, {how}; {found.metric.margin:g} was allowed.",
+        suggested_action=action,
         fingerprint=fingerprint(
             "quality", "experiment_guard_harmed", experiment.team, experiment.name, experiment.design, found.arm,
             found.metric.name,
@@ -162,9 +177,8 @@ def _harm(found: Comparison, experiment: Experiment, event: ExperimentEvent, env
         labels={
             "team": experiment.team, "experiment": experiment.name, "arm": found.arm, "metric": found.metric.name,
         },
-        figures={
-            "difference": found.difference or 0.0, "margin": found.metric.margin, "low": low, "high": high,
-        },
+        figures={"difference": found.difference or 0.0, "margin": found.metric.margin}
+        | ({} if low is None or high is None else {"low": low, "high": high}),
         evidence=event.evidence,
         runbook=_RUNBOOK,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from penstock.bus import Emit, Event, Hop, Outcome
 from penstock.config.kinds import Experiment
 from penstock.contracts.envelope import event_id
-from penstock.contracts.records import Cost, Evaluation, LlmResult, Observation, Purpose
+from penstock.contracts.records import Completion, Cost, Evaluation, LlmResult, Observation, Purpose, Status
 from penstock.telemetry import get_logger
 
 from services.evaluation.experiments.core import ASSIGNMENT, UNPRICED
@@ -18,7 +18,7 @@ __all__ = ["SOURCES", "Configuration", "Ended", "observations_hop", "observe"]
 
 log = get_logger(__name__)
 
-SOURCES = ("llm-results", "evaluations", "costs")
+SOURCES = ("llm-results", "evaluations", "costs", "completions")
 """Feedback comes as scores of the subject feedback."""
 
 # What a judge or a policy in shadow costs is no cost of the answer.
@@ -27,7 +27,7 @@ _NOT_OF_THE_ANSWER = frozenset({"judge", "shadow"})
 # So long after an experiment's end somebody may still wait to be told: the services may have stood still.
 _TOLD_WITHIN = timedelta(days=30)
 
-_Source = LlmResult | Evaluation | Cost
+_Source = LlmResult | Evaluation | Cost | Completion
 
 
 class Configuration(Protocol):
@@ -48,7 +48,7 @@ def observe(topic: str, record: _Source, experiment_of: Callable[[str], Experime
     for name, arm in record.context.experiments.items():
         experiment = experiment_of(name)
         design = record.context.experiment_versions.get(name)
-        if experiment is None or (experiment.team, experiment.design) != (record.tenant_id, design):
+        if experiment is None or not experiment.includes(record.tenant_id) or experiment.design != design:
             log.debug("an observation of another design is left out", experiment=name, design=design)
             continue
         wanted = {metric.name for metric in experiment.metrics}
@@ -68,6 +68,11 @@ def _values(record: _Source) -> Mapping[str, float]:
             return {"cost": float(record.amount)} if record.amount is not None else {UNPRICED: 1.0}
         case Evaluation():
             return {f"{score.subject}.{score.name}": score.score for score in record.scores}
+        case Completion():
+            return _of_call(record)
+        case _ if (record.stage, record.code) == ("inference", "model_unavailable"):
+            # No model was at work, so there is no completion to say that the first target failed.
+            return {"completed": 0.0, "failed": 1.0}
         case _ if record.status != "completed":
             return {"completed": 0.0}
         case _:
@@ -77,9 +82,23 @@ def _values(record: _Source) -> Mapping[str, float]:
             return {"completed": 1.0, "latency_ms": latency, "output_tokens": float(record.usage.output_tokens)}
 
 
+def _of_call(completion: Completion) -> Mapping[str, float]:
+    """Return what became of the target that was asked first, in the first answer to a request.
+
+    An answer from a cache says nothing of it, nor does a call that nobody wanted the end of. One that took longer than the
+    request could wait is a failure: whoever asked got nothing.
+    """
+    if completion.kind != "completion" or completion.attempt or completion.ends_as == Status.CANCELLED:
+        return {}
+    if completion.error is not None or completion.failures:
+        return {"failed": 1.0}
+    return {"failed": 0.0, "model_ms": completion.timings.model_us / 1000}
+
+
 def _emit(topic: str, record: _Source, experiment: Experiment, arm: str, values: Mapping[str, float]) -> Emit:
     context = record.context
-    unit = experiment.unit_of(context.user_id, context.conversation_id, record.request_id) if arm else ""
+    names = (context.user_id, context.conversation_id, record.request_id, record.tenant_id)
+    unit = experiment.unit_of(*names) if arm else ""
     observation = Observation(
         event_id=event_id(record.event_id, f"evaluation.observation.{experiment.name}"),
         request_id=record.request_id,

@@ -45,7 +45,7 @@ class Found:
 async def read_experiments(
     transport: Transport, codec: Codec, *, names: Collection[str] | None = None, team: str | None = None
 ) -> list[Found]:
-    """Return how every experiment stands that is configured, by name.
+    """Return how every experiment stands that is configured, canaries of routes among them, by name.
 
     Args:
         names: only these; None for all.
@@ -57,12 +57,11 @@ async def read_experiments(
     """
     plane = await ConfigPlane.open(transport, codec)
     await plane.close()
+    configured = [entry for entry in plane.entries("experiments").values() if isinstance(entry, Experiment)]
     chosen = [
         experiment
-        for _, experiment in sorted(plane.entries("experiments").items())
-        if isinstance(experiment, Experiment)
-        and (names is None or experiment.name in names)
-        and team in (None, experiment.team)
+        for experiment in sorted((*configured, *plane.canaries()), key=lambda each: each.name)
+        if (names is None or experiment.name in names) and team in (None, experiment.team)
     ]
     standings = await _standings(transport, chosen)
     events = await _events(transport, codec) if chosen else []

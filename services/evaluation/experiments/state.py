@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 
 import msgspec
-from penstock.config.kinds import Experiment
+from penstock.config.kinds import Experiment, Metric
 from penstock.contracts.records import LogRange
 
 from services.evaluation.experiments.clusters import empty
+from services.evaluation.experiments.matching import NOTHING_MATCHED, Matched
 from services.evaluation.experiments.units import none_seen
 
-__all__ = ["Standing", "Told", "begin"]
+__all__ = ["Standing", "Told", "begin", "is_bet_on"]
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -43,6 +44,8 @@ class Standing(msgspec.Struct, frozen=True):
         told: decisions, oldest first.
         evidence: where the observations lie.
         newest: timestamp of the last one.
+        matched: bet on the arm's failures, by arm after the control; empty where failures are no guard.
+        tried: places of the units whose first outcome was bet on.
     """
 
     blocks: tuple[bytes, ...]
@@ -57,6 +60,8 @@ class Standing(msgspec.Struct, frozen=True):
     newest: datetime
     ratio_p_value: float = 1.0
     told: tuple[Told, ...] = ()
+    matched: tuple[Matched, ...] = ()
+    tried: bytes = b""
 
     def was_told(self, decision: str, arm: str = "", metric: str = "") -> bool:
         """Whether a decision was told before."""
@@ -71,6 +76,7 @@ class Standing(msgspec.Struct, frozen=True):
 def begin(experiment: Experiment, origin: LogRange, now: datetime) -> Standing:
     """Return the state before the first observation, which stands at ``origin``."""
     arms, metrics = len(experiment.arms), len(experiment.metrics)
+    bets = any(is_bet_on(metric) for metric in experiment.metrics)
     return Standing(
         blocks=(empty(metrics),) * arms,
         requests=(0,) * arms,
@@ -82,4 +88,11 @@ def begin(experiment: Experiment, origin: LogRange, now: datetime) -> Standing:
         units=(0,) * arms,
         evidence=origin,
         newest=now,
+        matched=(NOTHING_MATCHED,) * (arms - 1) if bets else (),
+        tried=none_seen() if bets else b"",
     )
+
+
+def is_bet_on(metric: Metric) -> bool:
+    """Whether a metric is tested by a bet on its outcomes, too: failures must not get more by a margin."""
+    return metric.name == "failed" and metric.role == "guard"

@@ -13,10 +13,11 @@ from pydantic import Field, model_validator
 from penstock.config.canonical import canonical_json, content_hash
 from penstock.config.entry import Entry, FieldError, Instant, Name, Part
 
-__all__ = ["Arm", "Experiment", "Metric"]
+__all__ = ["Arm", "Experiment", "Metric", "draw"]
 
-_UNBOUNDED = ("cost", "latency_ms", "output_tokens")
+_UNBOUNDED = ("cost", "latency_ms", "model_ms", "output_tokens")
 """Metrics of which only the experiment can say how much counts at most."""
+_RATES = ("completed", "failed")
 _SCORE = re.compile(r"[a-z_]+\.[A-Za-z0-9_.-]+")
 # What may change while an experiment runs: who takes part and when. It changes neither an arm nor what is compared.
 _NO_PART_OF_THE_DESIGN = {"share", "starts_at", "ends_at", "paused"}
@@ -38,7 +39,8 @@ class Metric(Part):
     name: str = Field(
         min_length=1,
         description="A score (subject.name, e.g. answer.groundedness or feedback.rating), cost (USD), latency_ms, "
-        "output_tokens (both of completed requests) or completed (1 or 0).",
+        "output_tokens (both of completed requests), completed (1 or 0), failed (1 or 0: the target that was asked first "
+        "gave no answer) or model_ms (time of its call, where it gave one).",
     )
     better: Literal["higher", "lower"] = Field(default="higher", description="Which way is good.")
     role: Literal["goal", "guard"] = Field(
@@ -52,8 +54,8 @@ class Metric(Part):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.name not in (*_UNBOUNDED, "completed") and not _SCORE.fullmatch(self.name):
-            known = ", ".join((*_UNBOUNDED, "completed"))
+        if self.name not in (*_UNBOUNDED, *_RATES) and not _SCORE.fullmatch(self.name):
+            known = ", ".join((*_UNBOUNDED, *_RATES))
             raise FieldError(("name",), f"{self.name!r} is no metric: write {known}, or a score as subject.name")
         if self.name in _UNBOUNDED and "upper_bound" not in self.model_fields_set:
             raise FieldError(("upper_bound",), f"is needed for {self.name}: values above it count as it")
@@ -116,18 +118,33 @@ class Experiment(Entry):
         """The arm that the others are compared with."""
         return self.arms[0]
 
+    @property
+    def tests_ratio(self) -> bool:
+        """Whether arms without the units they should have end it: then its metrics say nothing."""
+        return True
+
+    def includes(self, team: str) -> bool:
+        """Whether requests of ``team`` take part."""
+        return team == self.team
+
+    def answers_with(self, arm: Arm) -> str:
+        """Return what an arm asks for: ``route large, policy strict``."""
+        parts = (("prompt", arm.prompt_label), ("route", arm.route), ("policy", arm.policy))
+        return ", ".join(f"{name} {value}" for name, value in parts if value) or "as the request asks"
+
     def runs(self, at: datetime) -> bool:
         """Whether requests admitted at ``at`` are assigned."""
         begun = self.starts_at is None or self.starts_at <= at
         return begun and not self.paused and (self.ends_at is None or at < self.ends_at)
 
-    def unit_of(self, user: str | None, conversation: str | None, request: str) -> str:
+    def unit_of(self, user: str | None, conversation: str | None, request: str, team: str | None = None) -> str:
         """Return what is assigned, as 16 hex digits: a hash of the user, else of the conversation, else of the request,
-        from where ``unit`` begins. Hashes of one user differ between experiments."""
+        from where ``unit`` begins. Hashes of one user differ between experiments, and between teams: ``team`` is that of
+        the request; None: the experiment's."""
         named = {"user": user, "conversation": conversation, "request": request}
         order = list(named)[list(named).index(self.unit) :]
         kind = next(kind for kind in order if named[kind] or kind == "request")
-        text = "\x1f".join((self.team, self.name, kind, named[kind] or ""))
+        text = "\x1f".join((team or self.team, self.name, kind, named[kind] or ""))
         return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, person=b"experiment-unit").hexdigest()
 
     def arm_of(self, unit: str) -> Arm | None:
@@ -135,9 +152,9 @@ class Experiment(Entry):
 
         A larger share adds units and moves none; other weights move as few as they must between neighbouring arms.
         """
-        if _draw(unit, self.salt, b"share") >= int(self.share * 2**64):
+        if draw(unit, self.salt, b"share") >= int(self.share * 2**64):
             return None
-        position = _draw(unit, self.salt, b"arm") * sum(arm.weight for arm in self.arms) >> 64
+        position = draw(unit, self.salt, b"arm") * sum(arm.weight for arm in self.arms) >> 64
         for arm in self.arms:
             position -= arm.weight
             if position < 0:
@@ -164,6 +181,10 @@ class Experiment(Entry):
         return self
 
 
-def _draw(unit: str, salt: str, purpose: bytes) -> int:
-    """Return a number from 0 to 2 ** 64 - 1, uniform over units and independent between purposes and salts."""
+def draw(unit: str, salt: str, purpose: bytes) -> int:
+    """Return a number from 0 to 2 ** 64 - 1, uniform over units and independent between purposes and salts.
+
+    Args:
+        purpose: at most 16 bytes.
+    """
     return int.from_bytes(blake2b(f"{salt}\x1f{unit}".encode(), digest_size=8, person=purpose).digest(), "big")

@@ -7,6 +7,7 @@ text's hash, and every reader validates it again. Rules between entries (a team'
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
@@ -217,6 +218,19 @@ class Canary(Part):
         default=0.05, gt=0, lt=0.5, description="Chance that a canary within its bounds is ever taken back."
     )
     salt: str = Field(default="", max_length=100, description="Another one draws other units, and begins anew.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for bound, limit in (("max_latency_ms", "latency_limit_ms"), ("max_cost", "cost_limit")):
+            most, counted = getattr(self, bound), getattr(self, limit)
+            if most is not None and most >= counted:
+                raise FieldError((bound,), f"is as large as {limit}, {counted:g}: no difference could ever exceed it")
+        for score, loss in self.max_score_loss.items():
+            if not re.fullmatch(r"[a-z_]+\.[A-Za-z0-9_.-]+", score):
+                raise FieldError(("max_score_loss", score), "is no score: write subject.name, e.g. answer.groundedness")
+            if not 0 <= loss < 1:
+                raise FieldError(("max_score_loss", score), "must be from 0 to below 1: scores are from 0 to 1")
+        return self
 
 
 class Shadow(Part):

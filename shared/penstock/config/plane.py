@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from penstock.bus.following import EndNotReached, Following
 from penstock.bus.types import Message, Transport
 from penstock.clock import Clock, SystemClock
+from penstock.config.canaries import CanaryExperiment, canary_experiment, canary_name
 from penstock.config.kinds import (
     KINDS,
     Adapter,
@@ -77,6 +78,7 @@ class ConfigPlane:
     def __init__(self) -> None:
         self._entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
         self._prices: dict[str, tuple[list[datetime], list[Price]]] = {}
+        self._canaries: dict[str, CanaryExperiment] = {}
         self._source: Following | None = None
 
     @classmethod
@@ -121,8 +123,12 @@ class ConfigPlane:
         return cast("Rubric | None", self._entries["rubrics"].get(name))
 
     def experiment(self, name: str) -> Experiment | None:
-        """The experiment ``name``, or None."""
-        return cast("Experiment | None", self._entries["experiments"].get(name))
+        """The experiment ``name``, or None; that of a route's canary goes by ``canary:ROUTE``."""
+        return self._canaries.get(name) or cast("Experiment | None", self._entries["experiments"].get(name))
+
+    def canaries(self) -> list[CanaryExperiment]:
+        """The experiments that canaries of routes are, by name."""
+        return [canary for _, canary in sorted(self._canaries.items())]
 
     def experiments(self, team: str) -> list[Experiment]:
         """Every experiment of ``team``, by name."""
@@ -164,12 +170,16 @@ class ConfigPlane:
         self._entries[entry.KIND][key] = entry
         if isinstance(entry, Price):
             self._index(entry.model)
+        elif isinstance(entry, Route):
+            self._on_trial(entry.name, canary_experiment(entry))
 
     def withdraw(self, kind: str, key: str) -> None:
         """Remove the entry under ``key``, if there is one."""
         entry = self._entries[kind].pop(key, None)
         if isinstance(entry, Price):
             self._index(entry.model)
+        elif isinstance(entry, Route):
+            self._on_trial(entry.name, None)
 
     def apply(self, record: ConfigEntry) -> None:
         """Take one record over.
@@ -237,6 +247,11 @@ class ConfigPlane:
                     key=(message.key or b"").decode(errors="replace"),
                     cause=str(error),
                 )
+
+    def _on_trial(self, route: str, canary: CanaryExperiment | None) -> None:
+        self._canaries.pop(canary_name(route), None)
+        if canary is not None:
+            self._canaries[canary.name] = canary
 
     def _index(self, model: str) -> None:
         prices = [cast("Price", entry) for entry in self._entries["prices"].values()]

@@ -11,13 +11,16 @@ from penstock.telemetry import gen_ai
 
 __all__ = [
     "ALERT_DELIVERIES", "ALERT_OLDEST_SECONDS", "ALERT_QUEUE", "BATCH_SECONDS", "BROKEN_CALLS", "CACHE_LOOKUPS",
-    "CACHE_SECONDS", "CIRCUIT_CHANGES", "CIRCUIT_STATE", "CO2E_GRAMS", "CONSUMED", "DEAD_LETTERS", "END_TO_END_SECONDS",
-    "ENERGY_JOULES", "ENGINE_BATCH_SIZE", "ENGINE_KV_CACHE_USAGE", "ENGINE_QUEUE_SECONDS", "ENGINE_RUNNING",
+    "CACHE_SECONDS", "CANARY_REQUESTS", "CIRCUIT_CHANGES", "CIRCUIT_STATE", "CO2E_GRAMS",
+    "CONSUMED", "DEAD_LETTERS", "END_TO_END_SECONDS",
+    "ENERGY_JOULES", "ENGINE_BATCH_SIZE", "ENGINE_DEATHS", "ENGINE_KV_CACHE_USAGE",
+    "ENGINE_PREEMPTIONS", "ENGINE_TOKENS", "ENGINE_QUEUE_SECONDS", "ENGINE_RUNNING",
     "ENGINE_WAITING", "ESTIMATED_USAGE", "EVALUATOR_FAILURES", "EVALUATOR_SECONDS", "EXPERIMENT_SKIPS", "FINDINGS",
     "FINISHED", "FIRST_RELEASED_SECONDS", "GROUNDED", "INDEXED_CHUNKS", "IN_FLIGHT", "LEFT_ALONE", "OPERATION_SECONDS",
     "PREFIX_CACHE_HITS", "PREFIX_CACHE_QUERIES", "PRODUCED", "QUEUE_SECONDS", "REDELIVERED",
     "REFUSED", "REQUEST_SECONDS", "RETRIES",
-    "REVIEWS", "ROUTE_CHOICES", "SCANNER_FAILURES", "SCREENED", "SCREEN_SECONDS", "TIME_PER_OUTPUT_TOKEN_SECONDS",
+    "REVIEWS", "ROUTE_CHOICES", "SCANNER_FAILURES", "SCREENED", "SCREEN_SECONDS", "SHADOW_CALLS",
+    "TIME_PER_OUTPUT_TOKEN_SECONDS",
     "TIME_TO_FIRST_TOKEN_SECONDS", "TOKEN_USAGE", "UP", "WASTED_TOKENS",
 ]  # fmt: skip
 
@@ -121,6 +124,15 @@ PREFIX_CACHE_QUERIES = Counter(
     "penstock_engine_prefix_cache_queries", "Prompt tokens looked for in the engine's prefix cache.", ["model"]
 )
 PREFIX_CACHE_HITS = Counter("penstock_engine_prefix_cache_hits", "Prompt tokens that were found there.", ["model"])
+ENGINE_TOKENS = Counter(
+    "penstock_engine_tokens",
+    "Tokens of the engine, by direction: input, cached ones included, or output.",
+    ["model", "direction"],
+)
+ENGINE_PREEMPTIONS = Counter(
+    "penstock_engine_preemptions", "Requests that made room in the engine's KV cache, and are computed again.", ["model"]
+)
+ENGINE_DEATHS = Counter("penstock_engine_deaths", "Engines of this process that died.", ["model"])
 ENERGY_JOULES = Counter(
     "penstock_energy_joules", "Energy of model calls, J: an estimate, from the figures of config-energy.", ["model"]
 )
@@ -151,6 +163,17 @@ ROUTE_CHOICES = Counter(
     "penstock_route_choices",
     "Requests by the target that they ask first, and why that one.",
     ["route", "target", "reason"],
+)
+CANARY_REQUESTS = Counter(
+    "penstock_canary_requests",
+    "Requests of a route with a target on trial, by arm: stable or canary.",
+    ["route", "arm"],
+)
+SHADOW_CALLS = Counter(
+    "penstock_shadow_calls",
+    "Calls of targets in shadow: answered, failed, late (the request had waited too long, or its deadline had passed) or "
+    "broken (inference could not make the call).",
+    ["route", "target", "outcome"],
 )
 LEFT_ALONE = Counter(
     "penstock_targets_left_alone",
