@@ -18,6 +18,7 @@ from services.inference.app import inference_hop
 from services.inference.openai_endpoint import OpenAIBackend
 from services.inference.routing import MeasuredQuality, Routing, TargetRouting, follow_scores
 from services.inference.settings import Settings
+from services.inference.vllm.opening import open_backend
 
 
 async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
@@ -33,6 +34,8 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
     configured = runtime.settings.inference_cache_key
     answers = RedisAnswers(redis, configured.get_secret_value() if configured else None, runtime.clock)
     backends: dict[str, Backend] = {"extractive": ExtractiveBackend(), "openai": OpenAIBackend(session)}
+    if runtime.settings.inference_engine is not None:
+        backends["vllm"] = await open_backend(runtime, runtime.settings.inference_engine, runtime.config.adapter)
     return [
         inference_hop(
             runtime.config,

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from penstock.settings import ServiceSettings
 from pydantic import Field, SecretStr
+from pydantic_settings import NoDecode
+
+from services.inference.vllm.settings import EngineSettingsField
 
 __all__ = ["Settings"]
 
@@ -12,6 +17,11 @@ class Settings(ServiceSettings):
     """What inference reads from the environment."""
 
     inference_concurrency: int = Field(64, description="Calls in flight at once in this process.", ge=2, le=4096)
+    inference_engine: Annotated[EngineSettingsField | None, NoDecode] = Field(
+        None,
+        description="What the engine of this process runs: the path of a YAML or JSON file, or a JSON object; unset: there "
+        "is no vllm backend here.",
+    )
     inference_cache_url: str | None = Field(
         None, description="Redis of the answers that are kept; unset: REDIS_URL, which the budgets need the room of."
     )

@@ -72,6 +72,8 @@ class EngineSettings(BaseModel):
         for name in self.extra:
             if name in type(self).model_fields or name in ("structured_outputs_config", "served_model_names"):
                 raise ValueError(f"extra.{name} has a field of its own: write it beside extra")
+            if name == "hf_token":
+                raise ValueError("extra.hf_token would be printed: set HF_TOKEN in the environment instead")
             if name in _OURS:
                 raise ValueError(f"extra.{name} is set by inference itself: leave it out")
         if self.max_cpu_loras is not None and self.max_cpu_loras < self.max_loras:
