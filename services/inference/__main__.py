@@ -13,9 +13,14 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from services.inference.adapters import Backend, ExtractiveBackend
+from services.inference.answered import AnsweredTail
 from services.inference.answers import RedisAnswers
 from services.inference.app import inference_hop
+from services.inference.cancellations import Cancellations, FollowedCancellations
+from services.inference.flights import RedisFlights
+from services.inference.journal import Journal
 from services.inference.openai_endpoint import OpenAIBackend
+from services.inference.redelivery import KeptJournal
 from services.inference.routing import MeasuredQuality, Routing, TargetRouting, follow_scores
 from services.inference.settings import Settings
 from services.inference.vllm.opening import open_backend
@@ -47,6 +52,9 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
             grid_grams_per_kwh=runtime.settings.grid_grams_per_kwh,
             tracing=runtime.tracing,
             routing=_routing(runtime),
+            journal=await _journal(runtime),
+            cancellations=await _cancellations(runtime),
+            waiting=runtime.settings.inference_waiting,
         )
     ]
 
@@ -65,6 +73,26 @@ def _routing(runtime: Runtime[Settings]) -> Routing:
 
     runtime.background(follow_scores(runtime.bus, runtime.codec, wanted, quality, runtime.clock, runtime.stopping))
     return TargetRouting(runtime.config, runtime.clock, quality=quality)
+
+
+async def _journal(runtime: Runtime[Settings]) -> Journal:
+    """Return what knows what was read before, and keeps what is in flight."""
+    # Not in the cache's Redis, which may drop what it holds.
+    redis = Redis.from_url(runtime.settings.redis_url, retry=Retry(NoBackoff(), 0))
+    runtime.on_stop(redis.aclose)
+    journal = KeptJournal(RedisFlights(redis), AnsweredTail(runtime.bus, runtime.codec, runtime.clock), runtime.clock)
+    runtime.on_stop(journal.close)
+    runtime.background(journal.run(runtime.stopping))
+    return journal
+
+
+async def _cancellations(runtime: Runtime[Settings]) -> Cancellations:
+    """Return what knows the requests that were cancelled; it has read what is still of use."""
+    cancellations = FollowedCancellations(runtime.codec, runtime.clock, runtime.settings.inference_cancellations_s)
+    await cancellations.open(runtime.bus, runtime.settings.start_timeout_s)
+    runtime.on_stop(cancellations.close)
+    runtime.background(cancellations.follow(runtime.stopping))
+    return cancellations
 
 
 def main() -> None:

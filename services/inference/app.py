@@ -27,6 +27,7 @@ from services.inference.core import (
     is_streamed,
     refusal,
     unfinished,
+    urgency_of,
 )
 from services.inference.energy import estimated_energy
 from services.inference.exact_cache import Kept, asked_of, is_repeatable, kept_of
@@ -62,6 +63,7 @@ def inference_hop(
     cancellations: Cancellations | None = None,
     grid_grams_per_kwh: float | None = None,
     tracing: Tracing | None = None,
+    waiting: int | None = None,
 ) -> Hop:
     """Return the hop requests-grounded, requests-repeated -> completions or refusals.
 
@@ -74,6 +76,7 @@ def inference_hop(
         cancellations: who says that nobody wants an answer; None: nobody does.
         grid_grams_per_kwh: grid intensity where this process runs, grams of CO2 equivalent; None where it is not stated.
         tracing: where the spans of calls go; None: nowhere.
+        waiting: how many requests wait for one of the calls at once, and go by priority; None: as many as calls.
     """
     chooser = routing or WeightedRouting()
     kept_flights = journal or NoJournal()
@@ -86,27 +89,37 @@ def inference_hop(
 
     async def answer(event: Event[GroundedRequest]) -> list[Emit]:
         request = event.record
-        earlier = await kept_flights.earlier(request)
+        earlier = await kept_flights.earlier(event)
         if earlier.answered:
             return []
+        pieces = None
+        if is_streamed(request):
+            pieces = KafkaPieces(request, producer, carried(event.message.headers), clock)
+        flight = Flight(request, clock.now(), pieces, headers=event.message.headers)
+        kept_flights.opened(flight, earlier.wasted)
         cancelled = called_off.watch(request)
         try:
-            pieces = None
-            if is_streamed(request):
-                pieces = KafkaPieces(request, producer, carried(event.message.headers), clock)
-            flight = Flight(request, clock.now(), pieces, headers=event.message.headers)
-            if cancelled.done():
-                return unanswered(flight, earlier.wasted, Status.CANCELLED, "cancelled", cancelled.result())
-            if expired(request, flight.called_at):
-                reason = "the deadline passed before the model was called"
-                return unanswered(flight, earlier.wasted, Status.EXPIRED, "expired", reason)
-            kept_flights.opened(flight)
-            try:
-                return await in_time(flight, cancelled, earlier.wasted)
-            finally:
-                kept_flights.closed(flight)
+            emits = await unless_in_vain(flight, cancelled, earlier.wasted)
+        except (asyncio.CancelledError, Transient):
+            # It is read again: by this process once the log is back, or by whoever has the partition then.
+            kept_flights.broken_off(flight)
+            raise
+        except Exception:
+            kept_flights.closed(flight)
+            raise
         finally:
             cancelled.cancel()
+        kept_flights.closed(flight)
+        return emits
+
+    async def unless_in_vain(flight: Flight, cancelled: asyncio.Future[str], wasted: Sequence[Wasted]) -> list[Emit]:
+        """Return what comes of ``flight``: no model is called for an answer that is of no use any more."""
+        if cancelled.done():
+            return unanswered(flight, wasted, Status.CANCELLED, "cancelled", cancelled.result())
+        if expired(flight.request, flight.called_at):
+            reason = "the deadline passed before the model was called"
+            return unanswered(flight, wasted, Status.EXPIRED, "expired", reason)
+        return await in_time(flight, cancelled, wasted)
 
     async def in_time(flight: Flight, cancelled: asyncio.Future[str], wasted: Sequence[Wasted]) -> list[Emit]:
         """Return what comes of ``flight``, which ends at its deadline or when it is cancelled."""
@@ -134,10 +147,10 @@ def inference_hop(
             status, code, reason = Status.CANCELLED, "cancelled", cancelled.result()
         else:
             status, code, reason = Status.EXPIRED, "expired", "the deadline passed while the model was at work"
-        if (call := flight.under_way) is not None:
+        if (call := flight.latest) is not None and call.has_used:
             # The model was at work: whoever runs it charges for that.
             call.cancelled = call.charged = True
-            call.stopped = clock.monotonic()
+            call.stopped = call.stopped or clock.monotonic()
             if flight.pieces is not None and call.progress.usage is None:
                 call.progress.answer_size = flight.pieces.size
         return unanswered(flight, wasted, status, code, reason)
@@ -271,4 +284,7 @@ def inference_hop(
         handler=handle,
         concurrency=concurrency,
         failed=failed,
+        urgency=lambda event: urgency_of(event.record),
+        waiting=waiting,
+        on_assigned=kept_flights.assigned,
     )

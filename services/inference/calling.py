@@ -47,6 +47,13 @@ class Call:
     charged: bool = False
     reason: str = ""
 
+    @property
+    def has_used(self) -> bool:
+        """Whether a model has used tokens for it that are to be paid for: it is at work, has answered, or broke off."""
+        if self.reason:
+            return self.charged
+        return self.stopped is not None or self.progress.began or self.progress.usage is not None
+
 
 @dataclass(slots=True)
 class Flight:
@@ -72,9 +79,9 @@ class Flight:
         return None if self.pieces is None else self.pieces.first_at
 
     @property
-    def under_way(self) -> Call | None:
-        """The call that a model may be at work on."""
-        return self.calls[-1] if self.calls and self.calls[-1].stopped is None else None
+    def latest(self) -> Call | None:
+        """The call whose answer is this flight's, if it comes to that: under way, or answered a moment ago."""
+        return self.calls[-1] if self.calls and not self.calls[-1].reason else None
 
 
 class Caller:
@@ -139,6 +146,7 @@ class Caller:
             attempt.given_up()
             raise
         call.stopped = self._clock.monotonic()
+        call.progress.usage = answer.usage
         attempt.answered(answer)
         answer = fitted(flight.request, answer)
         if flight.pieces is not None and flight.pieces.broken:

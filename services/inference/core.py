@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from penstock.bus import Emit
+from penstock.bus import Emit, Urgency
 from penstock.config.kinds import Target
 from penstock.contracts.digest import extended_digest
 from penstock.contracts.envelope import derive, event_id, request_key
@@ -16,6 +16,7 @@ from penstock.contracts.records import (
     CompletionChunk,
     Energy,
     GroundedRequest,
+    Priority,
     Purpose,
     Refusal,
     Status,
@@ -31,12 +32,14 @@ from services.inference.usage import estimated_usage
 
 __all__ = [
     "Answered", "Called", "Streamed", "completion", "completion_id", "expired", "fitted", "is_streamed", "piece",
-    "refusal", "unfinished",
+    "refusal", "refusal_id", "unfinished", "urgency_of",
 ]  # fmt: skip
 
 _STAGE = "inference"
 _COMPLETION = "inference.completion"
 _ABANDONED = "inference.abandoned"
+_REFUSAL = "inference.refusal"
+_RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 # Bytes of a completion's texts: below the log's 8 MiB by what else is in an event, and what the result adds.
 _LARGEST_TEXT = 7 * 1024 * 1024
 
@@ -168,6 +171,18 @@ def completion_id(request: GroundedRequest) -> str:
     return event_id(request.event_id, _COMPLETION)
 
 
+def refusal_id(request: GroundedRequest) -> str:
+    """Return the event_id of the refusal that ends ``request`` where no model was at work."""
+    return event_id(request.event_id, _REFUSAL)
+
+
+def urgency_of(request: GroundedRequest) -> Urgency:
+    """Return how soon ``request`` is to be answered: by its priority, and within one the earliest deadline first."""
+    deadline = request.context.deadline_at
+    rank = _RANKS.get(request.context.priority, _RANKS[Priority.STANDARD])
+    return Urgency(rank) if deadline is None else Urgency(rank, deadline.timestamp())
+
+
 def completion(
     request: GroundedRequest,
     answer: Answered,
@@ -279,7 +294,7 @@ def refusal(request: GroundedRequest, status: Status, code: str, reason: str, no
     """Return the event that ends ``request`` where no model was at work on this attempt: it has the calls before it."""
     question = next((m.content for m in reversed(request.messages) if m.role == "user"), "")
     record = Refusal(
-        **derive(request, "inference.refusal", 0, now),
+        **derive(request, _REFUSAL, 0, now),
         context=request.context,
         stage=_STAGE,
         status=status,

@@ -17,6 +17,18 @@ class Settings(ServiceSettings):
     """What inference reads from the environment."""
 
     inference_concurrency: int = Field(64, description="Calls in flight at once in this process.", ge=2, le=4096)
+    inference_waiting: int = Field(
+        256,
+        description="Requests that wait in this process for one of these calls: of them the most urgent goes first.",
+        ge=1,
+        le=16_384,
+    )
+    inference_cancellations_s: float = Field(
+        900.0,
+        description="How long a cancellation is remembered, seconds: a request that comes later is answered.",
+        ge=1,
+        le=86_400,
+    )
     inference_engine: Annotated[EngineSettingsField | None, NoDecode] = Field(
         None,
         description="What the engine of this process runs: the path of a YAML or JSON file, or a JSON object; unset: there "

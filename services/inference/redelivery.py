@@ -1,0 +1,287 @@
+"""The journal of a process: what was read before is found in the log, and what was in flight in Redis.
+
+Only what stood in a partition when it was assigned can have been read before. Of that, the log is asked once, before
+anything is taken from the partition, and Redis as well; a request that comes later costs neither. Writing is done in the
+background, in one round trip for all that is in flight, and no request waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from penstock.bus import Backlog, Event, KafkaUnavailable, Partition, Transient
+from penstock.clock import Clock
+from penstock.contracts.envelope import new_id
+from penstock.contracts.records import GroundedRequest
+from penstock.telemetry import get_logger, metrics
+
+from services.inference.answered import AnsweredTail, Reading
+from services.inference.calling import Call, Flight
+from services.inference.flights import Flights, Left, Place, written
+from services.inference.journal import FIRST, Earlier, Wasted
+from services.inference.prompt import prompt_of
+from services.inference.usage import estimated_usage
+
+__all__ = ["KeptJournal"]
+
+log = get_logger(__name__)
+
+_INTERVAL_S = 0.25
+"""What a call has used since it was last written is not known when its process dies."""
+_SETTLED_S = 1.0
+"""How long after its end a flight is taken out: the log has its completion by then, and who looks finds one of both."""
+_LONGEST_READ_S = 30.0
+_REMEMBERED = 8192
+"""Requests that this process ended lately: the log may not have their ends yet when it gets a partition back."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A flight that is kept.
+
+    Attributes:
+        wasted: calls on its request that died before.
+        adopted: where these stand: taken out in the round trip that writes this.
+        entry: what was written last.
+    """
+
+    flight: Flight
+    wasted: tuple[Wasted, ...]
+    adopted: list[Place] = field(default_factory=list)
+    entry: bytes = b""
+    prompt_size: int | None = None
+
+    def calls(self) -> tuple[Wasted, ...]:
+        """Return what would be wasted if it ended now."""
+        return *self.wasted, *(self._one(call) for call in self.flight.calls if call.has_used)
+
+    def _one(self, call: Call) -> Wasted:
+        if call.progress.usage is not None:
+            return Wasted(call.target, call.progress.usage)
+        request, pieces = self.flight.request, self.flight.pieces
+        if self.prompt_size is None:
+            self.prompt_size = prompt_of(request).size
+        size = call.progress.answer_size
+        if pieces is not None and call is self.flight.latest:
+            size = max(size, pieces.size)
+        most = request.sampling.max_completion_tokens
+        return Wasted(call.target, estimated_usage(self.prompt_size, size, most))
+
+
+class KeptJournal:
+    """See the module.
+
+    Args:
+        flights: where processes write what they are at.
+        tail: what has been answered.
+        process: identity of this process; None makes one.
+    """
+
+    def __init__(self, flights: Flights, tail: AnsweredTail, clock: Clock, process: str | None = None) -> None:
+        self.process = process or new_id()
+        self._flights = flights
+        self._tail = tail
+        self._clock = clock
+        self._open: dict[str, _Open] = {}
+        self._broken: dict[str, tuple[Wasted, ...]] = {}
+        self._ended: deque[tuple[float, Place]] = deque()
+        self._lately: OrderedDict[str, None] = OrderedDict()
+        self._ends: dict[Partition, int] = {}
+        self._left: dict[str, list[Left]] = {}
+        self._adopting: dict[str, list[Place]] = {}
+        self._awaited: dict[str, tuple[GroundedRequest, list[Left], asyncio.Future[list[Left]]]] = {}
+        self._awaiting: asyncio.Task[None] | None = None
+        self._since: tuple[int, frozenset[int]] = (0, frozenset())
+        self._is_away = False
+
+    # -- what was read before ----------------------------------------------------------------------------------------
+
+    async def assigned(self, backlog: Mapping[Partition, Backlog]) -> None:
+        """Look up what became of all that stands in ``backlog``.
+
+        Raises:
+            penstock.bus.KafkaUnavailable: the log is away.
+        """
+        begun = [ahead.since_ms for ahead in backlog.values() if ahead.since_ms is not None]
+        self._ends = {place: ahead.end for place, ahead in backlog.items() if ahead.end > ahead.next}
+        self._left = {}
+        if not self._awaited:
+            self._tail.forget()
+        if not begun or not self._ends:
+            return
+        started = self._clock.monotonic()
+        # In this order: a flight is taken out only once its completion is in the log.
+        self._left = await self._others()
+        self._since = min(begun), frozenset(place.partition for place in self._ends)
+        async with self._tail.reading(*self._since) as reading:
+            complete = await reading.to_the_end(_LONGEST_READ_S)
+        (log.info if complete else log.error)(
+            "what was answered before is known" if complete else "not all of what was answered before is known",
+            messages=sum(ahead.end - ahead.next for ahead in backlog.values()),
+            in_flight_elsewhere=len(self._left),
+            seconds=round(self._clock.monotonic() - started, 3),
+        )
+
+    async def earlier(self, event: Event[GroundedRequest]) -> Earlier:
+        request = event.record
+        broken = self._broken.pop(request.event_id, None)
+        if broken is not None:
+            # It was broken off in this very process, which tries again: the log was away.
+            return Earlier(wasted=_counted(broken, "log"))
+        if event.offset >= self._ends.get(Partition(event.topic, event.partition), 0):
+            return FIRST
+        left = self._left.pop(request.event_id, [])
+        if any(each.alive for each in left) and not self._is_answered(request):
+            left = await self._outcome(request, left)
+        places = [(each.process, request.event_id) for each in left]
+        if self._is_answered(request):
+            metrics.REDELIVERED.labels("answered").inc()
+            self._take_out(places)
+            return Earlier(answered=True)
+        metrics.REDELIVERED.labels("generated").inc()
+        if not places:
+            return FIRST
+        self._adopting[request.event_id] = places
+        return Earlier(wasted=_counted([call for each in left for call in each.calls], "process"))
+
+    def _is_answered(self, request: GroundedRequest) -> bool:
+        return request in self._tail or request.event_id in self._lately
+
+    async def _others(self) -> dict[str, list[Left]]:
+        try:
+            return await self._flights.others(self.process)
+        except Transient as error:
+            log.warning("what died in mid-generation is not known and not accounted for", reason=str(error))
+            return {}
+
+    async def _outcome(self, request: GroundedRequest, left: list[Left]) -> list[Left]:
+        """Wait until processes that are still at ``request`` have answered it, or are gone; return what they leave."""
+        future: asyncio.Future[list[Left]] = asyncio.get_running_loop().create_future()
+        self._awaited[request.event_id] = request, left, future
+        if self._awaiting is None or self._awaiting.done():
+            self._awaiting = asyncio.create_task(self._await_others())
+        try:
+            return await future
+        finally:
+            self._awaited.pop(request.event_id, None)
+
+    async def _await_others(self) -> None:
+        try:
+            async with self._tail.reading(*self._since) as reading:
+                while self._awaited:
+                    await self._look_at_others(reading)
+                    await reading.wait()
+        except (Transient, KafkaUnavailable, OSError, RuntimeError) as error:
+            log.warning("requests that others are still at are answered again", reason=str(error))
+        finally:
+            for _, left, future in self._awaited.values():
+                if not future.done():
+                    future.set_result(left)
+
+    async def _look_at_others(self, reading: Reading) -> None:
+        """Tell those that wait for others what came of that, where it is known."""
+        awaited = dict(self._awaited)
+        places = [(each.process, event_id) for event_id, (_, left, _) in awaited.items() for each in left]
+        standing: dict[str, list[Left]] = {}
+        for (_, event_id), known in zip(places, await self._flights.known(places), strict=True):
+            if known is not None:
+                standing.setdefault(event_id, []).append(known)
+        # After that: whose flight is taken out has its completion in the log.
+        await reading.to_the_end(_LONGEST_READ_S)
+        for event_id, (request, _, future) in awaited.items():
+            left = standing.get(event_id, [])
+            if not future.done() and (self._is_answered(request) or not any(each.alive for each in left)):
+                future.set_result(left)
+
+    # -- what is in flight -------------------------------------------------------------------------------------------
+
+    def opened(self, flight: Flight, wasted: Sequence[Wasted]) -> None:
+        event_id = flight.request.event_id
+        self._open[event_id] = _Open(flight, tuple(wasted), self._adopting.pop(event_id, []))
+
+    def closed(self, flight: Flight) -> None:
+        event_id = flight.request.event_id
+        ended = self._open.pop(event_id, None)
+        self._lately[event_id] = None
+        if len(self._lately) > _REMEMBERED:
+            self._lately.popitem(last=False)
+        if ended is not None:
+            self._take_out([*ended.adopted, *([(self.process, event_id)] if ended.entry else [])])
+
+    def broken_off(self, flight: Flight) -> None:
+        event_id = flight.request.event_id
+        ended = self._open.pop(event_id, None)
+        if ended is None:
+            return
+        mine = [(self.process, event_id)] if ended.entry else []
+        if calls := ended.calls():
+            self._broken[event_id] = calls
+            if places := [*ended.adopted, *mine]:
+                self._adopting[event_id] = places
+        else:
+            self._take_out([*ended.adopted, *mine])
+
+    def _take_out(self, places: Sequence[Place]) -> None:
+        due = self._clock.monotonic() + _SETTLED_S
+        self._ended.extend((due, place) for place in places)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Write what is in flight, until ``stopping`` is set and nothing is."""
+        while not stopping.is_set() or self._open:
+            await self._clock.sleep(_INTERVAL_S)
+            await self.write()
+
+    async def write(self) -> None:
+        """Write what has changed, in one round trip; nothing where nothing is in flight."""
+        now = self._clock.monotonic()
+        ended: list[Place] = []
+        while self._ended and self._ended[0][0] <= now:
+            ended.append(self._ended.popleft()[1])
+        entries = {event_id: entry for event_id, one in self._open.items() if (entry := _entry_of(one))}
+        if not entries and not ended and not self._open:
+            return
+        changed = {event_id: entry for event_id, entry in entries.items() if entry != self._open[event_id].entry}
+        adopted = [place for event_id in changed for place in self._open[event_id].adopted]
+        try:
+            await self._flights.write(self.process, changed, [*ended, *adopted])
+        except Transient as error:
+            self._ended.extendleft((now, place) for place in reversed(ended))
+            if not self._is_away:
+                log.warning(
+                    "what is in flight is not kept: if this process dies, its waste is not known", reason=str(error)
+                )
+            self._is_away = True
+            return
+        self._is_away = False
+        for event_id, entry in changed.items():
+            if (one := self._open.get(event_id)) is not None:
+                one.entry, one.adopted = entry, []
+
+    async def close(self) -> None:
+        """Leave to others what was broken off, and say that this process is gone."""
+        if self._awaiting is not None:
+            self._awaiting.cancel()
+            await asyncio.gather(self._awaiting, return_exceptions=True)
+        try:
+            ended = [place for _, place in self._ended]
+            broken = {event_id: written(calls) for event_id, calls in self._broken.items()}
+            await self._flights.died(self.process, broken, ended)
+        except Transient as error:
+            log.warning("what was broken off is not known to others", reason=str(error), requests=len(self._broken))
+
+
+def _entry_of(one: _Open) -> bytes:
+    calls = one.calls()
+    return written(calls) if calls else b""
+
+
+def _counted(calls: Sequence[Wasted], cause: str) -> tuple[Wasted, ...]:
+    """Return ``calls`` after the metric has them, each once."""
+    for call in calls:
+        if not call.counted:
+            tokens = call.usage.input_tokens + call.usage.output_tokens
+            metrics.WASTED_TOKENS.labels(call.target.backend, call.target.model, cause).inc(tokens)
+    return tuple(replace(call, counted=True) for call in calls)
