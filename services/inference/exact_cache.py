@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import msgspec
 from penstock.config.kinds import Cache, Target
-from penstock.contracts.records import GroundedRequest, Message, Purpose, Usage
+from penstock.contracts.records import Alternative, GroundedRequest, Message, Purpose, Usage
 from penstock.text.marker import unmarked
 
 from services.inference.core import Answered
@@ -16,7 +16,7 @@ from services.inference.core import Answered
 __all__ = ["Kept", "asked_of", "is_repeatable", "kept_of"]
 
 _LARGEST = 64 * 1024
-"""Characters of the longest answer that is kept: what is kept shares its memory with budgets, by default."""
+"""Characters of the longest answer that is kept, with its alternatives: it shares its memory with budgets, by default."""
 _NOT_HEX = re.compile(r"[^0-9a-f]+")
 
 
@@ -35,6 +35,7 @@ class Kept(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     first_token_us: int | None
     compute_us: int | None
     reduced_input_tokens: int
+    alternatives: tuple[str, ...] = ()
 
     def again(self) -> Answered:
         """Return the answer as the model gave it: for the very request that it was given to."""
@@ -49,6 +50,7 @@ class Kept(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
             first_token_us=self.first_token_us,
             compute_us=self.compute_us,
             reduced_input_tokens=self.reduced_input_tokens,
+            alternatives=tuple(Alternative(content=content) for content in self.alternatives),
         )
 
     def repeated(self, lookup_us: int) -> Answered:
@@ -68,8 +70,11 @@ def is_repeatable(request: GroundedRequest, target: Target, rules: Cache) -> boo
 
     An answer that guardrails ask for again never is: it would be the one they did not accept. Nor is one that is no
     traffic: a judge, or a run over a golden set, asks what the model says now. Where the model chooses words by chance,
-    the route must allow it; an endpoint's own temperature, where nobody set one, is above 0.
+    the route must allow it; an endpoint's own temperature, where nobody set one, is above 0. Where probabilities of
+    tokens are wanted the model is asked: they are many times as long as the answer.
     """
+    if request.sampling.top_logprobs is not None:
+        return False
     if not rules.exact or request.attempt > 0 or request.context.purpose != Purpose.SERVE:
         return False
     return target.backend == "extractive" or request.sampling.temperature == 0 or rules.any_temperature
@@ -96,16 +101,22 @@ def asked_of(request: GroundedRequest, target: Target) -> bytes:
 
 
 def kept_of(request: GroundedRequest, answered: Answered, event_id: str) -> Kept | None:
-    """Return the answer as it is kept; None where it is cut short, empty, very long, or has the prompt's marker in it.
+    """Return the answer as it is kept; None where it, or an alternative, is cut short, empty, very long, or has the
+    prompt's marker in it.
 
     Whoever gets it again has another marker, and guardrails would not know this one.
     """
-    if answered.finish_reason != "stop" or answered.error is not None or not 0 < len(answered.content) <= _LARGEST:
+    if answered.error is not None:
         return None
-    said = _NOT_HEX.sub("", answered.content.lower())
-    markers = [marker for _, (_, marker) in _unmarked(request.messages) if marker]
-    if any(marker.removeprefix("ref-") in said for marker in markers):
+    contents = (answered.content, *(other.content for other in answered.alternatives))
+    reasons = {answered.finish_reason, *(other.finish_reason for other in answered.alternatives)}
+    if reasons != {"stop"} or not all(contents) or sum(map(len, contents)) > _LARGEST:
         return None
+    markers = [marker.removeprefix("ref-") for _, (_, marker) in _unmarked(request.messages) if marker]
+    for content in contents:
+        said = _NOT_HEX.sub("", content.lower())
+        if any(marker in said for marker in markers):
+            return None
     return Kept(
         event_id=event_id,
         model=answered.model,
@@ -117,6 +128,7 @@ def kept_of(request: GroundedRequest, answered: Answered, event_id: str) -> Kept
         first_token_us=answered.first_token_us,
         compute_us=answered.compute_us,
         reduced_input_tokens=answered.reduced_input_tokens,
+        alternatives=contents[1:],
     )
 
 

@@ -103,6 +103,7 @@ def calls_of(
     until: datetime,
     embedder: str,
     schema: str = "",
+    answers: int = 1,
 ) -> list[Call]:
     """Return the calls that a request may lead to.
 
@@ -113,7 +114,8 @@ def calls_of(
         since: now.
         until: the last instant at which a call may begin. Every price in force until it has ended counts.
         embedder: name of the embedding model. Where it has no price, nothing is held for it.
-        schema: JSON schema that the answer is asked to follow, which a backend may put into its prompt.
+        schema: JSON schema or expression that the answer is asked to follow, which a backend may put into its prompt.
+        answers: answers that are asked for, each of up to ``output_tokens``.
 
     Raises:
         Unpriced: a target of the route has no price: the canary's and the shadows' count as well.
@@ -121,6 +123,7 @@ def calls_of(
     # One target after another may be tried.
     until += timedelta(seconds=sum(_longest(target) for target in route.all_targets))
     growth = _growth(policy)
+    generated = answers * output_tokens
     question = growth * max((_size(message) for message in messages if message.role == "user"), default=0)
     first = growth * sum(_size(message) for message in messages) + _framing(len(messages), route.retrieval)
     first += len(schema.encode("utf-8", "surrogatepass"))
@@ -134,7 +137,7 @@ def calls_of(
         Call(
             str(attempt),
             _by_model(
-                (target.model, _dearest(prices, target.model, tokens, output_tokens, _longest(target), since, until))
+                (target.model, _dearest(prices, target.model, tokens, generated, _longest(target), since, until))
                 # Any target may break off and be paid for, the canary too. Shadows answer beside them, and only once.
                 for target in (route.all_targets if attempt == 0 else answering)
             ),

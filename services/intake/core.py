@@ -280,7 +280,8 @@ def _judge(
             since=now,
             until=min(deadline or datetime.max.replace(tzinfo=UTC), now + limits.answered_within),
             embedder=limits.embedder,
-            schema=sampling.response_format or "",
+            schema=sampling.response_format or sampling.regex or "",
+            answers=sampling.n,
         )
     except Unpriced as error:
         if limited:
@@ -352,13 +353,13 @@ def _sampling(asked: Sampling, route: Route) -> Sampling:
     def first(own: float | None, other: float | None) -> float | None:
         return other if own is None else own
 
-    return Sampling(
+    return msgspec.structs.replace(
+        asked,
         temperature=first(asked.temperature, default.temperature),
         top_p=first(asked.top_p, default.top_p),
         max_completion_tokens=asked.max_completion_tokens or default.max_completion_tokens,
         stop=asked.stop or list(default.stop),
         seed=default.seed if asked.seed is None else asked.seed,
-        response_format=asked.response_format,
     )
 
 

@@ -8,16 +8,30 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 import msgspec
+import re2
 from penstock.config.kinds import Policy, Team
 from penstock.contracts.records import LlmRequest, Message, Priority, Purpose, Sampling
 
-__all__ = ["PRIORITIES", "PURPOSES", "Limits", "context_bytes", "identifiable", "message_problem", "policy_problem"]
+__all__ = [
+    "PRIORITIES",
+    "PURPOSES",
+    "Limits",
+    "context_bytes",
+    "identifiable",
+    "message_problem",
+    "policy_problem",
+    "sampling_problem",
+]
 
-PURPOSES = tuple(Purpose)
+PURPOSES = tuple(purpose for purpose in Purpose if purpose is not Purpose.SHADOW)
 """What a request may be for."""
 PRIORITIES = tuple(Priority)
 """Who may be served first."""
 _ROLES = frozenset({"system", "user", "assistant", "tool"})
+_MOST_LOGPROBS = 20
+"""Likeliest tokens of a place, as in OpenAI's API."""
+_REGEX_MEMORY = 1 << 20
+"""Bytes that RE2 may take for an expression: one of nested repetitions would keep an engine busy for long."""
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,200}")
 
 
@@ -37,6 +51,10 @@ class Limits:
     max_context_bytes: int = 16_384
     # Bytes of the JSON schema that an answer is asked to follow.
     max_schema_bytes: int = 65_536
+    # Bytes of the regular expression that an answer is asked to match.
+    max_regex_bytes: int = 2_048
+    # Answers to one request.
+    max_answers: int = 8
     # Reserved where neither request nor route says how long an answer may be.
     default_max_completion_tokens: int = 1024
     # How long a request without a deadline may wait for its answer: llm-requests is retained no longer.
@@ -96,13 +114,52 @@ def message_problem(messages: list[Message], sampling: Sampling, limits: Limits)
     size = sum(len(message.content.encode()) for message in messages)
     if size > limits.max_prompt_bytes:
         return "prompt_too_large", f"the messages are {size:,} bytes, more than the {limits.max_prompt_bytes:,} allowed"
-    bounds = (("temperature", sampling.temperature, 0, 2), ("top_p", sampling.top_p, 0, 1))
+    return sampling_problem(sampling, limits)
+
+
+def sampling_problem(sampling: Sampling, limits: Limits) -> tuple[str, str] | None:
+    """Return code and reason where no model can be asked to generate so; else None."""
+    bounds = (
+        ("temperature", sampling.temperature, 0, 2),
+        ("top_p", sampling.top_p, 0, 1),
+        ("min_p", sampling.min_p, 0, 1),
+        ("frequency_penalty", sampling.frequency_penalty, -2, 2),
+        ("presence_penalty", sampling.presence_penalty, -2, 2),
+        ("n", sampling.n, 1, limits.max_answers),
+        ("top_logprobs", sampling.top_logprobs, 0, _MOST_LOGPROBS),
+    )
     for name, value, low, high in bounds:
         if value is not None and not low <= value <= high:
             return f"invalid_{name}", f"sampling.{name} is {value}; it must be from {low} to {high}"
-    if sampling.max_completion_tokens is not None and sampling.max_completion_tokens < 1:
-        return "invalid_max_completion_tokens", "sampling.max_completion_tokens must be at least 1"
-    return _schema_problem(sampling.response_format, limits)
+    for name, number in (("max_completion_tokens", sampling.max_completion_tokens), ("top_k", sampling.top_k)):
+        if number is not None and number < 1:
+            return f"invalid_{name}", f"sampling.{name} must be at least 1"
+    if sampling.regex is not None and sampling.response_format is not None:
+        return "invalid_regex", (
+            "sampling.regex and sampling.response_format cannot both hold for one answer; leave one of them out"
+        )
+    return _schema_problem(sampling.response_format, limits) or _regex_problem(sampling.regex, limits)
+
+
+def _regex_problem(regex: str | None, limits: Limits) -> tuple[str, str] | None:
+    """Return code and reason where ``regex`` is nothing an engine could hold a model to in time linear in the answer."""
+    if regex is None:
+        return None
+    if (size := len(regex.encode("utf-8", "surrogatepass"))) > limits.max_regex_bytes:
+        return "regex_too_large", f"sampling.regex is {size:,} bytes, more than the {limits.max_regex_bytes:,} allowed"
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = _REGEX_MEMORY
+    try:
+        re2.compile(regex, options=options)
+    except (re2.error, UnicodeEncodeError) as error:
+        cause = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
+        return "invalid_regex", (
+            f"sampling.regex is no RE2 expression: {cause}; RE2 has no look-around and no back-references"
+        )
+    if not regex:
+        return "invalid_regex", "sampling.regex is empty, so the answer would be; leave it out"
+    return None
 
 
 def _schema_problem(schema: str | None, limits: Limits) -> tuple[str, str] | None:

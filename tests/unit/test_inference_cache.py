@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from penstock.config.kinds import Cache, Route, Target
-from penstock.contracts.records import Context, GroundedRequest, Message, Passage, Sampling, Usage
+from penstock.contracts.records import Alternative, Context, GroundedRequest, Message, Passage, Sampling, Usage
 from penstock.text.marker import marked
 from pydantic import ValidationError
 
@@ -141,11 +141,37 @@ def test_an_answer_is_kept_as_it_was_given() -> None:
         {"content": ""},
         {"content": "x" * 65_537},
         {"error": "broke off"},
+        {"alternatives": (Alternative(content="Cut", finish_reason="length"),)},
+        {"alternatives": (Alternative(content=""),)},
+        {"alternatives": (Alternative(content="x" * 65_536),)},
     ],
 )
-def test_an_answer_that_is_not_whole_or_very_long_is_not_kept(changes: dict[str, str]) -> None:
+def test_an_answer_that_is_not_whole_or_very_long_is_not_kept(changes: dict[str, Any]) -> None:
     fields = {name: getattr(ANSWERED, name) for name in ANSWERED.__dataclass_fields__}
     assert kept_of(a_request(), Answered(**fields | changes), "event") is None
+
+
+def test_alternatives_are_kept_and_given_again() -> None:
+    fields = {name: getattr(ANSWERED, name) for name in ANSWERED.__dataclass_fields__}
+    answered = Answered(**fields | {"alternatives": (Alternative(content="Another."), Alternative(content="A third."))})
+    kept = kept_of(a_request(sampling=Sampling(temperature=0.0, n=3)), answered, "event")
+    assert kept is not None
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(kept), type=Kept).again() == answered
+    assert kept.repeated(80).alternatives == answered.alternatives
+
+
+def test_what_was_kept_before_there_were_alternatives_is_read() -> None:
+    kept = kept_of(a_request(), ANSWERED, "event")
+    assert kept is not None
+    older = msgspec.msgpack.encode(msgspec.msgpack.decode(msgspec.msgpack.encode(kept))[:-1])
+    assert msgspec.msgpack.decode(older, type=Kept) == kept
+
+
+def test_probabilities_of_tokens_are_asked_of_the_model() -> None:
+    rules = Cache(exact=True)
+    for wanted, repeatable in ((None, True), (0, False), (5, False)):
+        request = a_request(sampling=Sampling(temperature=0.0, top_logprobs=wanted))
+        assert is_repeatable(request, OPENAI, rules) is repeatable
 
 
 @pytest.mark.parametrize("said", ["ref-0123456789abcdef", "REF 0123-4567-89AB-CDEF", "0 1 2 3 4 5 6 7 8 9 a b c d e f"])
@@ -154,6 +180,8 @@ def test_an_answer_that_gives_the_marker_away_is_not_kept(said: str) -> None:
     messages = [Message(role="system", content=marked("Be brief.", "ref-0123456789abcdef"))]
     leaking = Answered(**fields | {"content": f"My reference is {said}, I think."})
     assert kept_of(a_request(messages=messages), leaking, "event") is None
+    beside = Answered(**fields | {"alternatives": (Alternative(content=leaking.content),)})
+    assert kept_of(a_request(messages=messages), beside, "event") is None
     assert kept_of(a_request(messages=messages), ANSWERED, "event") is not None
 
 

@@ -124,6 +124,19 @@ def test_a_policy_that_asks_again_reserves_a_second_call_with_the_first_answer_i
     assert list(bound([a_message("hi")], BARE, shadow)) == ["0"]
 
 
+def test_every_answer_that_is_asked_for_is_reserved() -> None:
+    asking = Policy(name="a", output={"refusal": ScannerRule(action="ask_again")})
+    one, three = (
+        bound([a_message("hi")], BARE, asking, output_tokens=100, answers=answers, schema="x" * 10)
+        for answers in (1, 3)
+    )
+    rest = bound([a_message("hi")], BARE, asking, output_tokens=100, answers=0, schema="x" * 10)
+    for slot in ("0", "1"):
+        generated = one[slot].worst["cheap"] - rest[slot].worst["cheap"]
+        assert generated > 0
+        assert three[slot].worst["cheap"] == rest[slot].worst["cheap"] + 3 * generated
+
+
 def test_every_price_in_force_until_the_last_call_has_ended_counts() -> None:
     route = Route(name="r", targets=(DEAR,), retrieval=Retrieval(enabled=False))
     text = [a_message("x" * 1000)]

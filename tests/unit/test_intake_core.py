@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from penstock.config.kinds import (
     Budget,
@@ -120,6 +121,18 @@ def a_request(**changes: Any) -> LlmRequest:
             "response_format_too_large",
             "400 allowed",
         ),
+        ({"sampling": Sampling(n=0)}, "invalid_n", "from 1 to 8"),
+        ({"sampling": Sampling(n=9)}, "invalid_n", "from 1 to 8"),
+        ({"sampling": Sampling(top_logprobs=21)}, "invalid_top_logprobs", "from 0 to 20"),
+        ({"sampling": Sampling(frequency_penalty=2.5)}, "invalid_frequency_penalty", "from -2 to 2"),
+        ({"sampling": Sampling(presence_penalty=float("nan"))}, "invalid_presence_penalty", "from -2 to 2"),
+        ({"sampling": Sampling(top_k=0)}, "invalid_top_k", "at least 1"),
+        ({"sampling": Sampling(min_p=1.5)}, "invalid_min_p", "from 0 to 1"),
+        ({"sampling": Sampling(regex="(?=a)b")}, "invalid_regex", "no look-around"),
+        ({"sampling": Sampling(regex=r"\p{L}{1,900}")}, "invalid_regex", "too large"),
+        ({"sampling": Sampling(regex="")}, "invalid_regex", "is empty"),
+        ({"sampling": Sampling(regex="a", response_format="{}")}, "invalid_regex", "leave one of them out"),
+        ({"sampling": Sampling(regex="a" * 2049)}, "regex_too_large", "2,049 bytes"),
         ({"purpose": "shadow"}, "unknown_purpose", "serve, judge, evaluation"),
         ({"policy_name": "minimal"}, "policy_not_allowed", "its allowed_policies are: strict, gone"),
         ({"policy_name": "gone"}, "unknown_policy", "no policy 'gone'"),
@@ -139,6 +152,29 @@ def test_what_cannot_be_admitted_says_why(changes: dict[str, Any], code: str, wo
     assert emit.record.request_id == "r1"
     with pytest.raises(AssertionError, match=words):
         raise AssertionError(emit.record.reason)
+
+
+def test_what_a_request_asks_of_the_model_reaches_it() -> None:
+    asked = Sampling(
+        n=8,
+        top_logprobs=0,
+        regex="(yes|no)",
+        frequency_penalty=-2.0,
+        presence_penalty=2.0,
+        top_k=1,
+        min_p=0.0,
+        stop=["."],
+    )
+    judgement = judge(a_request(sampling=asked, stream=True), PLANE, LIMITS, NOW)
+    assert judgement.refused is None
+    route = PLANE.route(judgement.context.route)
+    assert route is not None
+    assert judgement.sampling == msgspec.structs.replace(
+        asked,
+        temperature=route.sampling.temperature,
+        max_completion_tokens=route.sampling.max_completion_tokens,
+        seed=route.sampling.seed,
+    )
 
 
 def test_an_admitted_request_carries_what_the_configuration_says() -> None:
@@ -232,7 +268,7 @@ def test_targets_that_are_asked_one_after_another_are_held_for_together() -> Non
         return judgement.holds[0].amounts["0"], judgement.reserve
 
     one, reserve = held(MODEL)
-    two, both = held(MODEL, MODEL)
+    two, both = held(MODEL, MODEL.model_copy(update={"name": "second"}))
     assert two == 2 * one
     assert reserve is not None
     assert both == 2 * reserve

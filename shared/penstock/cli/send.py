@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from penstock.cli.cluster import cluster_settings
 from penstock.cli.connection import run_command
+from penstock.cli.generation import named, sampling_of
 from penstock.client import Client
 from penstock.contracts.records import LlmResult, Priority, ResultChunk
 
@@ -22,6 +23,7 @@ __all__ = ["send"]
 
 _FIELDS = (
     "route", "conversation_id", "user_id", "prompt", "request_id", "variables", "tags", "key_id", "tenant", "priority",
+    "sampling",
 )  # fmt: skip
 
 
@@ -41,6 +43,13 @@ _FIELDS = (
     help="Who goes first where requests wait for a model.",
 )
 @click.option(
+    "--sampling",
+    "sampling",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="How the model generates: temperature=0, n=3, top_logprobs=5, regex=..., as in Sampling; repeatable.",
+)
+@click.option(
     "--file",
     "file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -52,7 +61,8 @@ _FIELDS = (
 @click.option("--json", "as_json", is_flag=True, help="Print each result as one line of JSON.")
 def send(
     question: str | None, team: str, route: str, conversation: str | None, user: str | None, key_id: str | None,
-    tags: tuple[str, ...], priority: str, file: Path | None, stream: bool, no_wait: bool, timeout: float, as_json: bool,
+    tags: tuple[str, ...], priority: str, sampling: tuple[str, ...],
+    file: Path | None, stream: bool, no_wait: bool, timeout: float, as_json: bool,
 ) -> None:  # fmt: skip
     """Send QUESTION (or the requests of --file) and print the answers with their sources.
 
@@ -69,6 +79,7 @@ def send(
         "key_id": key_id,
         "tags": dict(tag.split("=", 1) for tag in tags),
         "priority": str(priority),
+        "sampling": sampling_of(dict(named(one) for one in sampling)),
     }
     if stream:
         if question is None or no_wait:
@@ -87,6 +98,8 @@ async def _send(
         ids = []
         for request in requests:
             options = defaults | {name: request[name] for name in _FIELDS if name in request}
+            if "sampling" in request:
+                options["sampling"] = sampling_of(request["sampling"])
             ids.append(await client.submit(request.get("messages") or request.get("question", ""), **options))
         if timeout_s is None:
             for request_id in ids:
@@ -140,6 +153,8 @@ def _print(console: Console, result: LlmResult, *, with_content: bool = True) ->
     if result.status == "completed":
         if with_content:
             console.print(escape(result.content))
+        for number, alternative in enumerate(result.alternatives, 2):
+            console.print(f"[dim]answer {number}:[/dim] {escape(alternative.content)}")
         for passage in result.citations:
             console.print(f"  [dim]{passage.score:.2f}  {escape(passage.title)}  {escape(passage.source)}[/dim]")
     else:
