@@ -19,10 +19,16 @@ __all__ = ["QUALITY", "judged_completion", "judged_result", "scored"]
 QUALITY = "evaluation.quality"
 """Stage of the identity of scores that are of a completion."""
 
+_JUDGED = ((Purpose.SERVE, "completion"), (Purpose.SERVE, "cached"), (Purpose.SHADOW, "shadow"))
+
 
 def judged_completion(completion: Completion) -> Exchange | None:
-    """Return the exchange of an answer; None where a model gave none, or not to a user."""
-    if completion.context.purpose != Purpose.SERVE or completion.kind not in ("completion", "cached"):
+    """Return the exchange of an answer; None where a model gave none, or not to a user's request.
+
+    What a target in shadow says is scored as what is served is. The scores carry the purpose of the call, shadow, and
+    only what is served counts as traffic.
+    """
+    if (completion.context.purpose, completion.kind) not in _JUDGED:
         return None
     if completion.error is not None or not completion.content.strip():
         return None

@@ -62,7 +62,7 @@ class Found:
                 self.request = record
             case ScreenedRequest():
                 self.screened = record
-            case Completion() if record.kind == "abandoned" or record.error is not None:
+            case Completion() if record.kind in ("abandoned", "shadow") or record.error is not None:
                 return
             case Completion():
                 if self.completion is not None and self.completion.attempt > record.attempt:

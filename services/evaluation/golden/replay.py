@@ -80,7 +80,9 @@ class Gathered:
     @property
     def answered(self) -> Completion | None:
         """The call whose answer was released: the last that gave one."""
-        given = [one for one in self.completions.values() if one.kind != "abandoned" and one.error is None]
+        given = [
+            one for one in self.completions.values() if one.kind not in ("abandoned", "shadow") and one.error is None
+        ]
         return max(given, key=lambda one: (one.attempt, one.occurred_at), default=None)
 
 

@@ -46,11 +46,13 @@ class Priority(StrEnum):
 
 
 class Purpose(StrEnum):
-    """What a request is for: the values of ``LlmRequest.purpose``. Only what is served counts as traffic."""
+    """What a request is for: the values of ``Context.purpose``. Only what is served counts as traffic. What runs in shadow
+    nobody can ask for: inference asks another target, too."""
 
     SERVE = "serve"
     JUDGE = "judge"
     EVALUATION = "evaluation"
+    SHADOW = "shadow"
 
 
 class Severity(StrEnum):
@@ -116,7 +118,7 @@ class Context(Part, frozen=True, kw_only=True):
     deadline_at: Annotated[datetime | None, Meta(description="After this the answer is of no use: the request ends as expired.")] = None
     key_id: Annotated[str | None, Meta(description="Identity of the credential the request came with; never the credential.")] = None
     admitted_at: Annotated[datetime | None, Meta(description="When intake admitted the request, UTC: decides the budget windows that its calls count in.")] = None
-    purpose: Annotated[str, Meta(description="What the request is for: serve, judge (an evaluator asks a model) or evaluation (a run over a golden set). Only what is served counts as traffic.")] = "serve"
+    purpose: Annotated[str, Meta(description="What the request is for: serve, judge (an evaluator asks a model), evaluation (a run over a golden set) or shadow (another target is asked beside the one that serves). Only what is served counts as traffic.")] = "serve"
     experiments: Annotated[dict[str, str], Meta(description="Arm of every experiment that the request takes part in, by the experiment's name.")] = {}
     experiment_versions: Annotated[dict[str, str], Meta(description="What of each of these experiments was in force (Experiment.design), by its name: an observation counts for that alone.")] = {}
     priority: Annotated[str, Meta(description="Who is served first where requests wait: interactive, standard or batch.")] = "standard"
