@@ -131,7 +131,8 @@ def cases(file: Path) -> None:
     with one_line_errors(DatasetError):
         dataset = read_dataset(file)
     asked, left_out = questions_of(dataset)
-    click.echo(msgspec.json.encode({"dataset": dataset.name, "version": dataset.version, "cases": len(asked)}))
+    head = {"dataset": dataset.name, "version": dataset.version, "cases": len(asked), "left_out": left_out}
+    click.echo(msgspec.json.encode(head))
     for question in asked:
         click.echo(msgspec.json.encode(question))
     for why, count in left_out.items():

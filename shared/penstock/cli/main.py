@@ -52,6 +52,9 @@ COMMANDS: Mapping[str, Subcommand] = {
     "feedback": Subcommand(
         "services.evaluation.feedback.command:feedback", "Give, read and export what people think of answers."
     ),
+    "finetune": Subcommand(
+        "services.inference.finetune.command:finetune", "Train adapters on feedback, evaluate, register and try them."
+    ),
     "annotations": Subcommand(
         "services.evaluation.feedback.command:annotating", "Work off what was picked for people to look at."
     ),

@@ -1,0 +1,93 @@
+"""``penstock finetune route``: an adapter's first traffic, as the canary of a route."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import click
+import yaml
+from penstock.cli.cluster import one_line_errors
+from pydantic import ValidationError
+
+from services.inference.finetune.options import publishing_options, route_options
+from services.inference.finetune.publishing import publish
+from services.inference.finetune.registering import NotRegistered, canary_of, with_canary
+
+__all__ = ["losses_of", "route", "routed"]
+
+
+@click.command()
+@click.argument("name")
+@click.option("--route", "target", required=True, help="Route that gives it a share of its traffic.")
+@route_options
+@publishing_options
+def route(
+    name: str, target: str, share: float, sticky: str, max_error_rate: float, score_losses: Sequence[str], replace: bool,
+    author: str, reason: str, dry_run: bool,
+) -> None:  # fmt: skip
+    """Put the registered adapter NAME on trial on a route: a share of its traffic, taken back where it is worse.
+
+    With --dry-run the canary is printed as the route's file would have it.
+    """
+    with one_line_errors(NotRegistered):
+        routed(
+            name, target, share=share, sticky=sticky, max_error_rate=max_error_rate, score_losses=score_losses,
+            replace=replace, author=author, reason=reason, dry_run=dry_run,
+        )  # fmt: skip
+
+
+def routed(
+    name: str, target: str, *, share: float, sticky: str, max_error_rate: float, score_losses: Sequence[str], replace: bool,
+    author: str, reason: str, dry_run: bool,
+) -> None:  # fmt: skip
+    """Publish a route with the adapter as its canary, and print it.
+
+    Raises:
+        NotRegistered: there is no such route or adapter, or another target is on trial.
+    """
+    # Another salt draws other users than those who had an earlier version on trial.
+    try:
+        canary = canary_of(
+            name, share, sticky=sticky, max_error_rate=max_error_rate, max_score_loss=losses_of(score_losses), salt=name
+        )
+    except ValidationError as error:
+        raise NotRegistered("; ".join(one["msg"] for one in error.errors())) from error
+    change, plane = asyncio.run(
+        publish(
+            lambda plane: with_canary(target, canary, plane, replace=replace),
+            author=author,
+            reason=reason,
+            dry_run=dry_run,
+        )
+    )
+    if dry_run:
+        shown = {"canary": canary.model_dump(mode="json", exclude_defaults=True)}
+        click.echo(yaml.safe_dump(shown, sort_keys=False), nl=False)
+        return
+    if plane.price(name, datetime.now(UTC)) is None:
+        click.echo(
+            f"warning: {name} has no price, so its calls cannot be priced and hard budgets refuse them: add it to prices",
+            err=True,
+        )
+    done = "has it already" if change is None else f"is version {change.after.version if change.after else ''} now"
+    click.echo(f"routes/{target} {done}: {share:.1%} of its traffic for {name}")
+
+
+def losses_of(given: Sequence[str]) -> dict[str, float]:
+    """Return how much lower means may be, by score, of ``SCORE=LOSS`` each.
+
+    Raises:
+        click.UsageError: one is none.
+    """
+    found: dict[str, float] = {}
+    for one in given:
+        score, _, loss = one.partition("=")
+        try:
+            found[score] = float(loss)
+        except ValueError:
+            loss = ""
+        if not loss or "." not in score:
+            raise click.UsageError(f"--max-score-loss {one!r}: write subject.name=loss, as answer.groundedness=0.05")
+    return found
