@@ -14,7 +14,7 @@ from penstock.bus.following import Following
 from penstock.clock import Clock
 from penstock.config.kinds import Route, Target
 from penstock.contracts.codec import Codec
-from penstock.contracts.records import Evaluation
+from penstock.contracts.records import Evaluation, Purpose
 from penstock.telemetry import get_logger
 
 __all__ = ["LEAST_SCORES", "LOOK_BACK", "MeasuredQuality", "follow_scores"]
@@ -69,7 +69,7 @@ class MeasuredQuality:
         """
         route, model = evaluation.context.route, evaluation.model
         name = wanted.get(route)
-        if model is None or name is None:
+        if model is None or name is None or evaluation.context.purpose != Purpose.SERVE:
             return
         for score in evaluation.scores:
             if f"{score.subject}.{score.name}" == name:
