@@ -21,15 +21,21 @@ from services.inference.flights import RedisFlights
 from services.inference.journal import Journal
 from services.inference.openai_endpoint import OpenAIBackend
 from services.inference.redelivery import KeptJournal
-from services.inference.routing import MeasuredQuality, Routing, TargetRouting, follow_scores
+from services.inference.routing import Arms, MeasuredQuality, Routing, TargetRouting, follow_scores
+from services.inference.routing.canary import CanaryArms, Rollbacks
 from services.inference.settings import Settings
+from services.inference.shadow import shadow_hop
 from services.inference.vllm.opening import open_backend
+
+_MOST_SHADOWS = 4
+"""A route has no more of them."""
 
 
 async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
     """Open the connection pool and return the hop."""
-    concurrency = runtime.settings.inference_concurrency
-    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=concurrency))
+    concurrency, beside = runtime.settings.inference_concurrency, runtime.settings.inference_shadow_concurrency
+    # Shadows never take a connection from what is served.
+    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=concurrency + _MOST_SHADOWS * beside))
     runtime.on_stop(session.close)
     # No connection is made before a route has its cache on. A try that fails is not repeated: the model is called.
     redis = Redis.from_url(
@@ -41,7 +47,7 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
     backends: dict[str, Backend] = {"extractive": ExtractiveBackend(), "openai": OpenAIBackend(session)}
     if runtime.settings.inference_engine is not None:
         backends["vllm"] = await open_backend(runtime, runtime.settings.inference_engine, runtime.config.adapter)
-    return [
+    hops = [
         inference_hop(
             runtime.config,
             backends,
@@ -51,15 +57,38 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
             runtime.producer(),
             grid_grams_per_kwh=runtime.settings.grid_grams_per_kwh,
             tracing=runtime.tracing,
-            routing=_routing(runtime),
+            routing=_routing(runtime, await _arms(runtime)),
             journal=await _journal(runtime),
             cancellations=await _cancellations(runtime),
             waiting=runtime.settings.inference_waiting,
         )
     ]
+    if beside:
+        hops.append(
+            shadow_hop(
+                runtime.config,
+                backends,
+                runtime.clock,
+                beside,
+                max_wait_s=runtime.settings.inference_shadow_wait_s,
+                grid_grams_per_kwh=runtime.settings.grid_grams_per_kwh,
+                tracing=runtime.tracing,
+            )
+        )
+    return hops
 
 
-def _routing(runtime: Runtime[Settings]) -> Routing:
+async def _arms(runtime: Runtime[Settings]) -> Arms:
+    """Return who says what a canary gets; it has read which were taken back, and follows what is decided."""
+    rollbacks = await Rollbacks.open(
+        runtime.bus, runtime.codec, timeout_s=runtime.settings.start_timeout_s, clock=runtime.clock
+    )
+    runtime.on_stop(rollbacks.close)
+    runtime.background(rollbacks.follow(runtime.stopping))
+    return CanaryArms(runtime.config.experiment, rollbacks)
+
+
+def _routing(runtime: Runtime[Settings], arms: Arms) -> Routing:
     """Return who chooses targets; it follows the scores of their answers while a route has a quality floor."""
     quality = MeasuredQuality()
 
@@ -72,7 +101,7 @@ def _routing(runtime: Runtime[Settings]) -> Routing:
         }
 
     runtime.background(follow_scores(runtime.bus, runtime.codec, wanted, quality, runtime.clock, runtime.stopping))
-    return TargetRouting(runtime.config, runtime.clock, quality=quality)
+    return TargetRouting(runtime.config, runtime.clock, arms=arms, quality=quality)
 
 
 async def _journal(runtime: Runtime[Settings]) -> Journal:

@@ -23,6 +23,15 @@ class Settings(ServiceSettings):
         ge=1,
         le=16_384,
     )
+    inference_shadow_concurrency: int = Field(
+        8,
+        description="Requests that targets in shadow answer at once in this process, beside the calls; 0: none.",
+        ge=0,
+        le=4096,
+    )
+    inference_shadow_wait_s: float = Field(
+        30.0, description="A request that waited longer for a target in shadow is left out, seconds.", gt=0, le=86_400
+    )
     inference_cancellations_s: float = Field(
         900.0,
         description="How long a cancellation is remembered, seconds: a request that comes later is answered.",

@@ -18,6 +18,7 @@ from penstock.contracts.records import (
     JudgeTask,
     LlmResult,
     LogRange,
+    Purpose,
     Record,
     Score,
 )
@@ -180,7 +181,7 @@ async def cases(log: Log, given: Mapping[Request, Sequence[Feedback]], topics: C
                 case.completion = record
         elif isinstance(record, JudgeTask) and len(record.answers) == 2:
             case.pair = record.question, record.answers[0], record.answers[1]
-        elif isinstance(record, Evaluation):
+        elif isinstance(record, Evaluation) and record.context.purpose != Purpose.SHADOW:
             for score in record.scores:
                 name, age = f"{score.subject}.{score.name}", (record.occurred_at, record.event_id)
                 if score.subject != "feedback" and age >= newest.get((request, name), age):

@@ -142,7 +142,9 @@ def _screened(r: ScreenedRequest, texts: bool) -> Told:
 
 
 def _grounded(r: GroundedRequest, texts: bool) -> Told:
-    again = f", attempt {r.attempt + 1}" if r.attempt else ""
+    again = (
+        ", in shadow: it is not released" if r.kind == "shadow" else f", attempt {r.attempt + 1}" if r.attempt else ""
+    )
     passages = [f"{p.score:.2f}  {p.title or p.document_id} [{p.start}-{p.end}]  {p.source}" for p in r.passages]
     return f"grounding {r.grounding}: {len(r.passages)} passages{again}", passages
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from scipy import stats
 
-from penstock.contracts.records import Cost, Evaluation, Feedback
+from penstock.contracts.records import Cost, Evaluation, Feedback, Purpose
 from penstock.ledger.requests import RequestNumbers
 from penstock.ledger.savings import GENERATING
 
@@ -188,7 +188,10 @@ class ScoreBook:
         self._calls.put(cost.tenant_id, cost.request_id, number)
 
     def evaluation(self, evaluation: Evaluation) -> None:
-        """Take the scores of one released answer; a second event of the same request is passed over."""
+        """Take the scores of one released answer; a second event of the same request is passed over, and so are those of
+        targets in shadow."""
+        if evaluation.context.purpose == Purpose.SHADOW:
+            return
         position = self._calls.position(evaluation.tenant_id, evaluation.request_id)
         if position is None or evaluation.status != "completed":
             return
