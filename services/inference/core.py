@@ -39,7 +39,7 @@ _STAGE = "inference"
 _COMPLETION = "inference.completion"
 _ABANDONED = "inference.abandoned"
 _REFUSAL = "inference.refusal"
-_RANKS = {priority: rank for rank, priority in enumerate(Priority)}
+_RANKS: dict[str, int] = {priority: rank for rank, priority in enumerate(Priority)}
 # Bytes of a completion's texts: below the log's 8 MiB by what else is in an event, and what the result adds.
 _LARGEST_TEXT = 7 * 1024 * 1024
 

@@ -253,6 +253,7 @@ class HopRunner:
     def _leave_waiting(self) -> None:
         """What waits for a slot is left to whoever reads it again."""
         self._tracker.left(len(self._waiting.clear()))
+        self._gauge.set(self._tracker.in_flight)
         if self._tracker.in_flight == 0:
             self._idle.set()
 
