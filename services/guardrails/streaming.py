@@ -33,7 +33,8 @@ def step(
 
     The same piece again adds nothing. An answer that is generated again is followed from where the first one ended if
     its words are the same; if they are not, if pieces are missing, or if the state was lost, the stream ends with
-    finish_reason "error". A rule that stops an answer ends it with "content_filter", in front of what it found.
+    finish_reason "error". A rule that stops an answer ends it with "content_filter", in front of what it found; one that
+    was cancelled ends with "cancelled". Whatever was not released by then never is.
     """
     if state is not None and state.ended:
         return state, []
@@ -44,6 +45,8 @@ def step(
         state = StreamState(_asked(chunk, judge))
     if chunk.finish_reason == "error":
         return cut(state, chunk, judge, "the model broke off", now)
+    if chunk.finish_reason == "cancelled":
+        return cut(state, chunk, judge, "the request was cancelled", now, finish_reason="cancelled")
     text, problem = _news(state, chunk)
     if problem is not None:
         return cut(state, chunk, judge, problem, now)
@@ -66,13 +69,19 @@ def step(
 
 
 def cut(
-    state: StreamState, chunk: CompletionChunk, judge: PieceJudge, reason: str, now: datetime
+    state: StreamState,
+    chunk: CompletionChunk,
+    judge: PieceJudge,
+    reason: str,
+    now: datetime,
+    *,
+    finish_reason: str = "error",
 ) -> tuple[StreamState, list[Emit]]:
     """End the stream with nothing more of it released, and say why in the verdict."""
     screening = Screening("block", ("",), errors={"stream": reason})
     policy = judge.policy or CompiledPolicy(chunk.context.policy_name, "", {"output": ()})
     judged = Judged(screening, policy, judge.key, now)
-    return _ended(state, state.sequence + 1), _emits(state, chunk, "", "error", judged)
+    return _ended(state, state.sequence + 1), _emits(state, chunk, "", finish_reason, judged)
 
 
 def _news(state: StreamState, chunk: CompletionChunk) -> tuple[str, str | None]:

@@ -71,7 +71,7 @@ def stream_hop(
             log.error("piece could not be judged", request_id=chunk.request_id, exc_info=error)
             reason = "guardrails could not judge the piece, so it is not released; see the log of guardrails"
             after, emits = cut(state or StreamState(sequence=chunk.sequence), chunk, by, reason, clock.now())
-        _measure(chunk, emits)
+        _measure(chunk, emits, clock)
         return after, emits
 
     return Hop(
@@ -83,9 +83,12 @@ def stream_hop(
     )
 
 
-def _measure(chunk: CompletionChunk, emits: Sequence[Emit]) -> None:
+def _measure(chunk: CompletionChunk, emits: Sequence[Emit], clock: Clock) -> None:
     for emit in emits:
         verdict = emit.record
+        if isinstance(verdict, ResultChunk) and verdict.sequence == 0 and verdict.content:
+            waited = clock.now() - chunk.context.requested_at
+            metrics.FIRST_RELEASED_SECONDS.observe(max(0.0, waited.total_seconds()))
         if not isinstance(verdict, Verdict):
             continue
         metrics.SCREENED.labels("piece", verdict.action).inc()

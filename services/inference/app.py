@@ -142,7 +142,7 @@ def inference_hop(
                 await asyncio.wait({asking})
         if not asking.cancelled() and asking.exception() is None:
             return asking.result()  # it was done the moment it was given up
-        await broken(flight)
+        await broken(flight, "cancelled" if cancelled.done() else "error")
         if cancelled.done():
             status, code, reason = Status.CANCELLED, "cancelled", cancelled.result()
         else:
@@ -255,10 +255,10 @@ def inference_hop(
             for each in wasted
         ]
 
-    async def broken(flight: Flight) -> None:
+    async def broken(flight: Flight, finish_reason: str = "error") -> None:
         """End a stream whose answer does not come, if it has begun."""
         if flight.pieces is not None and flight.pieces.is_open:
-            await flight.pieces.end("error")
+            await flight.pieces.end(finish_reason)
 
     def end(request: GroundedRequest, status: Status, code: str, reason: str) -> list[Emit]:
         metrics.REFUSED.labels("inference", code).inc()

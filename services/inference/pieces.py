@@ -95,13 +95,14 @@ class KafkaPieces:
         self._waiting.clear()
 
     async def end(self, finish_reason: str) -> None:
-        """Send the last piece, and wait until the log has all of them: the request counts as answered after this.
+        """Send the last piece, and wait until the log has all of them: the request counts as answered after this. What has
+        gathered of an answer that broke off or was cancelled is not sent.
 
         Raises:
             Transient: the log is away.
         """
         self._ended = True
-        if finish_reason == "error":
+        if finish_reason in ("error", "cancelled"):
             self._waiting.clear()
         await self._send(finish_reason)
         try:

@@ -479,6 +479,15 @@ def test_an_answer_that_breaks_off_ends_without_what_was_held() -> None:
     assert TEXT.startswith(stream.text)
 
 
+def test_a_stream_that_is_cancelled_ends_as_cancelled_without_what_was_held() -> None:
+    chunks = chunks_of([*PIECES[:20], ""], finish="cancelled")
+    stream = Stream(by(MASKING)).take(chunks)
+    assert stream.finish == "cancelled"
+    assert stream.pieces[-1].content == ""
+    assert TEXT.startswith(stream.text)
+    assert "cancelled" in stream.reason
+
+
 def test_without_a_policy_nothing_is_released() -> None:
     stream = streamed(PIECES, None)
     assert (stream.text, stream.finish) == ("", "error")

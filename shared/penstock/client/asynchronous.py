@@ -299,7 +299,8 @@ class Client:
         """Submit, yield the released pieces of the answer as they come, and the result last.
 
         The last piece has a finish_reason; one that is neither stop nor length says that the pieces are not the whole
-        answer: ``content_filter`` where a rule cut them, ``error`` where they could not go on. What counts is the result.
+        answer: ``content_filter`` where a rule cut them, ``error`` where they could not go on, ``cancelled``
+        where the request was. What counts is the result.
 
         Args:
             question: text of a single user message, or the conversation so far.
