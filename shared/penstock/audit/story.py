@@ -142,9 +142,7 @@ def _screened(r: ScreenedRequest, texts: bool) -> Told:
 
 
 def _grounded(r: GroundedRequest, texts: bool) -> Told:
-    again = (
-        ", in shadow: it is not released" if r.kind == "shadow" else f", attempt {r.attempt + 1}" if r.attempt else ""
-    )
+    again = f", attempt {r.attempt + 1}" if r.attempt else ""
     passages = [f"{p.score:.2f}  {p.title or p.document_id} [{p.start}-{p.end}]  {p.source}" for p in r.passages]
     return f"grounding {r.grounding}: {len(r.passages)} passages{again}", passages
 
@@ -157,7 +155,7 @@ def _completion(r: Completion, texts: bool) -> Told:
     if r.error is not None:
         what = "is given up" if r.finish_reason == "cancelled" else "fails"
         tokens = f"{r.usage.input_tokens} + {r.usage.output_tokens} tokens are paid for"
-        return f"{r.model} ({r.backend}) {what}: {r.error}", [tokens]
+        return f"{r.model} ({r.backend}) {what}{_beside(r)}: {r.error}", [tokens]
     again = f", attempt {r.attempt + 1}" if r.attempt else ""
     if r.cached_by is not None:
         return f"the {r.cached_by} cache answers with the event {r.cached_from}: no model is called", _text(
@@ -172,7 +170,11 @@ def _completion(r: Completion, texts: bool) -> Told:
     if r.energy is not None:
         grams = "" if r.energy.co2e_grams is None else f", {r.energy.co2e_grams:.3g} g CO2e"
         details.append(f"took about {r.energy.joules:.3g} J{grams} (an estimate by {r.energy.basis})")
-    return f"{r.model} ({r.backend}) answers in {took}, {tokens}, {r.finish_reason}{again}{others}", details
+    return f"{r.model} ({r.backend}) answers in {took}, {tokens}, {r.finish_reason}{again}{others}{_beside(r)}", details
+
+
+def _beside(r: Completion) -> str:
+    return ", in shadow: it is not released" if r.kind == "shadow" else ""
 
 
 def _refusal(r: Refusal, texts: bool) -> Told:
