@@ -42,9 +42,7 @@ def refused_parameter(sampling: Sampling, payload: bytes) -> str | None:
     except (msgspec.DecodeError, UnicodeDecodeError):
         error = _Error(message=payload.decode("utf-8", "replace"))
     for name in _parameters(sampling):
-        # A letter alone says nothing, unless it is quoted.
-        named = rf"[\"'`]{name}[\"'`]" if len(name) == 1 else rf"(?<!\w){name}(?!\w)"
-        if error.param == name or re.search(named, error.message):
+        if error.param == name or re.search(rf"(?<!\w){name}(?!\w)", error.message):
             return _FIELDS.get(name, name)
     return None
 

@@ -20,6 +20,7 @@ log = get_logger(__name__)
 
 LARGEST_ANSWER = 8 * 1024 * 1024
 """Bytes: what the log takes as one event."""
+_NOTHING = msgspec.Raw(b"null")
 
 
 class _TopLogprob(msgspec.Struct):
@@ -52,7 +53,7 @@ class _Choice(msgspec.Struct):
     message: _Words
     index: int = 0
     finish_reason: str | None = None
-    logprobs: msgspec.Raw | None = None
+    logprobs: msgspec.Raw = _NOTHING
 
 
 class _ChatCompletion(msgspec.Struct):
@@ -68,7 +69,7 @@ class _StreamedChoice(msgspec.Struct):
     delta: _Words = msgspec.field(default_factory=_Words)
     finish_reason: str | None = None
     index: int = 0
-    logprobs: msgspec.Raw | None = None
+    logprobs: msgspec.Raw = _NOTHING
 
 
 class _Chunk(msgspec.Struct):
@@ -89,7 +90,7 @@ class _Failed(msgspec.Struct):
 _COMPLETION = msgspec.json.Decoder(_ChatCompletion)
 _CHUNK = msgspec.json.Decoder(_Chunk)
 _FAILED = msgspec.json.Decoder(_Failed)
-_LOGPROBS = msgspec.json.Decoder(_Logprobs)
+_LOGPROBS = msgspec.json.Decoder(_Logprobs | None)
 
 
 @dataclass(slots=True)
@@ -190,7 +191,7 @@ class Reply:
             if index and said.finish_reason is not None
         ]
 
-    def _add(self, index: int, words: _Words, finish_reason: str | None, logprobs: msgspec.Raw | None) -> None:
+    def _add(self, index: int, words: _Words, finish_reason: str | None, logprobs: msgspec.Raw) -> None:
         said = self._answers.setdefault(index, _Said())
         said.finish_reason = finish_reason or said.finish_reason
         said.calls_tools = said.calls_tools or bool(words.tool_calls)
@@ -199,12 +200,12 @@ class Reply:
             self.size += text_bytes(text)
             if self.size > LARGEST_ANSWER:
                 raise BackendError(f"{self.place}: the answer is over {LARGEST_ANSWER:,} bytes", charged=True)
-        if self.wants_logprobs and logprobs is not None:
+        if self.wants_logprobs:
             said.logprobs += self._logprobs(logprobs)
 
     def _logprobs(self, logprobs: msgspec.Raw) -> list[TokenLogprob]:
         try:
-            found = _LOGPROBS.decode(logprobs)
+            found = _LOGPROBS.decode(logprobs) or _Logprobs()
         except msgspec.DecodeError as error:
             # The answer is there, and paid for.
             log.warning("log-probabilities of an endpoint cannot be read", endpoint=self.place, error=str(error))
