@@ -15,6 +15,7 @@ _COMMANDS = {
     "report": Subcommand("penstock.cli.ledger.report:report", "Add up what was spent, by any dimension."),
     "statement": Subcommand("penstock.cli.ledger.statement:statement", "Write a team's statement for a month."),
     "reprice": Subcommand("penstock.cli.ledger.reprice:reprice", "Say what a period would have cost at other prices."),
+    "energy": Subcommand("penstock.cli.ledger.energy:energy", "Add up the energy of model calls, as estimated."),
     "savings": Subcommand("penstock.cli.ledger.savings:savings", "Say what was saved, and what routing could save."),
 }
 
