@@ -18,7 +18,7 @@ from services.inference.progress import Progress
 from services.inference.prompt import Prompt, prompt_of
 from services.inference.vllm.adapters import AdapterError, Adapters
 from services.inference.vllm.gathering import Gathered
-from services.inference.vllm.protocol import Engine, EngineDied, Generation, LoadedAdapter, Refused
+from services.inference.vllm.protocol import AdapterRefused, Engine, EngineDied, Generation, LoadedAdapter, Refused
 from services.inference.vllm.sampling import SamplingError, asked_of, engine_priority
 from services.inference.vllm.settings import EngineSettings
 
@@ -118,6 +118,9 @@ class VllmBackend:
         except (Refused, SamplingError) as error:
             progress.began = False
             raise BackendError(f"target {target.model}: {error}", of_request=True) from error
+        except AdapterRefused as error:
+            progress.began = False
+            raise BackendError(f"target {target.model}: {error}") from error
         gathered = Gathered(rendered.tokens, sampling.top_logprobs)
         first_token_us = None
         try:
@@ -130,6 +133,7 @@ class VllmBackend:
                     first_token_us = _since(started)
                 await stream.add(new)
         except Refused as error:
+            await _last_word(generation, gathered, progress)
             reason = f"target {target.model}: the engine could not go on: {error}"
             raise BackendError(reason, charged=gathered.usage().output_tokens > 0) from error
         except EngineDied:

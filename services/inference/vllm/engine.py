@@ -15,7 +15,7 @@ from penstock.contracts.records import Message
 
 from services.inference.vllm.gathering import Output
 from services.inference.vllm.lifeline import OWNER, Lifeline
-from services.inference.vllm.protocol import EngineDied, LoadedAdapter, Refused, Rendered
+from services.inference.vllm.protocol import AdapterRefused, EngineDied, LoadedAdapter, Refused, Rendered
 from services.inference.vllm.sampling import Asked
 from services.inference.vllm.settings import EngineSettings, engine_arguments, unknown_argument
 from services.inference.vllm.stats import StepStats
@@ -141,6 +141,7 @@ class VllmEngine:
             chat_template_kwargs={"add_generation_prompt": True, "continue_final_message": False},
         )
         self._defaults: Mapping[str, Any] = llm.model_config.get_diff_sampling_param()
+        self._loaded: set[int] = set()
 
     @property
     def context_tokens(self) -> int:
@@ -174,17 +175,32 @@ class VllmEngine:
                 output_kind=self._delta,
                 structured_outputs=self._structured(**asked.structured) if asked.structured else None,
             )
-            lora = None if adapter is None else self._lora(adapter.name, adapter.number, adapter.path)
+            lora = None if adapter is None else await self._loaded_lora(adapter)
             queue = await self._llm.add_request(
                 request_id, prompt.engine_input, parameters, lora_request=lora, priority=priority
             )
         except self._refusals as error:
             raise Refused(str(error)) from error
+        except AdapterRefused:
+            raise
         except Exception as error:
             if self.dead:
                 raise EngineDied(str(error)) from error
             raise
         return VllmGeneration(self, self._llm, queue, request_id)
+
+    async def _loaded_lora(self, adapter: LoadedAdapter) -> Any:
+        """Return vLLM's name for ``adapter`` after it was loaded: one that cannot be would end the engine later."""
+        lora = self._lora(adapter.name, adapter.number, adapter.path)
+        if adapter.number not in self._loaded:
+            try:
+                await self._llm.add_lora(lora)
+            except Exception as error:
+                if self.dead:
+                    raise
+                raise AdapterRefused(f"{adapter.path} cannot be loaded: {error}") from error
+            self._loaded.add(adapter.number)
+        return lora
 
     def close(self) -> None:
         self._llm.shutdown(timeout=_CLOSE_S)

@@ -179,3 +179,4 @@ class EngineKeeper:
         self._end("inference is stopping")
         if engine is not None:
             await asyncio.to_thread(engine.close)
+        self._end_start()  # one that was called off too early to be ended then

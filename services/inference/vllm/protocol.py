@@ -11,7 +11,7 @@ from penstock.contracts.records import Message
 from services.inference.vllm.gathering import Output
 from services.inference.vllm.sampling import Asked
 
-__all__ = ["Engine", "EngineDied", "Generation", "LoadedAdapter", "Refused", "Rendered"]
+__all__ = ["AdapterRefused", "Engine", "EngineDied", "Generation", "LoadedAdapter", "Refused", "Rendered"]
 
 
 class EngineDied(Exception):
@@ -20,6 +20,10 @@ class EngineDied(Exception):
 
 class Refused(Exception):
     """The engine does not take a request; the message says why."""
+
+
+class AdapterRefused(Exception):
+    """The engine cannot load an adapter; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,7 @@ class Engine(Protocol):
 
         Raises:
             Refused: its parameters are not possible here.
+            AdapterRefused: ``adapter`` cannot be loaded.
             EngineDied: the engine is gone.
         """
         ...
