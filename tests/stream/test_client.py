@@ -15,7 +15,7 @@ from penstock.client import RequestNotSent
 from penstock.clock import ManualClock
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.envelope import event_id
-from penstock.contracts.records import Context, Document, Feedback, LlmRequest, LlmResult, ResultChunk
+from penstock.contracts.records import Cancellation, Context, Document, Feedback, LlmRequest, LlmResult, ResultChunk
 
 CLOCK = ManualClock()
 
@@ -53,6 +53,20 @@ async def test_a_request_travels_under_its_conversation(bus: MemoryBus) -> None:
     assert (record.request_id, record.tenant_id, record.messages[0].content) == (request_id, "support", "hello")
     assert record.deadline_at is not None
     assert (record.deadline_at - record.occurred_at).total_seconds() == 5
+
+
+async def test_a_cancellation_travels_as_its_request_does(bus: MemoryBus) -> None:
+    async with connected(bus) as client:
+        request_id = await client.submit("hello", conversation_id="c", priority="interactive")
+        await client.cancel(request_id, conversation_id="c", reason="the page was left")
+        await client.cancel("alone", tenant="acme")
+    (request,) = await bus.collect("llm-requests", 1)
+    assert request.record.priority == "interactive"
+    first, second = (event for event in await bus.collect("cancellations", 2))
+    assert (first.message.key, first.partition) == (b"c", request.partition)
+    record: Cancellation = first.record
+    assert (record.request_id, record.tenant_id, record.reason) == (request_id, "support", "the page was left")
+    assert (second.message.key, second.record.tenant_id) == (b"alone", "acme")
 
 
 async def test_a_result_is_found_whether_it_comes_before_or_after_it_is_asked_for(bus: MemoryBus) -> None:

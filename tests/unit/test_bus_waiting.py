@@ -52,7 +52,7 @@ def test_everything_goes_once_and_each_key_in_its_order(
             assert following[0] not in [item.key for item in out], "one of a key at a time"
             out.append(following[1])
             started.append(following[1])
-        if out and next(events, False):
+        if next(events, False) and len(out) > 0:
             waiting.done(out.pop(0).key)
     while len(waiting) or out:
         while following := waiting.next(now):

@@ -134,6 +134,7 @@ def a_request(**changes: Any) -> LlmRequest:
         ({"sampling": Sampling(regex="a", response_format="{}")}, "invalid_regex", "leave one of them out"),
         ({"sampling": Sampling(regex="a" * 2049)}, "regex_too_large", "2,049 bytes"),
         ({"purpose": "shadow"}, "unknown_purpose", "serve, judge, evaluation"),
+        ({"priority": "urgent"}, "unknown_priority", "'urgent'.*interactive, standard, batch"),
         ({"policy_name": "minimal"}, "policy_not_allowed", "its allowed_policies are: strict, gone"),
         ({"policy_name": "gone"}, "unknown_policy", "no policy 'gone'"),
         ({"tenant_id": "research", "policy_name": "strict"}, "policy_not_allowed", "allowed_policies are: none"),
@@ -351,6 +352,19 @@ def test_a_request_for_a_judge_says_so_in_its_context_and_keeps_the_schema_of_it
     assert (judgement.context.purpose, judgement.context.policy_name) == ("judge", "strict")
     assert judgement.sampling.response_format == schema
     assert judge(a_request(), PLANE, LIMITS, NOW).context.purpose == "serve"
+
+
+@pytest.mark.parametrize("priority", ["interactive", "standard", "batch"])
+def test_the_priority_travels_in_the_context_and_is_part_of_what_was_asked(priority: str) -> None:
+    request = a_request(priority=priority)
+    judgement = judge(request, PLANE, LIMITS, NOW)
+    assert judgement.refused is None
+    assert judgement.context.priority == priority
+    assert (content_hash(request) == content_hash(a_request())) == (priority == "standard")
+
+
+def test_a_refusal_of_an_unknown_priority_is_one_of_the_standard() -> None:
+    assert judge(a_request(priority="urgent"), PLANE, LIMITS, NOW).context.priority == "standard"
 
 
 def test_a_refusal_of_an_unknown_purpose_counts_as_traffic() -> None:
