@@ -14,7 +14,7 @@ from penstock.clock import Clock
 from penstock.contracts.codec import Invalid
 from penstock.contracts.records import CompletionChunk, ResultChunk, Verdict
 from penstock.telemetry import get_logger, metrics
-from penstock.telemetry.traces import Headers, carried
+from penstock.telemetry.traces import Headers
 
 from services.guardrails.held_texts import Vault
 from services.guardrails.judge import Judge
@@ -47,7 +47,7 @@ def stream_hop(
             key = (event.record.tenant_id, event.record.request_id)
             state, released = await one(key, states[key], event.record)
             states[key] = state
-            emits += [(emit, carried(event.message.headers)) for emit in released]
+            emits += [(emit, event.headers) for emit in released]
             # The other hops of this process get their turn between two pieces.
             await asyncio.sleep(0)
         await _send([emit for emit in emits if isinstance(emit[0].record, Verdict)], producer)

@@ -13,7 +13,7 @@ from penstock.clock import Clock
 from penstock.config.kinds import EnergyFigures, Route, Target
 from penstock.contracts.records import Energy, GroundedRequest, Status, Usage
 from penstock.telemetry import metrics
-from penstock.telemetry.traces import Tracing, carried
+from penstock.telemetry.traces import Tracing
 
 from services.inference.adapters import Backend
 from services.inference.answers import Answers
@@ -94,8 +94,8 @@ def inference_hop(
             return []
         pieces = None
         if is_streamed(request):
-            pieces = KafkaPieces(request, producer, carried(event.message.headers), clock)
-        flight = Flight(request, clock.now(), pieces, headers=event.message.headers)
+            pieces = KafkaPieces(request, producer, event.headers, clock)
+        flight = Flight(request, clock.now(), pieces, headers=event.headers)
         kept_flights.opened(flight, earlier.wasted)
         cancelled = called_off.watch(request)
         try:

@@ -64,7 +64,7 @@ class Flight:
         first_piece_at: when the first of them went.
         calls: of models, in their order; the last one may be under way.
         failures: targets that gave no answer, or were not even asked.
-        headers: of the message that the request came in.
+        headers: of the span that the calls are within.
     """
 
     request: GroundedRequest

@@ -44,7 +44,7 @@ def observed_call(
     """Return a context manager around one call of ``target``: it measures the call, and is its span.
 
     Args:
-        headers: of the message that the request came in.
+        headers: of the span that the call is within.
         streamed: whether the answer is wanted in pieces.
     """
     labels = _labels(target.backend, target.model)

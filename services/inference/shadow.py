@@ -19,7 +19,7 @@ from penstock.config.kinds import Route, Target
 from penstock.contracts.envelope import event_id, request_key
 from penstock.contracts.records import Energy, GroundedRequest, Priority, Purpose, Usage
 from penstock.telemetry import get_logger, metrics
-from penstock.telemetry.traces import Tracing, carried
+from penstock.telemetry.traces import Tracing
 
 from services.inference.adapters import Backend
 from services.inference.app import Configuration
@@ -130,7 +130,7 @@ def shadow_hop(
 
     async def one(event: Event[GroundedRequest], route: Route, target: Target) -> Emit | None:
         request = shadow_request(event.record)
-        flight = Flight(request, clock.now(), None, headers=carried(event.message.headers))
+        flight = Flight(request, clock.now(), None, headers=event.headers)
         count = metrics.SHADOW_CALLS
         try:
             found = await caller.first_answer(flight, route, [target])

@@ -7,6 +7,8 @@ import functools
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import tenacity
@@ -266,8 +268,14 @@ class HopRunner:
                 events.append(decoded)
             else:
                 acks.append(await self._bury(message, decoded.code, decoded.reason))
-        for event, outcome in zip(events, await self._handle(events), strict=True) if events else ():
-            await self._emit(event, outcome, acks)
+        with ExitStack() as spans:
+            # The span of a message lasts as long as the work on it: what that calls is within.
+            events = [
+                replace(event, span=spans.enter_context(self._tracing.hop(self.hop.group, event.message.headers)))
+                for event in events
+            ]
+            for event, outcome in zip(events, await self._handle(events), strict=True) if events else ():
+                await self._emit(event, outcome, acks)
         self._batch_seconds.observe(self._clock.monotonic() - started)
         await self._acks.put(([message for message, _ in taken], acks))
 
@@ -316,20 +324,19 @@ class HopRunner:
         if isinstance(outcome, Reject):
             await self._give_up(event, outcome, acks)
             return
-        with self._tracing.hop(self.hop.group, event.message.headers) as headers:
-            try:
-                acks += [await self._producer.send(emit.topic, emit.key, emit.record, headers) for emit in outcome]
-            except ValueError as error:  # Invalid, or more bytes than the log takes: neither changes by trying again.
-                await self._give_up(event, _Broken("invalid_output", str(error)), acks)
-                return
+        headers = event.headers
+        try:
+            acks += [await self._producer.send(emit.topic, emit.key, emit.record, headers) for emit in outcome]
+        except ValueError as error:  # Invalid, or more bytes than the log takes: neither changes by trying again.
+            await self._give_up(event, _Broken("invalid_output", str(error)), acks)
+            return
         self._limit.saw(dead=False)
 
     async def _give_up(self, event: Event[Any], reject: Reject, acks: list[Awaitable[Sent]]) -> None:
         acks.append(await self._bury(event.message, reject.code, reject.reason))
         if isinstance(reject, _Broken) and self.hop.failed is not None:
-            with self._tracing.hop(self.hop.group, event.message.headers) as headers:
-                failed = self.hop.failed(event, RuntimeError(reject.reason))
-                acks += [await self._producer.send(emit.topic, emit.key, emit.record, headers) for emit in failed]
+            failed, headers = self.hop.failed(event, RuntimeError(reject.reason)), event.headers
+            acks += [await self._producer.send(emit.topic, emit.key, emit.record, headers) for emit in failed]
 
     async def _bury(self, message: Message, code: str, reason: str) -> Awaitable[Sent]:
         log.error(

@@ -8,6 +8,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from penstock.bus.waiting import Urgency
 from penstock.contracts.records import Record
+from penstock.telemetry.traces import Headers, carried
 
 __all__ = [
     "Backlog", "Emit", "Event", "Handler", "Hop", "Message", "Outcome", "Partition", "RawConsumer", "RawProducer",
@@ -53,10 +54,20 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Event(Generic[R]):
-    """A message whose record was decoded."""
+    """A message whose record was decoded.
+
+    Attributes:
+        span: headers of the span of the work on it, where there is one.
+    """
 
     message: Message
     record: R
+    span: Headers | None = None
+
+    @property
+    def headers(self) -> Headers:
+        """Headers for whatever the work on it sends: they carry its trace."""
+        return carried(self.message.headers) if self.span is None else self.span
 
     @property
     def topic(self) -> str:

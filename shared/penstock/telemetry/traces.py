@@ -41,7 +41,8 @@ class Tracing(Protocol):
     def call(self, name: str, headers: Headers, attributes: Attributes) -> AbstractContextManager[trace.Span]:
         """Return a context manager around a call of something outside that the work on a message makes; it gives its span.
 
-        ``headers`` are the message's. A call that raises is marked as failed; what the error says stays out of the span.
+        ``headers`` are those that :meth:`hop` gave. A call that raises is marked as failed; what the error says stays out of
+        the span.
         """
         ...
 
