@@ -204,6 +204,16 @@ def test_a_target_that_became_slow_is_known_to_be_in_a_few_half_lives() -> None:
     assert foretold >= 8
 
 
+def test_a_wait_is_too_long_only_where_answers_are_known_to_take_far_less() -> None:
+    latency = Latency()
+    for number in range(40):
+        assert (latency.longest_wait(0.0) is None) == (number < 20)
+        latency.answered(10, 10, 0.5 + number / 100, 0.0)
+    longest = latency.longest_wait(0.0)
+    assert longest is not None
+    assert 2 * 0.89 <= longest <= 2 * 0.9 * 1.1
+
+
 @settings(max_examples=60)
 @given(st.lists(st.floats(1, 1e5), min_size=1, max_size=80), st.floats(0.01, 1))
 def test_quantiles_are_right_to_their_precision(values: list[float], share: float) -> None:

@@ -158,6 +158,7 @@ class _Attempt:
         self._epoch = epoch
         self._clock = clock
         self._on_answer = on_answer
+        self._started = clock.monotonic()
 
     def answered(self, answer: Answered) -> None:
         self._known.in_flight -= 1
@@ -176,7 +177,15 @@ class _Attempt:
             self._endpoints.change(self._known, circuit)
 
     def given_up(self) -> None:
+        now = self._clock.monotonic()
+        waited, longest = now - self._started, self._known.latency.longest_wait(now)
+        if longest is not None and waited > longest:
+            # Deadlines that are shorter than its timeout_s would hide a target that hangs.
+            self.failed(
+                f"no answer within {waited:.1f} s, when nobody waited any more; nearly all came within {longest:.1f} s"
+            )
+            return
         self._known.in_flight -= 1
         if self._epoch is not None:
-            circuit = self._known.circuit.given_up(self._epoch, self._clock.monotonic())
+            circuit = self._known.circuit.given_up(self._epoch, now)
             self._endpoints.change(self._known, circuit)

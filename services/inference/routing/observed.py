@@ -20,7 +20,10 @@ LEAST_KNOWN = 3.0
 _MOST_KNOWN = 512.0
 # Failures are judged as if so many calls had been answered besides: one failure of the first call is not the target's rate.
 _CALLS_BESIDE = 5.0
-_SHORTEST_S = 0.001
+_SHORTEST_S, _LONGEST_S = 0.001, 36_000.0
+_LARGEST_UNIT = 1e9
+# A call of which nobody awaits the end counts as hanging after so many times what 99 % of so many answers took at most.
+_HANGING, _HANGING_KNOWN, _HANGING_SHARE = 2.0, 20.0, 0.99
 
 
 class Fading:
@@ -34,25 +37,27 @@ class Fading:
         """Numbers outside ``least`` to ``most`` count as these."""
         self._least, self._most = least, most
         self._step = math.log1p(precision)
+        # In units that grow as numbers fade: so the newest alone is touched.
         self._weights = [0.0] * (math.ceil(math.log(most / least) / self._step) + 1)
         self._weight = self._sum = 0.0
+        self._unit = 1.0
         self._at = 0.0
 
     def add(self, value: float, now: float) -> None:
         """Take ``value`` at ``now``, seconds."""
-        kept = min(_fade(now - self._at), (_MOST_KNOWN - 1) / max(self._weight, 1.0))
-        if kept < 1:
-            self._weights = [weight * kept for weight in self._weights]
-            self._weight, self._sum = self._weight * kept, self._sum * kept
+        self._unit /= min(_fade(now - self._at), (_MOST_KNOWN - 1) * self._unit / max(self._weight, self._unit))
+        if self._unit > _LARGEST_UNIT:
+            self._weights = [weight / self._unit for weight in self._weights]
+            self._weight, self._sum, self._unit = self._weight / self._unit, self._sum / self._unit, 1.0
         self._at = max(self._at, now)
         value = min(max(value, self._least), self._most)
-        self._weights[math.ceil(round(math.log(value / self._least) / self._step, 9))] += 1
-        self._weight += 1
-        self._sum += value
+        self._weights[math.ceil(round(math.log(value / self._least) / self._step, 9))] += self._unit
+        self._weight += self._unit
+        self._sum += value * self._unit
 
     def known(self, now: float) -> float:
         """Return how many numbers are known, faded ones in part."""
-        return self._weight * _fade(now - self._at)
+        return self._weight / self._unit * _fade(now - self._at)
 
     def mean(self) -> float | None:
         """Return the mean; None where nothing is known."""
@@ -83,6 +88,7 @@ class Latency:
         self._weight = self._failures = 0.0
         self._at = 0.0
         self._ratios = Fading(0.01, 100.0)
+        self._whole = Fading(_SHORTEST_S, _LONGEST_S)
         self._fit: list[float] | None = None
         self._new = 0.0
 
@@ -90,6 +96,7 @@ class Latency:
         """Take the latency of a call that gave an answer."""
         self._faded(now)
         seconds = max(seconds, _SHORTEST_S)
+        self._whole.add(seconds, now)
         features = (1.0, float(max(0, input_tokens)), float(max(0, output_tokens)))
         foretold = self._foretold(features)
         if foretold is not None:
@@ -109,6 +116,11 @@ class Latency:
         """Take a call that failed."""
         self._faded(now)
         self._failures += 1
+
+    def longest_wait(self, now: float) -> float | None:
+        """Return after how many seconds a call hangs rather than takes its time; None where that is not known."""
+        longest = self._whole.quantile(_HANGING_SHARE) if self._whole.known(now) >= _HANGING_KNOWN else None
+        return None if longest is None else _HANGING * longest
 
     def known(self, now: float) -> bool:
         """Return whether enough is known to foretell a call."""

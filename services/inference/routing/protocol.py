@@ -77,7 +77,10 @@ class Attempt(Protocol):
         ...
 
     def given_up(self) -> None:
-        """It gave none, and that says nothing of the target: nobody waited for it, or it cannot answer this request."""
+        """It gave none, and nobody knows whether it would have: it was not waited for, or it cannot answer this request.
+
+        It says nothing of the target, unless that had far more time than its answers take: then it hangs, and failed.
+        """
         ...
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from aiokafka.errors import KafkaError
 from penstock.bus import KafkaUnavailable, Message, Transport
 from penstock.bus.following import Following
 from penstock.clock import Clock
@@ -138,7 +139,7 @@ async def follow_scores(
             continue
         try:
             await _read(transport, codec, wanted, quality, clock, stopping)
-        except KafkaUnavailable as error:
+        except (KafkaUnavailable, KafkaError) as error:
             log.warning("scores cannot be read: quality floors go by what is known", cause=str(error))
             await _pause(stopping, _RETRY_S)
 
