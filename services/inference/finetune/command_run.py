@@ -11,13 +11,13 @@ import click
 from penstock.cli.cluster import one_line_errors
 from penstock.cli.instants import INSTANT
 
-from services.inference.finetune.command_evaluate import evaluated
+from services.inference.finetune.command_evaluate import Asking, Judging, answer, judged
 from services.inference.finetune.command_export import exported
 from services.inference.finetune.command_register import registered
 from services.inference.finetune.command_route import losses_of, routed
 from services.inference.finetune.command_train import trained
 from services.inference.finetune.dataset import DatasetError
-from services.inference.finetune.golden import GoldenError
+from services.inference.finetune.golden import GoldenError, ask, platform_command
 from services.inference.finetune.options import (
     FOLDER,
     base_option,
@@ -29,7 +29,9 @@ from services.inference.finetune.options import (
     route_options,
     training_options,
 )
+from services.inference.finetune.record import RecordError
 from services.inference.finetune.registering import NotRegistered, adapter_of
+from services.inference.vllm.adapters import AdapterError
 
 __all__ = ["run"]
 
@@ -71,10 +73,11 @@ def run(
         with one_line_errors(DatasetError, GoldenError):
             exported(dataset, since, team, main_python)
     trained(dataset, base, folder, options_of(given), base_model=base_model, personal=personal, device=device)
-    found = evaluated(
-        folder, base, golden, device, max_answer_tokens=max_answer_tokens, answer_batch=answer_batch,
-        evaluators=evaluators, fail_if=fail_if, main_python=main_python,
-    )  # fmt: skip
+    asking = Asking(max_answer_tokens, answer_batch, device)
+    with one_line_errors(AdapterError, GoldenError, RecordError):
+        judging = Judging(golden, platform_command(main_python), evaluators, fail_if)
+        answer(folder, base, ask(judging.command, golden), asking)
+        found = judged(folder, judging)
     if not found.ok:
         raise click.ClickException(f"{name} is worse than its base and is not registered; see {folder / 'evaluation'}")
     with one_line_errors(NotRegistered):

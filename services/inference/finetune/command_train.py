@@ -64,21 +64,32 @@ def trained(
         click.ClickException: it cannot be trained.
     """
     # The engine's environment alone has what this needs.
-    from services.inference.finetune.training import TrainingError, device_of, fit, tokenizer_of, versions
+    from jinja2 import TemplateError
+
+    from services.inference.finetune.training import (
+        TrainingError,
+        device_of,
+        enough_memory,
+        fit,
+        tokenizer_of,
+        versions,
+    )
 
     if out.exists() and any(out.iterdir()):
         raise click.ClickException(
             f"{out} holds something already: an adapter's folder is written once; name another --out"
         )
-    with one_line_errors(DatasetError, RecordError, TrainingError):
+    with one_line_errors(DatasetError, RecordError, TrainingError), enough_memory():
         started = time.monotonic()
         place, data = device_of(device), read_dataset(dataset)
         weights = cast("Literal['rating', 'equal']", options.weights)
         examples, left_out = chosen(data.rows, min_rating=options.min_rating, weights=weights, personal=personal)
         parts = split(examples, share=options.held_out, seed=options.seed)
         tokenizer = tokenizer_of(base)
-        learned, too_long = encoded(tokenizer, parts.training, max_tokens=options.max_tokens)
-        held_out, held_too_long = encoded(tokenizer, parts.held_out, max_tokens=options.max_tokens)
+        learned, too_long = encoded(tokenizer, parts.training, max_tokens=options.max_tokens, refusal=TemplateError)
+        held_out, held_too_long = encoded(
+            tokenizer, parts.held_out, max_tokens=options.max_tokens, refusal=TemplateError
+        )
         for reasons in (too_long, held_too_long):
             left_out = {**left_out, **{why: left_out.get(why, 0) + count for why, count in reasons.items()}}
         _tell(data.version, len(learned), len(held_out), left_out)

@@ -48,7 +48,7 @@ class Encoded:
 
 
 def encoded(
-    tokenizer: Tokenizer, examples: Sequence[Example], *, max_tokens: int
+    tokenizer: Tokenizer, examples: Sequence[Example], *, max_tokens: int, refusal: type[Exception] | None = None
 ) -> tuple[list[Encoded], Mapping[str, int]]:
     """Return the examples as tokens, and how many are left out, by the reason.
 
@@ -59,14 +59,21 @@ def encoded(
         tokenizer: of the base model, with a chat template.
         examples: what is learned from.
         max_tokens: examples with more are left out: an answer that is cut off teaches to break off.
+        refusal: what the chat template raises for conversations that it does not know how to write, such as one with a
+            system message: they are left out.
     """
+    refusals = () if refusal is None else (refusal,)
     found: list[Encoded] = []
     left_out: Counter[str] = Counter()
     for example in examples:
         messages = example.conversation.prompt
         answered = [*messages, {"role": "assistant", "content": example.conversation.answer}]
-        prompt: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        whole: str = tokenizer.apply_chat_template(answered, tokenize=False, add_generation_prompt=False)
+        try:
+            prompt: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            whole: str = tokenizer.apply_chat_template(answered, tokenize=False, add_generation_prompt=False)
+        except refusals as error:
+            left_out[f"refused by the chat template: {error}"] += 1
+            continue
         # Templates that rewrite earlier turns (hidden reasoning) do not begin as the prompt does.
         answer = whole[len(prompt) :] if whole.startswith(prompt) else example.conversation.answer
         first = tokenizer.encode(prompt, add_special_tokens=False)

@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
+from jinja2 import TemplateError
 from peft import PeftModel
 
 from services.inference.finetune.golden import Answer, Question
@@ -22,8 +24,17 @@ class Answering:
     Both answer greedily, whatever temperature a case names: what differs between them is then the adapter and not chance.
     """
 
-    def __init__(self, base: Path, adapter: Path, device: Device, *, batch_size: int = 8) -> None:
+    def __init__(
+        self, base: Path, adapter: Path, device: Device, digests: tuple[str, str], *, batch_size: int = 8
+    ) -> None:
         """Load both.
+
+        Args:
+            base: folder of the base model.
+            adapter: folder of the adapter.
+            device: where they run.
+            digests: of the weights of both, which answers name.
+            batch_size: questions that are answered at once.
 
         Raises:
             TrainingError: one of the folders does not hold what it should, or the adapter is of another model.
@@ -31,6 +42,7 @@ class Answering:
         self._tokenizer = tokenizer_of(base)
         self._tokenizer.padding_side = "left"
         self._device, self._batch = device, batch_size
+        self._digests = digests
         try:
             self._model = PeftModel.from_pretrained(base_of(base, device), adapter)
         except (OSError, ValueError, RuntimeError) as error:
@@ -42,7 +54,7 @@ class Answering:
     def answers(
         self, questions: Sequence[Question], *, adapted: bool, max_tokens: int, on_answer: Callable[[], None]
     ) -> list[Answer]:
-        """Answer questions in their order.
+        """Answer questions in their order. Answers name the digest of the weights that gave them.
 
         Args:
             questions: of a golden set.
@@ -58,12 +70,15 @@ class Answering:
         with torch.inference_mode(), off, self._device.autocast:
             for bound, batch in self._batches(ordered, max_tokens):
                 for one, answer in zip(batch, self._generated(batch, prompts, bound), strict=True):
-                    found[one.case] = answer
+                    found[one.case] = msgspec.structs.replace(answer, model=self._digests[adapted])
                     on_answer()
         return [found[one.case] for one in questions]
 
     def _prompt(self, question: Question) -> list[int]:
-        text = self._tokenizer.apply_chat_template(question.messages, tokenize=False, add_generation_prompt=True)
+        try:
+            text = self._tokenizer.apply_chat_template(question.messages, tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            raise TrainingError(f"case {question.case!r}: the model's chat template refuses it: {error}") from error
         return list(self._tokenizer.encode(text, add_special_tokens=False))
 
     def _batches(self, ordered: Sequence[Question], max_tokens: int) -> Iterator[tuple[int, list[Question]]]:
@@ -90,7 +105,7 @@ class Answering:
 
     def _answer(self, question: Question, tokens: list[int], prompted: int) -> Answer:
         ends = self._model.generation_config.eos_token_id
-        stopping = {ends} if isinstance(ends, int) else set(ends or ())
+        stopping = {self._tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
         length = next((at for at, token in enumerate(tokens) if token in stopping), None)
         text = self._tokenizer.decode(tokens[:length], skip_special_tokens=True)
         cut = min((at for stop in question.stop if (at := text.find(stop)) >= 0), default=None)
@@ -98,6 +113,7 @@ class Answering:
             case=question.case,
             version=question.version,
             answer=text[:cut].strip(),
+            model="",
             finish_reason="length" if length is None and cut is None else "stop",
             input_tokens=prompted,
             output_tokens=len(tokens) if length is None else length + 1,

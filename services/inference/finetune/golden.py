@@ -19,7 +19,10 @@ from penstock.contracts.catalogue import project_file
 
 from services.inference.finetune.record import Evaluated
 
-__all__ = ["Answer", "Asked", "GoldenError", "Question", "ask", "compare", "figures_of", "platform_command", "said"]
+__all__ = [
+    "Answer", "Asked", "GoldenError", "Question", "ask", "asked_of", "compare", "figures_of", "keep_answers",
+    "platform_command", "said",
+]  # fmt: skip
 
 _COMPARED_AS = ("base", "adapter")
 _NO_FIGURES = {"cost", "latency_ms", "input_tokens", "output_tokens", "status"}
@@ -50,11 +53,12 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer, as `penstock evaluate compare` reads it."""
+    """An answer, as `penstock evaluate compare` reads it; ``model`` is the digest of the weights that gave it."""
 
     case: str
     version: str
     answer: str
+    model: str
     finish_reason: str
     input_tokens: int
     output_tokens: int
@@ -103,49 +107,69 @@ def ask(command: Sequence[str], golden: Path) -> Asked:
     Raises:
         GoldenError: it cannot be read, or asks nothing of a bare model.
     """
-    lines = said(command, ["evaluate", "cases", "--dataset", str(golden)]).splitlines()
-    head = msgspec.json.decode(lines[0], type=_Head)
-    questions = [msgspec.json.decode(line, type=Question) for line in lines[1:]]
+    return asked_of(said(command, ["evaluate", "cases", "--dataset", str(golden)]), str(golden))
+
+
+def asked_of(printed: str, place: str) -> Asked:
+    """Return what `penstock evaluate cases` printed; ``place`` is what errors call it.
+
+    Raises:
+        GoldenError: it is something else, or asks nothing of a bare model.
+    """
+    # Not splitlines(): texts in JSON may hold U+2028 and its like as they are.
+    lines = [line for line in printed.split("\n") if line.strip()]
+    try:
+        head = msgspec.json.decode(lines[0] if lines else "", type=_Head)
+        questions = [msgspec.json.decode(line, type=Question) for line in lines[1:]]
+    except msgspec.MsgspecError as error:
+        raise GoldenError(f"{place} is not what `penstock evaluate cases` prints: {error}") from error
     if not questions:
-        raise GoldenError(
-            f"{golden} asks nothing that a model can answer without the stream: no case expects an answer"
-        )
+        raise GoldenError(f"{place} asks nothing that a model can answer without the stream: no case expects an answer")
     return Asked(name=head.dataset, version=head.version, questions=questions, left_out=head.left_out)
 
 
+def keep_answers(folder: Path, base: Sequence[Answer], adapter: Sequence[Answer]) -> None:
+    """Write the answers of both into a folder, which is made where it is not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, answers in zip(_COMPARED_AS, (base, adapter), strict=True):
+        (folder / f"{name}.jsonl").write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in answers))
+
+
 def compare(
-    command: Sequence[str],
-    golden: Path,
-    base: Sequence[Answer],
-    adapter: Sequence[Answer],
-    folder: Path,
-    options: Sequence[str] = (),
+    command: Sequence[str], golden: Path, folder: Path, adapter_sha256: str, options: Sequence[str] = ()
 ) -> Mapping[str, Any]:
-    """Have answers compared and return the report, which stands in ``folder`` with the answers.
+    """Have the answers that are kept in a folder compared, and return the report, which is written beside them.
 
     Args:
         command: begins a `penstock` command.
         golden: the set.
-        base: answers of the base model.
-        adapter: answers of the adapter.
-        folder: is made where it is not there.
+        folder: as :func:`keep_answers` left it.
+        adapter_sha256: digest of the weights that must have given the adapter's answers.
         options: more options of `penstock evaluate compare`: evaluators, rules.
 
     Raises:
-        GoldenError: they cannot be compared.
+        GoldenError: there are no such answers, or they cannot be compared.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     arguments = ["evaluate", "compare", "--dataset", str(golden), "--out", str(folder), *options]
-    for name, answers in zip(_COMPARED_AS, (base, adapter), strict=True):
-        file = folder / f"{name}.jsonl"
-        file.write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in answers))
-        arguments += ["--answers", f"{name}={file}"]
+    for name in _COMPARED_AS:
+        arguments += ["--answers", f"{name}={folder / name}.jsonl"]
+    try:
+        with (folder / f"{_COMPARED_AS[1]}.jsonl").open("rb") as file:
+            given = {msgspec.json.decode(line, type=Answer).model for line in file}
+    except (OSError, msgspec.MsgspecError) as error:
+        raise GoldenError(
+            f"{folder} holds no answers: run `penstock finetune evaluate` with --base ({error})"
+        ) from error
+    if given != {adapter_sha256}:
+        raise GoldenError(
+            f"the answers in {folder} are of other weights: run `penstock finetune evaluate` with --base again"
+        )
     said(command, arguments, fine=(0, _REGRESSION))
     report: Mapping[str, Any] = msgspec.json.decode((folder / "report.json").read_bytes())
     return report
 
 
-def figures_of(report: Mapping[str, Any], asked: Asked, adapter_sha256: str) -> Evaluated:
+def figures_of(report: Mapping[str, Any], adapter_sha256: str) -> Evaluated:
     """Return what a report says of the adapter beside its base."""
     rows = {row["metric"]: row for one in report["comparisons"] for row in one["metrics"]}
     figures: dict[str, float] = {}
@@ -156,8 +180,8 @@ def figures_of(report: Mapping[str, Any], asked: Asked, adapter_sha256: str) -> 
             figures[f"base.{name}"] = round(row["baseline"], 6)
     return Evaluated(
         adapter_sha256=adapter_sha256,
-        golden=asked.name,
-        version=asked.version,
+        golden=report["run"]["dataset"],
+        version=report["run"]["dataset_version"],
         cases=max((row["cases"] for row in rows.values()), default=0),
         ok=not report["problems"],
         problems=list(report["problems"]),

@@ -11,7 +11,7 @@ import math
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -28,7 +28,17 @@ from transformers.utils.logging import disable_progress_bar
 from services.inference.finetune.encoding import Encoded, Tokenizer
 from services.inference.finetune.record import Loss, Options
 
-__all__ = ["Device", "Fitted", "TrainingError", "base_of", "device_of", "fit", "tokenizer_of", "versions"]
+__all__ = [
+    "Device",
+    "Fitted",
+    "TrainingError",
+    "base_of",
+    "device_of",
+    "enough_memory",
+    "fit",
+    "tokenizer_of",
+    "versions",
+]
 
 _PACKAGES = ("torch", "transformers", "peft", "safetensors")
 _CLIP = 1.0
@@ -195,6 +205,22 @@ def fit(
     return Fitted(losses, best_step, sum(one.numel() for one in parameters))
 
 
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Say what helps where a device has too little memory.
+
+    Raises:
+        TrainingError: it ran out.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            "the device has too little memory: lower --batch-size or --max-tokens, or say --gradient-checkpointing "
+            "(--accumulate keeps the steps as large)"
+        ) from error
+
+
 def versions() -> dict[str, str]:
     """Return the versions of the packages that training depends on."""
     return {name: metadata.version(name) for name in _PACKAGES}
@@ -288,6 +314,7 @@ def _write(model: Any, out: Path) -> None:
     model.save_pretrained(out)
     # peft's own model card says nothing that training.json does not.
     (out / "README.md").unlink(missing_ok=True)
+    (out / "adapter_model.safetensors").chmod(0o644)  # safetensors lets its owner alone read; inference is another user
     # Sets come in an order of their own in every process; where the base lay here is of no use elsewhere.
     config = json.loads((out / "adapter_config.json").read_text("utf-8"))
     config["base_model_name_or_path"] = None
