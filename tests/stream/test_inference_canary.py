@@ -35,7 +35,6 @@ from services.guardrails.adapters import MemoryReleases
 from services.guardrails.app import release_hop
 from services.guardrails.held_texts import MemoryReviews, MemoryVault
 from services.guardrails.judge import Judge
-from services.guardrails.registry import shipped_scanners
 from services.guardrails.screening import Limits
 from services.inference.adapters import Backend, BackendError
 from services.inference.answers import MemoryAnswers
@@ -74,11 +73,13 @@ class Models(Backend):
 
 
 def a_route(**changes: Any) -> Route:
-    return Route(**{"name": "default", "targets": (STABLE_TARGET,), "breaker": {"enabled": False}} | changes)
+    fields: dict[str, Any] = {"name": "default", "targets": (STABLE_TARGET,), "breaker": {"enabled": False}}
+    return Route(**fields | changes)
 
 
 def on_trial(**changes: Any) -> Route:
-    return a_route(canary=Canary(**{"target": TRIED, "share": 0.5, "sticky": "request"} | changes))
+    fields: dict[str, Any] = {"target": TRIED, "share": 0.5, "sticky": "request"}
+    return a_route(canary=Canary(**fields | changes))
 
 
 def a_request(request_id: str, **changes: Any) -> GroundedRequest:
@@ -190,7 +191,7 @@ async def test_where_nobody_answers_the_first_target_is_known_to_have_failed(bus
 
 
 def released(config: ConfigPlane) -> Hop:
-    judge = Judge(config, shipped_scanners(), b"key", CLOCK)
+    judge = Judge(config, {"input": {}, "output": {}, "documents": {}}, b"key", CLOCK)
     return release_hop(judge, MemoryReleases(), MemoryVault(), MemoryReviews(), Limits(), CLOCK, 64)
 
 
@@ -209,12 +210,13 @@ async def test_only_what_is_served_is_on_trial(bus: MemoryBus) -> None:
 
 
 def test_a_user_keeps_the_arm_over_conversations_and_a_conversation_over_requests(bus: MemoryBus) -> None:
-    for sticky, same in (("user", {"user_id": "ada"}), ("conversation", {"conversation_id": "c"})):
+    keys: dict[str, dict[str, Any]] = {"user": {"user_id": "ada"}, "conversation": {"conversation_id": "c"}}
+    for sticky, same in keys.items():
         route = on_trial(sticky=sticky)
         arms = CanaryArms(ConfigPlane.of([route]).experiment, Rollbacks(bus.codec))
         found = set()
         for number in range(20):
-            context = Context(**{"requested_at": CLOCK.now(), "conversation_id": f"c{number}"} | same)
+            context = Context(**{"requested_at": CLOCK.now(), "conversation_id": f"c{number}", **same})
             assigned = arms.assign(route, a_request(f"r{number}", context=context))
             assert assigned is not None
             found.add(assigned.target)

@@ -26,7 +26,8 @@ TRIED = Target(backend="openai", model="tried")
 
 
 def a_canary(**changes: Any) -> Any:
-    canary = Canary(**{"target": TRIED, "share": 0.2} | changes)
+    fields: dict[str, Any] = {"target": TRIED, "share": 0.2}
+    canary = Canary(**fields | changes)
     return canary_experiment(Route(name="default", targets=(Target(backend="openai", model="m"),), canary=canary))
 
 

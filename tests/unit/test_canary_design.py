@@ -20,7 +20,8 @@ OTHER = TRIED.model_copy(update={"model": "other"})
 
 
 def a_route(**changes: Any) -> Route:
-    canary = Canary(**{"target": TRIED, "share": 0.1} | changes)
+    fields: dict[str, Any] = {"target": TRIED, "share": 0.1}
+    canary = Canary(**fields | changes)
     return Route(name="default", targets=(STABLE_TARGET,), canary=canary)
 
 

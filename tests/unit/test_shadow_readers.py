@@ -87,7 +87,8 @@ def scores(record: Completion) -> Evaluation:
 
 SAID, SCORES = shadow(), scores(shadow())
 COST = price_completion(
-    SAID, lambda model, at: Price(model=model, input_cost_per_token="0.000001", output_cost_per_token="0.000002")
+    SAID,
+    lambda model, at: Price(model=model, input_cost_per_token=Decimal("1e-6"), output_cost_per_token=Decimal("2e-6")),
 )
 
 

@@ -16,6 +16,7 @@ from penstock.bus import Producer, history
 from penstock.cli.cluster import one_line_errors
 from penstock.cli.connection import Connection, connect, run_command
 from penstock.cli.route_tables import change_of, route_data, show_change, show_list, show_route
+from penstock.cli.shadow import shadow
 from penstock.clock import SystemClock
 from penstock.config.canaries import read_rollback
 from penstock.config.files import ConfigInvalid, load_entries
@@ -47,6 +48,9 @@ _yes = click.option("--yes", "-y", is_flag=True, help="Publish without asking.")
 @click.group()
 def routes() -> None:
     """What answers requests: targets, shares, canaries; change them, and take a change back."""
+
+
+routes.add_command(shadow)
 
 
 @routes.command("list")
