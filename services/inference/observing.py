@@ -108,9 +108,7 @@ def observe_request(request: GroundedRequest, emits: Sequence[Emit], elapsed_s: 
     """Measure what became of ``request`` in inference, in ``elapsed_s`` seconds: ``emits`` are all that it came to."""
     if not emits:
         return
-    for emit in emits:
-        if isinstance(emit.record, Completion):
-            observe_spent(emit.record)
+    observe_spent(emits)
     last, context = emits[-1].record, request.context
     error = ""
     if isinstance(last, Refusal):
@@ -122,10 +120,14 @@ def observe_request(request: GroundedRequest, emits: Sequence[Emit], elapsed_s: 
     metrics.REQUEST_SECONDS.labels(gen_ai.CHAT, context.route, error).observe(elapsed_s)
 
 
-def observe_spent(completion: Completion) -> None:
-    """Count the tokens and the energy of the call that ``completion`` tells of; none where no model was called."""
-    if completion.cached_from is not None:
-        return
+def observe_spent(emits: Sequence[Emit]) -> None:
+    """Count the tokens and the energy of the calls that the completions among ``emits`` tell of."""
+    for emit in emits:
+        if isinstance(emit.record, Completion) and emit.record.cached_from is None:
+            _observe_spent(emit.record)
+
+
+def _observe_spent(completion: Completion) -> None:
     model = completion.request_model or completion.model
     labels = _labels(completion.backend, model)
     usage, energy = completion.usage, completion.energy

@@ -26,6 +26,7 @@ from services.inference.app import Configuration
 from services.inference.calling import Caller, Flight
 from services.inference.core import Answered, completion, expired
 from services.inference.energy import estimated_energy
+from services.inference.observing import observe_spent
 from services.inference.routing import WeightedRouting
 
 __all__ = ["GROUP", "shadow_completion", "shadow_hop", "shadow_request", "shadows_of"]
@@ -126,7 +127,9 @@ def shadow_hop(
                 metrics.SHADOW_CALLS.labels(route.name, target.label, "late").inc()
             return []
         answers = await asyncio.gather(*(one(event, route, target) for target in chosen))
-        return [emit for emit in answers if emit is not None]
+        emits = [emit for emit in answers if emit is not None]
+        observe_spent(emits)
+        return emits
 
     async def one(event: Event[GroundedRequest], route: Route, target: Target) -> Emit | None:
         request = shadow_request(event.record)
