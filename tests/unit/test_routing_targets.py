@@ -105,6 +105,7 @@ def test_a_state_and_its_changes_are_measured() -> None:
     none = {"route": "measured", "target": "", "reason": "none_left"}
     assert REGISTRY.get_sample_value("penstock_route_choices_total", none) == 1
     clock.advance(10)
+    assert REGISTRY.get_sample_value("penstock_circuit_state", labels) == 1  # due, though no call came by
     probe = begun(routing.begin(route, target))
     assert REGISTRY.get_sample_value("penstock_circuit_state", labels) == 1
     probe.answered(an_answer())

@@ -26,7 +26,6 @@ log = get_logger(__name__)
 _MOST_ENDPOINTS = 1024
 # A backend tries a target up to three times within one call, with waits between.
 _TRIES, _WAITS_S = 3, 10.0
-_GAUGE = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
 
 
 class Endpoint(NamedTuple):
@@ -120,7 +119,8 @@ class Endpoints:
             return
         endpoint = known.endpoint
         labels = (endpoint.backend, endpoint.model, endpoint.address)
-        metrics.CIRCUIT_STATE.labels(*labels).set(_GAUGE[circuit.state])
+        # Read when it is asked for: a circuit that is due is as good as half-open, and stays so where no call comes by.
+        metrics.CIRCUIT_STATE.labels(*labels).set_function(lambda: _gauge(known.circuit, self._clock.monotonic()))
         metrics.CIRCUIT_CHANGES.labels(*labels, circuit.state.value).inc()
         fields = {"backend": endpoint.backend, "model": endpoint.model, "endpoint": endpoint.address}
         if circuit.state is CircuitState.OPEN:
@@ -138,6 +138,13 @@ class Endpoints:
             when = f"until {due:%H:%M:%S} UTC"
         reason = f"{target.label} is left alone {when}: {circuit.reason}"
         return TargetFailure(target=target.label, reason=reason)
+
+
+def _gauge(circuit: Circuit, now: float) -> float:
+    """Return what penstock_circuit_state says."""
+    if circuit.state is CircuitState.CLOSED:
+        return 0
+    return 2 if circuit.state is CircuitState.OPEN and circuit.left_alone(now) else 1
 
 
 class _Attempt:

@@ -182,7 +182,7 @@ LEFT_ALONE = Counter(
 )
 CIRCUIT_STATE = Gauge(
     "penstock_circuit_state",
-    "Circuit of a target in this process: 0 closed, 1 half-open (one call tries it), 2 open (it is left alone).",
+    "Circuit of a target in this process: 0 closed, 1 half-open (the next call tries it, or one does), 2 open.",
     ["backend", "model", "endpoint"],
 )
 CIRCUIT_CHANGES = Counter(
