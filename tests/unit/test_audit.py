@@ -19,10 +19,13 @@ from penstock.contracts.codec import Codec
 from penstock.contracts.digest import released_digest, released_texts
 from penstock.contracts.records import (
     Alert,
+    Alternative,
+    Cancellation,
     Completion,
     Context,
     Cost,
     DeadLetter,
+    Energy,
     Finding,
     LlmRequest,
     LlmResult,
@@ -30,6 +33,8 @@ from penstock.contracts.records import (
     Passage,
     Record,
     ResultChunk,
+    TargetFailure,
+    Usage,
     Verdict,
 )
 
@@ -260,3 +265,49 @@ def test_the_story_tells_what_was_paid_and_what_was_saved() -> None:
         ("prompt 0.000000000002 USD", "counts at 2026-01-05 09:00:00Z"),
         ("counts at 2026-01-05 08:00:00Z",),
     ]
+
+
+def test_the_story_tells_of_a_cancellation_of_what_was_paid_for_and_of_alternatives() -> None:
+    cancelled = Cancellation(
+        event_id="x", request_id="r", tenant_id="support", occurred_at=NOW, causation_id="", reason="they left"
+    )
+    given_up = Completion(
+        event_id="c", request_id="r", tenant_id="support", occurred_at=NOW, causation_id="", context=CONTEXT, messages=[],
+        model="m", backend="vllm", finish_reason="cancelled", error="they left", ends_as="cancelled",
+        usage=Usage(input_tokens=7, output_tokens=3),
+    )  # fmt: skip
+    spoken = msgspec.structs.replace(
+        given_up, event_id="d", finish_reason="stop", error=None, ends_as=None, content="a", model="n",
+        alternatives=[Alternative(content="the other one")], energy=Energy(joules=36.0, co2e_grams=0.004, basis="n@1"),
+        failures=[TargetFailure(target="m", reason="HTTP 503")],
+    )  # fmt: skip
+    other = verdict(result(), stage="alternative", sequence=1)
+    out = result(alternatives=[Alternative(content="the other one")])
+    chapters = story([("t", 0, n, record) for n, record in enumerate([cancelled, given_up, spoken, other, out])])
+    told = "\n".join([line for chapter in chapters for line in (chapter.headline, *chapter.details)])
+    for words in (
+        "support cancels it: they left",
+        "m (vllm) is given up: they left",
+        "7 + 3 tokens are paid for",
+        "1 alternatives",
+        "m gave no answer: HTTP 503",
+        "took about 36 J, 0.004 g CO2e (an estimate by n@1)",
+        "verdict on the alternative 1: allow",
+    ):
+        assert words in told
+    assert "the other one" not in told
+    shown = story([("t", 0, 0, out)], texts=True)
+    assert "alternative: the other one" in shown[0].details
+
+
+def test_an_alternative_stands_on_a_verdict_of_its_own() -> None:
+    out = result(alternatives=[Alternative(content="the other one")])
+    own = verdict(out, stage="alternative", sequence=1)
+    own = msgspec.structs.replace(own, released=released_digest("r", ["the other one"]))
+    assert kinds(out, verdict(out), own) == []
+    assert kinds(out, verdict(out)) == ["no_verdict"]
+    assert kinds(out, verdict(out), msgspec.structs.replace(own, released="", action="block")) == ["not_allowed"]
+    assert kinds(out, verdict(out), msgspec.structs.replace(own, mode="shadow")) == ["no_verdict"]
+    # On its own verdict alone, added to a result that was judged without it.
+    assert kinds(out, verdict(result()), own) == ["other_text"]
+    assert "text_of_an_ended_request" in kinds(msgspec.structs.replace(out, status="cancelled", content=""))

@@ -77,7 +77,7 @@ class Case(_Part):
     must_not_contain: tuple[str, ...] = ()
     regex: tuple[str, ...] = ()
     json_schema: dict[str, Any] | None = None
-    status: Literal["completed", "blocked", "rejected", "failed", "expired"] = "completed"
+    status: Literal["completed", "blocked", "rejected", "failed", "expired", "cancelled"] = "completed"
     code: str | None = None
     citations: tuple[str, ...] = ()
     max_cost: Decimal | None = Field(default=None, ge=0)

@@ -82,7 +82,7 @@ def _case(suite: ElementTree.Element, report: Report, row: Scored) -> None:
     )
     missed = [check for check in row.checks if not check.passed]
     if missed:
-        broken = answer.status in ("failed", "expired")
+        broken = answer.status in ("failed", "expired", "cancelled")
         said = ElementTree.SubElement(
             case, "error" if broken else "failure", message=_text(missed[0].message), type=_text(missed[0].name)
         )

@@ -10,6 +10,7 @@ from typing import Any
 from penstock.contracts.records import (
     AdmittedRequest,
     Alert,
+    Cancellation,
     Completion,
     CompletionChunk,
     Cost,
@@ -147,6 +148,10 @@ def _grounded(r: GroundedRequest, texts: bool) -> Told:
     return f"grounding {r.grounding}: {len(r.passages)} passages{again}", passages
 
 
+def _cancellation(r: Cancellation, texts: bool) -> Told:
+    return f"team {r.tenant_id} cancels it: {r.reason or 'no reason given'}", []
+
+
 def _piece(r: CompletionChunk, texts: bool) -> Told:
     return f"the model streams piece {r.sequence}, {len(r.content)} characters{_end(r.finish_reason)}", []
 
@@ -257,6 +262,7 @@ _TELLERS: Mapping[type[Record], Callable[[Any, bool], Told]] = {
     ReviewDecision: _decision,
     ScreenedRequest: _screened,
     GroundedRequest: _grounded,
+    Cancellation: _cancellation,
     CompletionChunk: _piece,
     Completion: _completion,
     Refusal: _refusal,
