@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import re
@@ -23,7 +24,8 @@ from penstock.settings import KafkaSettings
 from tokenizers import Tokenizer
 
 from services.inference.vllm.adapters import digest_of
-from tests.integration.tiny_model import tiny_model
+from services.inference.vllm.settings import EngineSettings, engine_arguments
+from tests.integration.tiny_model import tiny_model, vllm_python
 from tests.integration.vllm_engine import Asker, EngineProcess, asker, make_adapter
 
 pytestmark = pytest.mark.timeout(900)
@@ -32,8 +34,8 @@ MODEL = "tiny"
 CONTEXT_TOKENS = 1024
 ROUTE = "engine"
 ADAPTED, FORGED = "tiny-loud", "tiny-forged"
-LONG = r"[a-z ]{3000}"
-"""Nothing shorter matches: an answer that takes the engine a while."""
+LONG = r"(xq){1500}"
+"""Nothing shorter matches, and no token is longer than two letters of it: an answer that fills the context window."""
 CITY = {
     "type": "object",
     "properties": {"city": {"type": "string", "maxLength": 12}, "people": {"type": "integer", "maximum": 999}},
@@ -67,6 +69,8 @@ def engine(
         "kv_cache_memory_bytes": 256 * 1024 * 1024,
         "enable_lora": True,
         "max_lora_rank": 8,
+        "structured_outputs_backend": "xgrammar",
+        "compact_json": True,
     }
     process = EngineProcess(deployed, settings, folder / "inference.log")
     process.start()
@@ -110,6 +114,24 @@ async def asked(
 @pytest.fixture(scope="module")
 def words(model: Path) -> Tokenizer:
     return Tokenizer.from_file(str(model / "tokenizer.json"))
+
+
+def test_every_setting_is_an_argument_of_this_vllm() -> None:
+    # Read rather than imported, which would take as long as starting it.
+    (source,) = (vllm_python().parents[1] / "lib").glob("python3*/site-packages/vllm/engine/arg_utils.py")
+    classes = {node.name: node for node in ast.parse(source.read_text("utf-8")).body if isinstance(node, ast.ClassDef)}
+    known = {
+        line.target.id
+        for name in ("EngineArgs", "AsyncEngineArgs")
+        for line in classes[name].body
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
+    }
+    everything = EngineSettings(
+        model="m", tokenizer="t", revision="r", quantization="awq", max_model_len=1, max_num_seqs=1,
+        max_num_batched_tokens=1, kv_cache_memory_bytes=1, enable_lora=True, max_cpu_loras=1,
+    )  # fmt: skip
+    assert not set(engine_arguments(everything)) - known
+    assert "worker_extension_cls" in known
 
 
 def prompt(text: str) -> str:
@@ -277,9 +299,20 @@ async def test_an_engine_that_is_killed_loses_no_request(asked: Asker, engine: E
         assert said == answer.content if answer.stream else chunks[-1].finish_reason == "error"
 
 
-def test_the_engine_ends_with_its_process_however_that_ends(engine: EngineProcess) -> None:
+def test_the_engine_ends_with_its_process(engine: EngineProcess) -> None:
     processes = engine.engines()
     assert len(processes) >= 2
-    engine.end(signal.SIGKILL)
+    assert engine.process is not None
+    # Were it killed, they would end too: one of them waits for that (what it does then: tests/unit/test_vllm_lifeline.py).
+    assert engine.process.pid in {owner for process in processes for owner in awaited(process.pid)}
+    assert engine.end(signal.SIGTERM) == 0, engine.tail()
     _, alive = psutil.wait_procs(processes, timeout=15)
     assert not alive
+
+
+def awaited(process: int) -> Iterator[int]:
+    """Yield the processes whose end ``process`` waits for (pidfd_open(2))."""
+    for descriptor in Path(f"/proc/{process}/fdinfo").iterdir():
+        found = re.search(r"^Pid:\s+(\d+)", descriptor.read_text("utf-8"), re.MULTILINE)
+        if found:
+            yield int(found.group(1))

@@ -33,14 +33,15 @@ def test_every_setting_reaches_the_engine_under_its_name() -> None:
         "served_model_name": ["llama", "default"], "dtype": "bfloat16", "quantization": "awq", "tensor_parallel_size": 2,
         "max_model_len": 4096, "max_num_seqs": 32, "gpu_memory_utilization": 0.8, "kv_cache_dtype": "fp8",
         "enable_prefix_caching": False, "enforce_eager": True, "seed": 7, "enable_lora": True, "max_loras": 2,
-        "max_lora_rank": 32, "max_cpu_loras": 4, "structured_outputs_backend": "guidance", "scheduling_policy": "fcfs",
+        "max_lora_rank": 32, "max_cpu_loras": 4, "structured_outputs_backend": "guidance", "compact_json": True,
+        "scheduling_policy": "fcfs",
         "extra": {"swap_space": 2, "speculative_config": {"method": "ngram"}},
     }  # fmt: skip
     arguments = engine_arguments(engine_settings(given))
-    assert arguments.pop("structured_outputs_config") == {"backend": "guidance"}
+    assert arguments.pop("structured_outputs_config") == {"backend": "guidance", "disable_any_whitespace": True}
     assert arguments.pop("swap_space") == 2
     assert arguments.pop("speculative_config") == {"method": "ngram"}
-    del given["structured_outputs_backend"], given["extra"]
+    del given["structured_outputs_backend"], given["compact_json"], given["extra"]
     assert given.items() <= arguments.items()
     assert {"chat_template", "max_restarts", "restart_window_s", "extra"}.isdisjoint(arguments)
 
@@ -68,6 +69,7 @@ def test_it_is_read_from_a_file_or_from_the_variable_itself(tmp_path: Path, monk
         ('{"model": "m", "extra": {"hf_token": "secret"}}', "HF_TOKEN"),
         ('{"model": "m", "extra": {"enable_log_requests": true}}', "set by inference itself"),
         ('{"model": "m", "max_loras": 4, "max_cpu_loras": 2}', "below max_loras"),
+        ('{"model": "m", "compact_json": true}', "xgrammar or guidance"),
         ('{"dtype": "auto"}', "MODEL: Field required"),
         ('{"model": ', "is no JSON"),
         ("/no/such/file.yaml", "cannot be read: No such file"),

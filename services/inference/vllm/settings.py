@@ -60,6 +60,11 @@ class EngineSettings(BaseModel):
     structured_outputs_backend: Literal["auto", "xgrammar", "guidance", "outlines", "lm-format-enforcer"] = Field(
         "auto", description="What holds answers to a JSON schema or a regular expression."
     )
+    compact_json: bool = Field(
+        False,
+        description="Whether answers to a JSON schema have no blanks between their parts, which small models may fill their "
+        "answer with; needs the backend xgrammar or guidance.",
+    )
     trust_remote_code: bool = Field(False, description="Whether code that comes with the model is run.")
     max_restarts: int = Field(
         3, ge=0, le=100, description="Engines that may die within the window before inference stops."
@@ -76,6 +81,8 @@ class EngineSettings(BaseModel):
                 raise ValueError("extra.hf_token would be printed: set HF_TOKEN in the environment instead")
             if name in _OURS:
                 raise ValueError(f"extra.{name} is set by inference itself: leave it out")
+        if self.compact_json and self.structured_outputs_backend not in ("xgrammar", "guidance"):
+            raise ValueError("compact_json needs structured_outputs_backend to be xgrammar or guidance")
         if self.max_cpu_loras is not None and self.max_cpu_loras < self.max_loras:
             raise ValueError(f"max_cpu_loras is {self.max_cpu_loras}, below max_loras, {self.max_loras}")
         return self
@@ -140,12 +147,15 @@ def unknown_argument(name: str, known: Collection[str]) -> str:
 def engine_arguments(settings: EngineSettings) -> dict[str, Any]:
     """Return the keyword arguments of vLLM's AsyncEngineArgs. What is left open stays vLLM's choice."""
     given = settings.model_dump(
-        exclude={"served_model_name", "chat_template", "structured_outputs_backend", "extra", "max_restarts",
+        exclude={"served_model_name", "chat_template", "structured_outputs_backend", "compact_json", "extra", "max_restarts",
                  "restart_window_s", "max_loras", "max_lora_rank", "max_cpu_loras"},
     )  # fmt: skip
     arguments = {name: value for name, value in given.items() if value is not None}
     arguments["served_model_name"] = list(settings.names)
-    arguments["structured_outputs_config"] = {"backend": settings.structured_outputs_backend}
+    arguments["structured_outputs_config"] = {
+        "backend": settings.structured_outputs_backend,
+        "disable_any_whitespace": settings.compact_json,
+    }
     if settings.enable_lora:
         arguments["max_loras"] = settings.max_loras
         arguments["max_lora_rank"] = settings.max_lora_rank
