@@ -48,14 +48,17 @@ def observed_call(
         streamed: whether the answer is wanted in pieces.
     """
     labels = _labels(target.backend, target.model)
-    attributes = gen_ai.request_attributes(
-        request.context,
-        request.sampling,
-        backend=target.backend,
-        model=target.model,
-        base_url=target.base_url,
-        stream=streamed,
-    )
+
+    def attributes() -> gen_ai.Attributes:
+        return gen_ai.request_attributes(
+            request.context,
+            request.sampling,
+            backend=target.backend,
+            model=target.model,
+            base_url=target.base_url,
+            stream=streamed,
+        )
+
     call, started = ObservedCall(), clock.monotonic()
     with tracing.call(gen_ai.span_name(target.model), headers, attributes) as span:
         try:
@@ -67,20 +70,21 @@ def observed_call(
             raise
         if call.answer is not None:
             answer = call.answer
-            span.set_attributes(
-                gen_ai.response_attributes(
-                    model=answer.model,
-                    finish_reasons=(answer.finish_reason, *(other.finish_reason for other in answer.alternatives)),
-                    usage=answer.usage,
-                    event_id=completion_id(request),
+            reasons = (answer.finish_reason, *(other.finish_reason for other in answer.alternatives))
+            if span.is_recording():
+                span.set_attributes(
+                    gen_ai.response_attributes(
+                        model=answer.model, finish_reasons=reasons, usage=answer.usage, event_id=completion_id(request)
+                    )
                 )
-            )
-            _observe_answer(request, target, answer, labels)
+            _observe_answer(request, target, answer, reasons, labels)
 
 
-def _observe_answer(request: GroundedRequest, target: Target, answer: Answered, labels: tuple[str, str, str]) -> None:
+def _observe_answer(
+    request: GroundedRequest, target: Target, answer: Answered, reasons: Sequence[str], labels: tuple[str, str, str]
+) -> None:
     metrics.OPERATION_SECONDS.labels(*labels, "").observe(answer.model_us / 1e6)
-    for reason in (answer.finish_reason, *(other.finish_reason for other in answer.alternatives)):
+    for reason in reasons:
         metrics.FINISHED.labels(target.model, gen_ai.finish_reason(reason)).inc()
     if answer.engine_queue_us is not None:
         metrics.ENGINE_QUEUE_SECONDS.labels(target.model).observe(answer.engine_queue_us / 1e6)

@@ -6,7 +6,7 @@ is the span of the hop before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
@@ -38,11 +38,13 @@ class Tracing(Protocol):
         """Return a context manager around the work on one message; it gives the headers for what the work emits."""
         ...
 
-    def call(self, name: str, headers: Headers, attributes: Attributes) -> AbstractContextManager[trace.Span]:
+    def call(
+        self, name: str, headers: Headers, attributes: Callable[[], Attributes]
+    ) -> AbstractContextManager[trace.Span]:
         """Return a context manager around a call of something outside that the work on a message makes; it gives its span.
 
-        ``headers`` are those that :meth:`hop` gave. A call that raises is marked as failed; what the error says stays out of
-        the span.
+        ``headers`` are those that :meth:`hop` gave; ``attributes`` is called where there is a span to carry them. A call
+        that raises is marked as failed; what the error says stays out of the span.
         """
         ...
 
@@ -53,7 +55,9 @@ class NoTracing:
     def hop(self, name: str, headers: Headers) -> AbstractContextManager[list[tuple[str, bytes]]]:
         return nullcontext(carried(headers))
 
-    def call(self, name: str, headers: Headers, attributes: Attributes) -> AbstractContextManager[trace.Span]:
+    def call(
+        self, name: str, headers: Headers, attributes: Callable[[], Attributes]
+    ) -> AbstractContextManager[trace.Span]:
         return nullcontext(trace.INVALID_SPAN)
 
 
@@ -75,9 +79,9 @@ class SpanTracing:
             span.end()
 
     @contextmanager
-    def call(self, name: str, headers: Headers, attributes: Attributes) -> Iterator[trace.Span]:
+    def call(self, name: str, headers: Headers, attributes: Callable[[], Attributes]) -> Iterator[trace.Span]:
         span = self._tracer.start_span(
-            name, context=_parent(headers), kind=trace.SpanKind.CLIENT, attributes=dict(attributes)
+            name, context=_parent(headers), kind=trace.SpanKind.CLIENT, attributes=dict(attributes())
         )
         try:
             yield span
