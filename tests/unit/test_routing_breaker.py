@@ -132,6 +132,7 @@ def test_routes_with_other_windows_share_a_circuit() -> None:
     assert long.state is CircuitState.OPEN
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.booleans(), st.floats(0, 20)), max_size=60),
     st.floats(0.05, 1),

@@ -90,6 +90,7 @@ CANDIDATES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(CANDIDATES, st.sampled_from(["cheapest", "fastest"]), st.none() | st.floats(0.01, 50), st.floats(0, 1))
 def test_every_target_is_in_the_chain_once_and_the_first_is_the_best_there_is(
     drawn: list[tuple[int | None, float | None, bool, bool]],
@@ -126,6 +127,7 @@ def test_every_target_is_in_the_chain_once_and_the_first_is_the_best_there_is(
             assert first.seconds == min(c.seconds for c in rivals if c.seconds is not None)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0, 1000), st.floats(0, 1000)), min_size=1, max_size=30),
     st.tuples(st.floats(0, 5), st.floats(0, 0.01), st.floats(0, 0.1)),
@@ -214,7 +216,7 @@ def test_a_wait_is_too_long_only_where_answers_are_known_to_take_far_less() -> N
     assert 2 * 0.89 <= longest <= 2 * 0.9 * 1.1
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(1, 1e5), min_size=1, max_size=80), st.floats(0.01, 1))
 def test_quantiles_are_right_to_their_precision(values: list[float], share: float) -> None:
     fading = Fading(1.0, 1e6)
