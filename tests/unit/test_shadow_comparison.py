@@ -101,7 +101,7 @@ def test_there_is_no_interval_of_few_users_nor_where_nothing_differs() -> None:
 
 def test_an_interval_holds_the_truth_as_often_as_it_says_where_users_differ() -> None:
     """Users have levels of their own: intervals that took requests for independent would be too narrow."""
-    held, streams = 0, 60
+    held, streams = 0, 150
     for seed in range(streams):
         dice, events = np.random.default_rng(seed), list[Any]()
         level = dice.normal(0, 10, 50)
@@ -112,7 +112,7 @@ def test_an_interval_holds_the_truth_as_often_as_it_says_where_users_differ() ->
         assert found.low is not None
         assert found.high is not None
         held += found.low <= 50 <= found.high
-    assert 0.88 <= held / streams <= 1.0
+    assert 0.90 <= held / streams <= 0.99
 
 
 def test_the_since_of_a_shadow_says_nothing_of_other_routes() -> None:

@@ -13,8 +13,7 @@ __all__ = ["CONFIDENCE", "LEAST_CLUSTERS", "Difference", "ShadowPairs", "Shadowe
 
 CONFIDENCE = 0.95
 LEAST_CLUSTERS = 30
-"""Users (conversations, requests) that differences must come from before there is an interval: its quantile is the normal
-distribution's."""
+"""Users (conversations, requests) that differences must come from before there is an interval."""
 
 _Request = tuple[str, str]
 """Team and request_id."""
@@ -151,5 +150,7 @@ def _difference(metric: str, pairs: Iterable[tuple[str, float, float]]) -> Diffe
     error = math.sqrt(sum(each * each for each in apart) * units / (units - 1)) / count
     if error == 0:
         return plain
-    reach = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * error
+    normal = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    # Student's t with units - 1 degrees of freedom, to the second term of its expansion.
+    reach = (normal + (normal**3 + normal) / (4 * (units - 1))) * error
     return Difference(metric, count, plain.served, plain.shadow, plain.mean - reach, plain.mean + reach)
