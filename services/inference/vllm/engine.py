@@ -90,7 +90,16 @@ def start_engine(settings: EngineSettings) -> VllmEngine:
         llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), stat_loggers=[lambda config, index=0: stats])
     except Exception as error:
         raise EngineFailed(f"the engine does not start: {_cause(error)}") from error
-    return VllmEngine(llm, template, stats)
+    engine = VllmEngine(llm, template, stats)
+    try:
+        engine.try_template()
+    except Refused as error:
+        engine.close()
+        raise EngineFailed(
+            f"the chat template of {settings.model} does not take a question: {error}; a model without one needs "
+            "chat_template in INFERENCE_ENGINE"
+        ) from error
+    return engine
 
 
 def end_processes() -> None:
@@ -154,6 +163,17 @@ class VllmEngine:
     @property
     def dead(self) -> bool:
         return bool(self._llm.errored)
+
+    def try_template(self) -> None:
+        """Render a question, which the first request need not wait for then.
+
+        Raises:
+            Refused: the template does not take it, or there is none.
+        """
+        try:
+            self._llm.renderer.render_chat([[{"role": "user", "content": "Is anybody there?"}]], self._chat)
+        except self._refusals as error:
+            raise Refused(str(error)) from error
 
     async def render(self, messages: Sequence[Message]) -> Rendered:
         conversation = [
