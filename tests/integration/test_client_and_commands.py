@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from penstock import Client, SyncClient
@@ -80,6 +84,32 @@ def test_send_prints_the_request_id_and_tail_finds_its_event(deployed: Mapping[s
     event = json.loads(line)
     assert (event["key"], event["tenant_id"]) == (request_id, "unit-test-team")
     assert event["messages"][0]["content"] == "What is a tuple?"
+
+
+def test_send_cancels_what_it_sent_when_it_is_interrupted(deployed: Mapping[str, str], penstock_cli: Cli) -> None:
+    team = f"team-{uuid.uuid4().hex[:6]}"
+    program = "from penstock.cli.main import main; main(prog_name='penstock')"
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", program, "send", "Who waits?", "--team", team, "--conversation", "c", "--timeout", "60"],
+        env={**os.environ, **deployed},
+    )
+
+    def told(topic: str) -> list[dict[str, Any]]:
+        tailed = penstock_cli(["tail", topic, "--from-start", "--no-follow", "--where"], deployed)
+        assert tailed.returncode == 0, tailed.stderr
+        return [event for event in map(json.loads, tailed.stdout.splitlines()) if event.get("tenant_id") == team]
+
+    try:
+        while not (asked := told("llm-requests")):
+            assert waiting.poll() is None
+        waiting.send_signal(signal.SIGINT)
+        assert waiting.wait(20) == 130
+    finally:
+        waiting.kill()
+        waiting.wait()
+    ((request,), (cancellation,)) = asked, told("cancellations")
+    assert (cancellation["request_id"], cancellation["key"]) == (request["request_id"], "c")
+    assert cancellation["reason"] == "penstock send was interrupted"
 
 
 def test_tail_of_a_topic_that_does_not_exist_lists_those_that_do(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from penstock.cli.cluster import cluster_settings
 from penstock.cli.connection import run_command
 from penstock.cli.generation import named, sampling_of
 from penstock.client import Client
+from penstock.contracts.envelope import new_id
 from penstock.contracts.records import LlmResult, Priority, ResultChunk
 
 __all__ = ["send"]
@@ -66,7 +69,7 @@ def send(
 ) -> None:  # fmt: skip
     """Send QUESTION (or the requests of --file) and print the answers with their sources.
 
-    Exits 1 unless every request was completed.
+    Exits 1 unless every request was completed. Ctrl-C cancels what is not answered yet.
     """
     if (question is None) == (file is None):
         raise click.UsageError("give a QUESTION or --file, one of the two")
@@ -95,17 +98,20 @@ async def _send(
 ) -> None:
     console = Console(highlight=False)
     async with Client(cluster_settings(), tenant=team) as client:
-        ids = []
+        ids: list[str] = []
+        sent: list[dict[str, Any]] = []
         for request in requests:
             options = defaults | {name: request[name] for name in _FIELDS if name in request}
             if "sampling" in request:
                 options["sampling"] = sampling_of(request["sampling"])
+            sent.append(options)
             ids.append(await client.submit(request.get("messages") or request.get("question", ""), **options))
         if timeout_s is None:
             for request_id in ids:
                 click.echo(request_id)
             return
-        results = await asyncio.gather(*(client.result(i, timeout_s) for i in ids), return_exceptions=True)
+        async with _cancelling(client, dict(zip(ids, sent, strict=True))):
+            results = await asyncio.gather(*(client.result(i, timeout_s) for i in ids), return_exceptions=True)
     failed = 0
     for request_id, result in zip(ids, results, strict=True):
         if isinstance(result, BaseException):
@@ -123,10 +129,13 @@ async def _send(
 
 async def _stream(question: str, team: str, options: dict[str, Any], timeout_s: float, as_json: bool) -> None:
     """Print the pieces as they come, then what the result adds to them."""
-    shown, finish = "", None
-    async with Client(cluster_settings(), tenant=team) as client:
+    shown, finish, request_id = "", None, new_id()
+    async with (
+        Client(cluster_settings(), tenant=team) as client,
+        _cancelling(client, {request_id: options}),
+    ):
         try:
-            async for event in client.stream(question, timeout_s=timeout_s, **options):
+            async for event in client.stream(question, timeout_s=timeout_s, request_id=request_id, **options):
                 if as_json:
                     click.echo(msgspec.json.encode(event).decode())
                 elif isinstance(event, ResultChunk):
@@ -147,6 +156,22 @@ async def _stream(question: str, team: str, options: dict[str, Any], timeout_s: 
         _print(console, result, with_content=not whole)
     if result.status != "completed":
         sys.exit(1)
+
+
+@asynccontextmanager
+async def _cancelling(client: Client, sent: Mapping[str, Mapping[str, Any]]) -> AsyncIterator[None]:
+    """Cancel the requests, given by their ids with what they were sent with, if this is interrupted: nobody reads on."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        for request_id, options in sent.items():
+            await client.cancel(
+                request_id,
+                tenant=options.get("tenant"),
+                conversation_id=options["conversation_id"],
+                reason="penstock send was interrupted",
+            )
+        raise
 
 
 def _print(console: Console, result: LlmResult, *, with_content: bool = True) -> None:
