@@ -153,8 +153,10 @@ def _error_type(error: BaseException) -> str:
         return "cancelled"
     if not isinstance(error, BackendError):
         return type(error).__name__
+    if error.of_request:
+        return "invalid_request"
     if error.cancelled:
         return "timeout"
     if error.charged:
         return "broken_off"
-    return "unavailable" if error.retriable else "refused"
+    return "unavailable" if error.retriable else "failed"

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -193,6 +194,27 @@ async def test_a_call_is_measured_and_traced_within_its_hop() -> None:
     # The pieces go on within the same span.
     [piece, *_] = own.bus.messages("completion-chunks")
     assert f"{hop.context.span_id:016x}" in dict(piece.headers)["traceparent"].decode()
+
+
+@pytest.mark.parametrize(
+    ("flags", "kind"),
+    [
+        ({"retriable": True}, "unavailable"),
+        ({"cancelled": True}, "timeout"),
+        ({"of_request": True}, "invalid_request"),
+        ({}, "failed"),
+    ],
+)
+async def test_why_a_call_failed_is_one_of_few_words(flags: dict[str, bool], kind: str) -> None:
+    def fails() -> Answered:
+        raise BackendError("HTTP 400", **flags)
+
+    async with inference(Model(fails)) as own:
+        await own.ask()
+        await own.ended()
+    name = "gen_ai_client_operation_duration_seconds_count"
+    assert (own.grown(name), own.grown(name, error_type=kind)) == (1, 1)
+    assert own.grown("gen_ai_server_request_duration_seconds_count", error_type="model_unavailable") == 1
 
 
 async def test_a_call_that_fails_says_of_what_kind_and_quotes_nothing() -> None:
