@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from penstock.bus import Emit, Event, Hop, MemoryBus, Outcome, Reject, Transient, run_hops
-from penstock.bus.runner import DeadLetterLimit, TooManyDeadLetters
+from penstock.bus.dead_letters import DeadLetterLimit, TooManyDeadLetters
 from penstock.clock import ManualClock, SystemClock
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.envelope import derive

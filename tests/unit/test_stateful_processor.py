@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock.bus import Emit, Message
-from penstock.bus.runner import TooManyDeadLetters
+from penstock.bus.dead_letters import TooManyDeadLetters
 from penstock.clock import ManualClock
 from penstock.contracts.envelope import derive
 from penstock.contracts.records import Cost, TeamSpend

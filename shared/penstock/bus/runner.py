@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-import tenacity
-
+from penstock.bus.dead_letters import DeadLetterLimit
 from penstock.bus.offsets import OffsetTracker
 from penstock.bus.producer import Producer
+from penstock.bus.retrying import FIRST_RETRY_S, retrying
 from penstock.bus.types import Event, Hop, Message, Outcome, Partition, RawConsumer, Reject, Sent, Transient, Transport
 from penstock.bus.waiting import Urgency, Waiting
 from penstock.clock import Clock
@@ -23,14 +22,13 @@ from penstock.settings import ServiceSettings
 from penstock.telemetry import get_logger, metrics
 from penstock.telemetry.traces import NoTracing, Tracing
 
-__all__ = ["DeadLetterLimit", "HopRunner", "TooManyDeadLetters", "run_hops"]
+__all__ = ["HopRunner", "run_hops"]
 
 log = get_logger(__name__)
 
 # Long enough to make commits cheap, short enough that a restart reads little again.
 _COMMIT_INTERVAL_S = 0.25
 _POLL_S = 0.5
-_FIRST_RETRY_S = 0.1
 # Batches whose acknowledgements are outstanding while the next ones are handled: hides the broker's round trip.
 _PIPELINE = 8
 # What waits for a slot holds no more of the memory than this, unless it is a single message.
@@ -41,38 +39,6 @@ _Taken = tuple[Message, Event[Any] | Undecodable]
 
 class _Broken(Reject):
     """A rejection that the handler did not decide on: it raised, or gave what does not fit a schema."""
-
-
-class TooManyDeadLetters(Exception):
-    """Most messages fail: it is the deploy or an upstream that is bad. Stopping keeps the rest in its topic."""
-
-
-class DeadLetterLimit:
-    """Watches the share of dead letters among the newest messages."""
-
-    def __init__(self, max_ratio: float, min_messages: int, window: int = 1000) -> None:
-        self._recent: deque[bool] = deque(maxlen=max(window, min_messages))
-        self._dead = 0
-        self._max_ratio = max_ratio
-        self._min_messages = min_messages
-
-    def saw(self, dead: bool) -> None:
-        """Count one message.
-
-        Raises:
-            TooManyDeadLetters: the share is above the limit.
-        """
-        if len(self._recent) == self._recent.maxlen and self._recent[0]:
-            self._dead -= 1
-        self._recent.append(dead)
-        self._dead += dead
-        seen = len(self._recent)
-        if dead and seen >= self._min_messages and self._dead / seen > self._max_ratio:
-            raise TooManyDeadLetters(
-                f"{self._dead} of the last {seen} messages were dead letters, more than the limit of "
-                f"{self._max_ratio:.0%}; stopped rather than divert everything. See the newest entries of the dlq "
-                "topic; mend the cause, restart, and replay them with `penstock dlq replay`"
-            )
 
 
 class HopRunner:
@@ -215,7 +181,7 @@ class HopRunner:
                 if self._clock.monotonic() >= give_up:
                     raise
                 log.info("the backlog is asked for again", group=self.hop.group, reason=str(error))
-                await self._clock.sleep(random.uniform(0, _FIRST_RETRY_S))
+                await self._clock.sleep(random.uniform(0, FIRST_RETRY_S))
         for message in reversed(polled):
             place = Partition(message.topic, message.partition)
             if (ahead := backlog.get(place)) is not None:
@@ -281,7 +247,7 @@ class HopRunner:
 
     async def _handle(self, events: Sequence[Event[Any]]) -> Sequence[Outcome]:
         try:
-            outcomes = await self._retrying(events)
+            outcomes = await retrying(self.hop, events, self._clock, self._settings.retry_timeout_s)
         except Transient:
             raise
         except Exception as error:
@@ -293,32 +259,6 @@ class HopRunner:
         if len(outcomes) != len(events):
             raise RuntimeError(f"{self.hop.group}: {len(outcomes)} outcomes for {len(events)} events")
         return outcomes
-
-    async def _retrying(self, events: Sequence[Event[Any]]) -> Sequence[Outcome]:
-        try:
-            return await self.hop.handler(events)
-        except Transient as error:
-            log.warning("retrying", group=self.hop.group, attempt=1, reason=str(error))
-        retries = metrics.RETRIES.labels(self.hop.service, self.hop.group)
-
-        def before_sleep(state: tenacity.RetryCallState) -> None:
-            retries.inc()
-            reason = state.outcome.exception() if state.outcome else None
-            log.warning("retrying", group=self.hop.group, attempt=state.attempt_number + 1, reason=str(reason))
-
-        retries.inc()
-        await self._clock.sleep(random.uniform(0, _FIRST_RETRY_S))
-        async for attempt in tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(Transient),
-            wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
-            stop=tenacity.stop_after_delay(self._settings.retry_timeout_s),
-            sleep=self._clock.sleep,
-            before_sleep=before_sleep,
-            reraise=True,
-        ):
-            with attempt:
-                return await self.hop.handler(events)
-        raise AssertionError("unreachable")
 
     async def _emit(self, event: Event[Any], outcome: Outcome, acks: list[Awaitable[Sent]]) -> None:
         if isinstance(outcome, Reject):

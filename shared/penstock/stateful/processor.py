@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from penstock.bus import Message
-from penstock.bus.runner import DeadLetterLimit
+from penstock.bus.dead_letters import DeadLetterLimit
 from penstock.clock import Clock
 from penstock.contracts.codec import Codec, Undecodable
 from penstock.stateful.checkpointing import Checkpointing
