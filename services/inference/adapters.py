@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Protocol
 
 from penstock.config.kinds import Target
-from penstock.contracts.records import GroundedRequest, Usage
+from penstock.contracts.records import GroundedRequest, Sampling, Usage
 
 from services.inference.core import Answered
-from services.inference.extractive import MODEL, answer, count_tokens
+from services.inference.extractive import MODEL, Answer, answer, count_tokens
 from services.inference.pieces import NoPieces, Pieces
 from services.inference.progress import Progress
 
 __all__ = ["Backend", "BackendError", "ExtractiveBackend"]
+
+_READ_AT_ONCE = 20_000
+"""Characters of a conversation and its passages that are read on the event loop: about 3 ms."""
 
 
 class BackendError(Exception):
@@ -63,19 +67,15 @@ class ExtractiveBackend:
     """The embedded model with no weights; a sentence comes at a time."""
 
     async def generate(self, request: GroundedRequest, target: Target, pieces: Pieces, progress: Progress) -> Answered:
-        if request.sampling.response_format is not None:
-            raise BackendError(
-                f"target {target.model}: the extractive backend quotes passages and cannot follow a JSON schema; ask a "
-                "route with a model that can, or leave sampling.response_format out",
-                of_request=True,
-            )
-        started, began = time.perf_counter(), time.thread_time()
-        question = next((m.content for m in reversed(request.messages) if m.role == "user"), "")
-        found = answer(question, request.passages, request.sampling.max_completion_tokens)
-        read = sum(count_tokens(m.content) for m in request.messages) + sum(
-            count_tokens(p.text) for p in request.passages
-        )
-        answered_us, compute_us = _since(started), int((time.thread_time() - began) * 1e6)
+        _refuse_what_cannot_be_followed(request.sampling, target)
+        started = time.perf_counter()
+        size = sum(len(m.content) for m in request.messages) + sum(len(p.text) for p in request.passages)
+        # A thread costs more than a usual answer takes; a long text would hold up the other requests.
+        if size <= _READ_AT_ONCE:
+            found, read, compute_us = _extracted(request)
+        else:
+            found, read, compute_us = await asyncio.to_thread(_extracted, request)
+        answered_us = _since(started)
         for number, sentence in enumerate(found.sentences):
             await pieces.add(f" {sentence}" if number else sentence)
         return Answered(
@@ -89,6 +89,34 @@ class ExtractiveBackend:
             first_token_us=None if isinstance(pieces, NoPieces) else answered_us,
             compute_us=compute_us,
         )
+
+
+def _refuse_what_cannot_be_followed(sampling: Sampling, target: Target) -> None:
+    """Sampling parameters that shape a distribution are met by a model that has none; those that ask for something else
+    than its one answer are not.
+    """
+    refused = (
+        (sampling.response_format is not None, "follow a JSON schema", "sampling.response_format"),
+        (sampling.regex is not None, "follow a regular expression", "sampling.regex"),
+        (sampling.n > 1, f"give {sampling.n} answers, as it has one to each question", "sampling.n"),
+        (sampling.top_logprobs is not None, "give log-probabilities, as it draws no tokens", "sampling.top_logprobs"),
+    )
+    for asked, what, field in refused:
+        if asked:
+            raise BackendError(
+                f"target {target.model}: the extractive backend quotes passages and cannot {what}; ask a route with a "
+                f"model that can, or leave {field} out",
+                of_request=True,
+            )
+
+
+def _extracted(request: GroundedRequest) -> tuple[Answer, int, int]:
+    """Return the answer, the tokens that were read for it, and the CPU time of this thread in microseconds."""
+    began = time.thread_time()
+    question = next((m.content for m in reversed(request.messages) if m.role == "user"), "")
+    found = answer(question, request.passages, request.sampling.max_completion_tokens, request.sampling.stop)
+    read = sum(count_tokens(m.content) for m in request.messages) + sum(count_tokens(p.text) for p in request.passages)
+    return found, read, int((time.thread_time() - began) * 1e6)
 
 
 def _since(started: float) -> int:
