@@ -1,0 +1,161 @@
+"""A canary that fails and a target in shadow, in the real services on real Kafka: taken back by the agent, and compared."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from penstock.bus import KafkaBus, Producer
+from penstock.bus.types import RawReader
+from penstock.config.canaries import CANARY, canary_experiment, takes_back
+from penstock.config.kinds import Canary, Price, Retrieval, Route, Shadow, Target
+from penstock.config.publish import Change, publish_changes
+from penstock.contracts.catalogue import Catalogue
+from penstock.contracts.codec import Codec
+from penstock.contracts.records import (
+    Completion,
+    Context,
+    Evaluation,
+    ExperimentEvent,
+    GroundedRequest,
+    Message,
+    Passage,
+    Record,
+)
+from penstock.settings import KafkaSettings
+
+from tests.integration.test_streaming import Service
+
+REQUESTS = 60
+TEXT = "Tuples are immutable sequences in Python."
+
+
+@asynccontextmanager
+async def refusing() -> AsyncIterator[str]:
+    """An endpoint that takes no key there is."""
+
+    async def reply(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"error": {"message": "no such key"}}, status=401)
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", reply)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    finally:
+        await runner.cleanup()
+
+
+def a_request(name: str, number: int) -> GroundedRequest:
+    now, request_id = datetime.now(UTC), f"{name}-{number}"
+    return GroundedRequest(
+        event_id=f"{request_id}-g", request_id=request_id, tenant_id=name, occurred_at=now, causation_id="",
+        context=Context(requested_at=now, admitted_at=now, route=name),
+        messages=[Message(role="user", content="Are tuples immutable sequences?")],
+        passages=[Passage(passage_id="p", document_id="d", end=len(TEXT), text=TEXT, score=0.9)],
+    )  # fmt: skip
+
+
+@pytest.mark.timeout(240)
+async def test_a_canary_that_fails_is_taken_back_and_a_shadow_is_compared(
+    deployed: Mapping[str, str],
+    kafka_settings: KafkaSettings,
+    tmp_path: Path,
+    penstock_cli: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    codec = await Codec.resolve(Catalogue.load(), deployed["SCHEMA_REGISTRY_URL"])
+    name = f"trial-{uuid.uuid4().hex[:8]}"
+    services = [Service(each, deployed, tmp_path / f"{each}.log") for each in ("evaluation", "inference")]
+    async with KafkaBus(kafka_settings, client_id=name) as bus, refusing() as url:
+        producer = Producer(bus.producer(), codec, "tests")
+        route = Route(
+            name=name,
+            targets=(Target(backend="extractive", model="penstock-extractive-1"),),
+            retrieval=Retrieval(enabled=False),
+            canary=Canary(target=Target(backend="openai", model="tried", base_url=url), share=0.5),
+            shadows=(Shadow(target=Target(name="beside", backend="extractive", model=f"{name}-beside"), share=1.0),),
+        )
+        experiment = canary_experiment(route)
+        assert experiment is not None
+        rate = Decimal("0.000001")
+        price = Price(model=f"{name}-beside", input_cost_per_token=rate, output_cost_per_token=rate)
+        changes = [Change("routes", name, "new", None, route), Change("prices", price.key, "new", None, price)]
+        await publish_changes(changes, producer, datetime.now(UTC))
+        reader = await bus.read(["completions", "evaluations", "experiment-events"], from_end=True)
+        seen: dict[str, Record] = {}
+
+        async def send(numbers: range) -> None:
+            for number in numbers:
+                request = a_request(name, number)
+                await (await producer.send("requests-grounded", request.request_id, request))
+
+        def completions(kind: str) -> list[Completion]:
+            return [each for each in seen.values() if isinstance(each, Completion) and each.kind == kind]
+
+        def decisions() -> list[ExperimentEvent]:
+            return [each for each in seen.values() if isinstance(each, ExperimentEvent)]
+
+        try:
+            for service in services:
+                service.start()
+            await send(range(REQUESTS))
+            await until(lambda: bool(decisions()), reader, codec, seen, name)
+            assert takes_back(decisions()[0], experiment)
+            # A restart forgets nothing: the process that comes now never saw the canary fail.
+            assert services[1].end(signal.SIGTERM) == 0
+            services[1].start()
+            await send(range(REQUESTS, REQUESTS + 20))
+            await until(lambda: len(completions("completion")) >= REQUESTS + 20, reader, codec, seen, name)
+            scored = {each.causation_id for each in seen.values() if isinstance(each, Evaluation)}
+            await until(lambda: len(completions("shadow")) >= REQUESTS, reader, codec, seen, name)
+        finally:
+            for service in services:
+                service.end(signal.SIGKILL)
+            await reader.close()
+    served = {each.request_id: each for each in completions("completion")}
+    first = [served[f"{name}-{number}"] for number in range(REQUESTS)]
+    later = [served[f"{name}-{number}"] for number in range(REQUESTS, REQUESTS + 20)]
+    assert {each.content for each in (*first, *later)} == {TEXT}, "the stable target stands in"
+    tried = [each for each in first if each.context.experiments.get(experiment.name) == CANARY]
+    assert tried
+    assert all(each.failures[0].target == "tried" for each in tried)
+    assert all(not each.failures and not each.context.experiments for each in later)
+    assert scored
+
+    async def command(*arguments: str) -> str:
+        run = await asyncio.to_thread(penstock_cli, list(arguments), deployed)
+        assert run.returncode == 0, run.stderr
+        return run.stdout
+
+    told = json.loads(await command("experiments", "show", experiment.name, "--json"))
+    assert (told["state"], [each["metric"] for each in told["told"]]) == ("taken back", ["failed"])
+    (compared,) = json.loads(await command("routes", "shadow", name, "--json"))["shadows"]
+    assert (compared["target"], compared["requests"] >= REQUESTS - 1) == ("beside", True)
+    figures = {each["metric"]: each for each in compared["differences"]}
+    assert figures["failed"]["difference"] == 0
+    assert {"model_ms", "cost", "answer.groundedness"} <= set(figures)
+
+
+async def until(done: Callable[[], bool], reader: RawReader, codec: Codec, seen: dict[str, Record], team: str) -> None:
+    """Read on until ``done()``; ``seen`` has what is ours, by identity."""
+    async with asyncio.timeout(120):
+        while not done():
+            for message in await reader.poll(0.2):
+                record = codec.readable(message.topic, message.value)
+                ours = record is not None and (
+                    record.tenant_id == team or (isinstance(record, ExperimentEvent) and team in record.experiment)
+                )
+                if record is not None and ours:
+                    seen[record.event_id] = record
