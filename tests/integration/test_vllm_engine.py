@@ -218,7 +218,9 @@ async def test_pieces_are_the_answer(asked: Asker) -> None:
 async def test_many_are_answered_at_once(asked: Asker, engine: EngineProcess) -> None:
     steps = "penstock_engine_batch_size_bucket"
     before = engine.metric(steps, le="+Inf") - engine.metric(steps, le="8.0")
-    ids = [await asked.send(f"Question {n}.", max_completion_tokens=48, temperature=1.0, seed=n) for n in range(40)]
+    # More than fits into one step: prompts wait for the next.
+    sampling = {"max_completion_tokens": 48, "temperature": 1.0}
+    ids = [await asked.send(f"Question {n}. {'And so on. ' * 40}", seed=n, **sampling) for n in range(40)]
     answers = await asked.wait(*ids)
     assert all(answer.usage.output_tokens <= 48 and answer.error is None for answer in answers)
     assert len({answer.content for answer in answers}) == 40
@@ -227,6 +229,7 @@ async def test_many_are_answered_at_once(asked: Asker, engine: EngineProcess) ->
         a.usage.output_tokens for a in answers
     )
     assert engine.metric("penstock_engine_prefix_cache_queries_total") > 0
+    assert engine.metric("penstock_engine_deaths_total") == 0
 
 
 async def test_a_deadline_stops_the_engine_and_what_it_generated_is_paid_for(

@@ -167,6 +167,12 @@ async def test_a_request_whose_engine_dies_is_generated_again_and_the_waste_is_c
     assert wasted() - before == (4 + 3 + 1) + (4 + 1)
 
 
+async def test_a_request_that_engines_die_of_is_given_up_before_the_process_is() -> None:
+    with pytest.raises(BackendError, match="died 3 times under the request") as found:
+        await generate(*(MemoryEngine(lives=2) for _ in range(SETTINGS.max_restarts + 1)))
+    assert not found.value.charged
+
+
 async def test_a_reader_of_a_repeatable_answer_notices_nothing() -> None:
     reader = Reader()
     answer = await generate(

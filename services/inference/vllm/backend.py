@@ -27,6 +27,8 @@ __all__ = ["Engines", "VllmBackend"]
 log = get_logger(__name__)
 
 _NAME = "vllm"
+_BORNE_DEATHS = 2
+"""A request is generated again after the engine died under it once, and more often where more restarts are allowed."""
 
 
 class Engines(Protocol):
@@ -49,7 +51,7 @@ class VllmBackend:
     """Answers by the engine of this process.
 
     A request whose engine dies is generated again by the next one, which is waited for; what was generated counts as
-    wasted.
+    wasted. One that was in ``max_restarts`` engines when they died is given up, before inference stops because of it.
 
     Args:
         find_adapter: returns what is registered under a name.
@@ -66,6 +68,7 @@ class VllmBackend:
         adapter = await self._adapter(target)
         prompt = prompt_of(request)
         stream = _Stream(pieces)
+        deaths = 0
         while True:
             engine = await self._engines.engine()
             try:
@@ -81,6 +84,12 @@ class VllmBackend:
                 log.warning("generated again: the engine died", request_id=request.request_id, model=target.model)
                 progress.began, progress.usage = False, None
                 stream.begin_again()
+                deaths += 1
+                if deaths >= max(_BORNE_DEATHS, self._settings.max_restarts):
+                    # It may be what they die of: the others are answered without it.
+                    raise BackendError(
+                        f"target {target.model}: the engine died {deaths} times under the request"
+                    ) from None
 
     async def _adapter(self, target: Target) -> LoadedAdapter | None:
         if target.model in self._settings.names:

@@ -84,6 +84,10 @@ def start_engine(settings: EngineSettings) -> VllmEngine:
     for name in arguments:
         if name not in known:
             raise EngineFailed(f"INFERENCE_ENGINE: extra.{unknown_argument(name, known)}")
+    if _on_cpu():
+        # vllm/v1/worker/gpu_model_runner.py takes back a step of a request's random numbers where its prompt is computed in
+        # parts, which generators of the CPU cannot (get_offset): the engine died of a seed.
+        arguments.setdefault("enable_chunked_prefill", False)
     arguments["worker_extension_cls"] = f"{Lifeline.__module__}.{Lifeline.__qualname__}"
     stats = StepStats(settings.names[0])
     try:
@@ -106,6 +110,12 @@ def end_processes() -> None:
     """End the processes of an engine that is being started: whoever starts it gets an error then."""
     for process in multiprocessing.active_children():
         process.kill()
+
+
+def _on_cpu() -> bool:
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
 
 
 def _is_path(model: str) -> bool:
