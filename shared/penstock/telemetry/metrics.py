@@ -150,7 +150,7 @@ FIRST_RELEASED_SECONDS = Histogram(
 WASTED_TOKENS = Counter(
     "penstock_wasted_tokens",
     "Tokens of calls that died under way and were made again, by what died: process or engine, or log where it was away. "
-    "They are paid for.",
+    "But for those of an engine of this process they are paid for.",
     ["backend", "model", "cause"],
 )
 REDELIVERED = Counter(
