@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from tests.integration.tiny_model import tiny_model, vllm_python
 
 PROJECT = Path(__file__).resolve().parents[2]
 CONVERSATIONS = 60
+_PATIENCE_S = 240
 RIGHT, WRONG = "It is open from nine to five.", "Nobody knows."
 TRAINING = ["--epochs", "4", "--learning-rate", "0.005", "--batch-size", "8", "--accumulate", "1", "--device", "cpu"]
 
@@ -64,12 +65,13 @@ class Command:
     """The command line in the engine's environment."""
 
     def __init__(self, deployed: Mapping[str, str]) -> None:
+        self._running: list[subprocess.Popen[str]] = []
         paths = f"{PROJECT / 'shared'}{os.pathsep}{PROJECT}"
         self._environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **deployed}
         self._python = str(vllm_python())
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [self._python, "-W", "ignore", "-m", "penstock.cli", *map(str, arguments)],
             cwd=PROJECT,
             env=self._environment,
@@ -77,12 +79,28 @@ class Command:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self._running.append(process)
+        return process
 
     def run(self, *arguments: str | Path, status: int = 0) -> str:
-        process = self.start(*arguments)
-        output, _ = process.communicate(timeout=170)
+        return self.ended(self.start(*arguments), status)
+
+    def ended(self, process: subprocess.Popen[str], status: int = 0) -> str:
+        output, _ = process.communicate(timeout=_PATIENCE_S)
         assert process.returncode == status, output
         return output
+
+    def stop(self) -> None:
+        for process in self._running:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def command(deployed: Mapping[str, str]) -> Iterator[Command]:
+    made = Command(deployed)
+    yield made
+    made.stop()
 
 
 @pytest.fixture
@@ -116,11 +134,11 @@ def new(entry: Entry) -> Change:
     return Change(entry.KIND, entry.key, "new", None, entry)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(2 * _PATIENCE_S)
 async def test_feedback_becomes_an_adapter_with_a_twentieth_of_the_traffic(
-    bus: KafkaBus, codec: Codec, plane: ConfigPlane, deployed: Mapping[str, str], tmp_path: Path
+    bus: KafkaBus, codec: Codec, plane: ConfigPlane, command: Command, tmp_path: Path
 ) -> None:
-    command, base = Command(deployed), tiny_model()
+    base = tiny_model()
     team = f"finetune-{uuid.uuid4().hex[:8]}"
     route = Route(name=team, targets=(Target(backend="vllm", model="tiny"),))
     await asyncio.gather(
@@ -156,8 +174,7 @@ async def test_feedback_becomes_an_adapter_with_a_twentieth_of_the_traffic(
     trained = json.loads((folder / "training.json").read_text())
     losses = [each["held_out"] for each in trained["losses"]]
     assert losses[-1] < 0.7 * losses[0]
-    told, _ = again.communicate(timeout=170)
-    assert again.returncode == 0, told
+    command.ended(again)
     assert json.loads((tmp_path / "b" / "training.json").read_text())["adapter_sha256"] == trained["adapter_sha256"]
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         assert (tmp_path / "b" / name).read_bytes() == (folder / name).read_bytes()
