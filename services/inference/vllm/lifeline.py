@@ -6,6 +6,7 @@ by name (``worker_extension_cls``), which is the one place where code of ours ru
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import select
 import signal
@@ -46,11 +47,12 @@ def wait_for_end(process: int) -> None:
 
 def _end_with(owner: int) -> None:
     wait_for_end(owner)
-    # A worker's parent is the engine's core; the core's own is the owner, which is gone.
-    core = os.getppid()
-    if core not in (owner, 1):
+    # A worker's parent is the engine's core; the core's own is the owner. As it was at the start: who takes in a process
+    # that lost its parent has nothing to do with it.
+    core = multiprocessing.parent_process()
+    if core is not None and core.pid is not None and core.pid != owner and core.pid == os.getppid():
         with suppress(ProcessLookupError):
-            os.kill(core, signal.SIGKILL)
+            os.kill(core.pid, signal.SIGKILL)
     os._exit(1)
 
 
