@@ -103,7 +103,8 @@ class KeptJournal:
         """Look up what became of all that stands in ``backlog``.
 
         Raises:
-            penstock.bus.KafkaUnavailable: the log is away.
+            Transient: the log is away for now.
+            penstock.bus.KafkaUnavailable: it stayed away.
         """
         begun = [ahead.since_ms for ahead in backlog.values() if ahead.since_ms is not None]
         self._ends = {place: ahead.end for place, ahead in backlog.items() if ahead.end > ahead.next}
@@ -116,8 +117,11 @@ class KeptJournal:
         # In this order: a flight is taken out only once its completion is in the log.
         self._left = await self._others()
         self._since = min(begun), frozenset(place.partition for place in self._ends)
-        async with self._tail.reading(*self._since) as reading:
-            complete = await reading.to_the_end(_LONGEST_READ_S)
+        try:
+            async with self._tail.reading(*self._since) as reading:
+                complete = await reading.to_the_end(_LONGEST_READ_S)
+        except (OSError, RuntimeError) as error:
+            raise Transient(f"what was answered before cannot be read now: {error}") from error
         (log.info if complete else log.error)(
             "what was answered before is known" if complete else "not all of what was answered before is known",
             messages=sum(ahead.end - ahead.next for ahead in backlog.values()),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
-from penstock.bus import Backlog, Event, Hop, MemoryBus, Outcome, Partition, Urgency, run_hops
+from penstock.bus import Backlog, Event, Hop, MemoryBus, Outcome, Partition, Transient, Urgency, run_hops
 from penstock.clock import ManualClock, SystemClock
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.records import LlmRequest
@@ -127,6 +127,30 @@ async def test_what_waits_when_partitions_move_is_not_started_by_who_has_lost_th
     again = [name for name in [*first.started, *second.started] if name not in running]
     assert len(again) == len(set(again)), "nothing that only waited was started twice"
     assert {*first.started, *second.started} == {f"standard-{n}" for n in range(12)}
+
+
+async def test_partitions_that_a_hop_cannot_take_up_yet_wait_for_it_and_lose_nothing(bus: MemoryBus) -> None:
+    tries: list[Mapping[Partition, Backlog]] = []
+    seen: list[str] = []
+
+    async def assigned(backlog: Mapping[Partition, Backlog]) -> None:
+        tries.append(backlog)
+        if len(tries) < 3:
+            raise Transient("the log is away")
+
+    async def handler(events: Sequence[Event[LlmRequest]]) -> Sequence[Outcome]:
+        seen.extend(event.record.request_id for event in events)
+        return [[] for _ in events]
+
+    names = [f"standard-{n}" for n in range(6)]
+    await publish(bus, *names)
+    stop = asyncio.Event()
+    task = run(bus, a_hop(handler, concurrency=2, on_assigned=assigned), stop)
+    await bus.settled("g", [TOPIC], timeout_s=10)
+    stop.set()
+    await task
+    assert tries[0] == tries[1] == tries[2]
+    assert sorted(seen) == names
 
 
 async def test_a_hop_is_told_what_stands_in_its_partitions_before_it_gets_any_of_it(bus: MemoryBus) -> None:

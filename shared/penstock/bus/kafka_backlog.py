@@ -50,8 +50,8 @@ async def _log_times(
     reader = AIOKafkaConsumer(
         **options, enable_auto_commit=False, auto_offset_reset="earliest", max_partition_fetch_bytes=1
     )
-    await reader.start()
     try:
+        await reader.start()
         reader.assign(list(ranges))
         for place, (start, _) in ranges.items():
             reader.seek(place, start)

@@ -172,7 +172,12 @@ class HopRunner:
         while True:
             try:
                 backlog = dict(await consumer.backlog())
-                break
+                for message in reversed(polled):
+                    place = Partition(message.topic, message.partition)
+                    if (ahead := backlog.get(place)) is not None:
+                        backlog[place] = ahead._replace(next=message.offset, since_ms=message.timestamp_ms)
+                await self.hop.on_assigned(backlog)
+                return
             except Transient as error:
                 if self._unprepared or not self._calm.is_set():
                     # They have moved meanwhile: whoever has them is told.
@@ -180,13 +185,8 @@ class HopRunner:
                     return
                 if self._clock.monotonic() >= give_up:
                     raise
-                log.info("the backlog is asked for again", group=self.hop.group, reason=str(error))
+                log.warning("partitions are taken up again", group=self.hop.group, reason=str(error))
                 await self._clock.sleep(random.uniform(0, FIRST_RETRY_S))
-        for message in reversed(polled):
-            place = Partition(message.topic, message.partition)
-            if (ahead := backlog.get(place)) is not None:
-                backlog[place] = ahead._replace(next=message.offset, since_ms=message.timestamp_ms)
-        await self.hop.on_assigned(backlog)
 
     def _decoded(self, message: Message) -> Event[Any] | Undecodable:
         try:

@@ -126,7 +126,8 @@ class Hop:
 
     What waits for one of the concurrent calls goes by ``urgency`` (see :class:`penstock.bus.waiting.Waiting`; None: in
     order of arrival), and ``waiting`` of them are taken in beside those that run (None: as many as run): no more are
-    compared. ``on_assigned`` is awaited whenever the hop has got partitions, before it is given anything of them.
+    compared. ``on_assigned`` is awaited whenever the hop has got partitions, before it is given anything of them; it is
+    tried again where it raises Transient.
     """
 
     service: str
