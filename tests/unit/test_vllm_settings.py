@@ -91,3 +91,11 @@ def test_a_file_that_holds_no_mapping_is_told(tmp_path: Path) -> None:
     file.write_text("model: [\n", "utf-8")
     with pytest.raises(ValueError, match="is no YAML"):
         engine_settings(str(file))
+
+
+def test_the_page_has_every_field_with_its_default() -> None:
+    page = (Path(__file__).parents[2] / "services/inference/vllm/README.md").read_text("utf-8")
+    for name, entry in EngineSettings.model_fields.items():
+        default = entry.get_default(call_default_factory=True)
+        shown = "(required)" if entry.is_required() else f"`{json.dumps(default)}`"
+        assert f"| `{name}` | {shown} | {entry.description} |" in page
