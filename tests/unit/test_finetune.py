@@ -217,6 +217,7 @@ REPORT: dict[str, Any] = {
         {"metrics": [
             {"metric": "answer.token_f1", "baseline": 0.5, "candidate": 0.25, "cases": 9},
             {"metric": "passed", "baseline": 1.0, "candidate": 1.0, "cases": 10},
+            {"metric": "prompt.toxicity", "baseline": 0.1, "candidate": 0.1, "cases": 10},
             {"metric": "latency_ms", "baseline": 0.0, "candidate": 0.0, "cases": 10},
         ]}
     ],

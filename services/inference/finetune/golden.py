@@ -174,7 +174,7 @@ def figures_of(report: Mapping[str, Any], adapter_sha256: str) -> Evaluated:
     rows = {row["metric"]: row for one in report["comparisons"] for row in one["metrics"]}
     figures: dict[str, float] = {}
     for metric, row in rows.items():
-        if metric not in _NO_FIGURES:
+        if metric not in _NO_FIGURES and not metric.startswith("prompt."):
             name = metric.removeprefix("answer.")
             figures[f"golden.{name}"] = round(row["candidate"], 6)
             figures[f"base.{name}"] = round(row["baseline"], 6)
