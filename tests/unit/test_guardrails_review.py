@@ -35,7 +35,7 @@ from pydantic import ValidationError
 from redis.exceptions import ReadOnlyError
 from rich.console import Console
 
-from services.guardrails import core
+from services.guardrails import releasing
 from services.guardrails.adapters import MemoryReleases, RedisReleases
 from services.guardrails.app import end_overdue_reviews, request_hop, review_hop
 from services.guardrails.findings import AnyScanner, Reference, Rule, Span
@@ -299,7 +299,7 @@ def test_a_request_that_nobody_approved_is_not_shown_in_its_result() -> None:
     ends = [decided(decision(False), held, NOW)[-1], undecided(held, NOW)]
     for end in ends:
         assert SECRET not in str(end.record)
-        assert SECRET not in str(core.released_refusal(end.record, NOW))  # type: ignore[arg-type]
+        assert SECRET not in str(releasing.released_refusal(end.record, NOW))  # type: ignore[arg-type]
 
 
 class Log:
@@ -404,9 +404,9 @@ def test_what_a_passage_calls_by_the_same_name_is_not_the_users_data() -> None:
             context=Context(requested_at=NOW), messages=[Message(role="user", content="I am <EMAIL_ADDRESS_1>")],
             content="Write to <EMAIL_ADDRESS_1>.", passages=[quoted], citations=["p"],
         )  # fmt: skip
-        screening = Screening("allow", tuple(segment.text for segment in core.output_segments(made)))
+        screening = Screening("allow", tuple(segment.text for segment in releasing.output_segments(made)))
         policy = compile_policy(Policy(name="p"), scanners())
-        return core.released(made, Judged(screening, policy, b"key", NOW), ANN).result
+        return releasing.released(made, Judged(screening, policy, b"key", NOW), ANN).result
 
     ambiguous, plain = result("the witness [Email_Address_1] said"), result("call us")
     assert ambiguous.content == "Write to <EMAIL_ADDRESS_1>."

@@ -39,7 +39,7 @@ from services.evaluation.experiments.projection import observe
 from services.evaluation.feedback.log import Log, cases
 from services.evaluation.golden.promotion import Found
 from services.evaluation.judging.tasks import judge_tasks
-from services.guardrails.core import is_answer
+from services.guardrails.releasing import is_answer
 from services.inference.core import Answered, completion, completion_id
 from services.inference.routing import MeasuredQuality
 from services.inference.shadow import shadow_completion, shadow_request, shadows_of
