@@ -37,8 +37,9 @@ from services.inference.progress import Progress
 from tests.stream.test_inference import Reply, endpoint, openai
 
 CLOCK = SystemClock()
-TIMEOUT_S = 0.8
-"""What a minute is to a request that waits for one, and time enough for every other fault."""
+TIMEOUT_S = 1.5
+"""What a minute is to a request that waits for one, and time enough for what comes before."""
+PATIENT_S = 60.0
 WORDS = "the answer in words"
 USAGE = {"prompt_tokens": 7, "completion_tokens": 4}
 
@@ -49,6 +50,7 @@ async def answer(request: web.Request) -> web.StreamResponse:
         return web.json_response({"model": "mock-1", "choices": [message], "usage": USAGE})
     response = await begun(request)
     await response.write(event(finish="stop") + event(usage=USAGE) + b"data: [DONE]\n\n")
+    await asyncio.sleep(0.01)  # The end of the response comes after that of the stream, as it does from uvicorn.
     return response
 
 
@@ -125,7 +127,7 @@ async def dropped(request: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
-NOW, LATER = {"Retry-After": "0"}, {"Retry-After": "1"}
+NOW, LATER = {"Retry-After": "0"}, {"Retry-After": "60"}
 # Nothing was generated: another try may be answered.
 PASSING: dict[str, Reply] = {
     "408": status(408), "409": status(409), "429": status(429, **NOW), "500": status(500), "502": status(502),
@@ -140,11 +142,10 @@ FINAL: dict[str, Reply] = {
     "garbage": garbage,
 }
 # A model may have begun.
-PAID: dict[str, Reply] = {
-    "half": half, "reset": reset, "silent": silent, "dripping": dripping, "dropped": dropped,
-    "garbled http": garbled_http,
-}  # fmt: skip
+SLOW: dict[str, Reply] = {"silent": silent, "dripping": dripping}
+PAID: dict[str, Reply] = {"half": half, "reset": reset, "dropped": dropped, "garbled http": garbled_http} | SLOW
 FAULTS = PASSING | FINAL | PAID
+QUICK = sorted(FAULTS.keys() - SLOW.keys())
 
 
 @dataclass
@@ -204,27 +205,28 @@ async def one(
     """What comes of one call of an endpoint."""
     async with endpoint(reply) as url, a_backend() as backend:
         try:
-            return await backend.generate(request, openai(url, **{"timeout_s": TIMEOUT_S} | changes), pieces, progress)
+            return await backend.generate(request, openai(url, **{"timeout_s": PATIENT_S} | changes), pieces, progress)
         except BackendError as error:
             return error
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(st.lists(st.sampled_from([*sorted(FAULTS), *sorted(PASSING)]), max_size=4), st.booleans())
+@given(st.lists(st.sampled_from([*QUICK, *sorted(PASSING)]), max_size=4), st.booleans())
 @example(["429", "503", "500"], False)
 @example(["429", "503", "silent"], True)
-@example(["500", "reset"], True)
+@example(["dripping"], False)
+@example(["500", "dripping"], True)
 def test_whatever_goes_wrong_a_model_that_began_is_asked_once(faults: list[str], stream: bool) -> None:
     faulty, progress, heard = Faulty({"r": faults}), Progress(), Heard()
     times, end = expected(faults)
-    slow = faults[times - 1 : times] in (["silent"], ["dripping"])
+    slow = faults[times - 1 : times] in [[fault] for fault in SLOW]
     came = asyncio.run(
         one(
             faulty.reply,
             a_request(),
             heard if stream else NoPieces(),
             progress,
-            timeout_s=TIMEOUT_S if slow else 30,
+            timeout_s=TIMEOUT_S if slow else PATIENT_S,
         )
     )
     assert faulty.asked["r"] == times
@@ -245,23 +247,30 @@ def test_whatever_goes_wrong_a_model_that_began_is_asked_once(faults: list[str],
 async def test_every_request_of_many_ends_once() -> None:
     """Through the log, many at a time: one completion or one refusal each, and no more calls than there should be."""
     drawn = random.Random(8)
-    faults = {f"r{n}": drawn.choices(sorted(FAULTS), k=drawn.randint(0, 3)) for n in range(60)}
+    faults = {f"r{n}": drawn.choices(QUICK, k=drawn.randint(0, 3)) for n in range(50)}
+    faults |= {f"{fault}{n}": [fault] for fault in SLOW for n in range(2)}
     faulty = Faulty(dict(faults))
     bus = MemoryBus(Catalogue.load(), CLOCK)
     async with endpoint(faulty.reply) as url, a_backend() as backend:
-        target = openai(url, timeout_s=2)
-        # A circuit would keep most of the requests from it.
-        route = Route(
-            name="default", targets=(target,), retrieval=Retrieval(enabled=False), breaker=Breaker(enabled=False)
-        )
-        routes = ConfigPlane.of([route])
-        for number, request_id in enumerate(faults):
-            await bus.publish("requests-grounded", request_id, a_request(request_id, stream=number % 2 == 0))
+        routes = [
+            Route(
+                name=name, targets=(openai(url, timeout_s=timeout_s),), retrieval=Retrieval(enabled=False),
+                # A circuit would keep most of the requests from it.
+                breaker=Breaker(enabled=False),
+            )
+            for name, timeout_s in (("patient", PATIENT_S), ("hasty", TIMEOUT_S))
+        ]  # fmt: skip
+        for number, (request_id, wrong) in enumerate(faults.items()):
+            route = "hasty" if SLOW.keys() & set(wrong) else "patient"
+            request = a_request(
+                request_id, stream=number % 2 == 0, context=Context(requested_at=CLOCK.now(), route=route)
+            )
+            await bus.publish("requests-grounded", request_id, request)
         stop = asyncio.Event()
         producer = Producer(bus.producer(), bus.codec, "inference", CLOCK)
-        hop = inference_hop(routes, {"openai": backend}, MemoryAnswers(CLOCK), CLOCK, 32, producer)
+        hop = inference_hop(ConfigPlane.of(routes), {"openai": backend}, MemoryAnswers(CLOCK), CLOCK, 32, producer)
         task = asyncio.create_task(run_hops([hop], bus, bus.codec, CLOCK, ServiceSettings(), stop))
-        await bus.settled("inference", ["requests-grounded"], timeout_s=60)
+        await bus.settled("inference", ["requests-grounded"], timeout_s=120)
         stop.set()
         await task
     ended = [*await bus.collect("completions", 0), *await bus.collect("refusals", 0)]
@@ -291,7 +300,7 @@ async def test_an_endpoint_that_says_when_is_asked_then(header: dict[str, str]) 
     assert times[1] - times[0] >= 0.3
 
 
-@pytest.mark.parametrize(("timeout_s", "deadline_s"), [(0.9, None), (20.0, 0.9)])
+@pytest.mark.parametrize(("timeout_s", "deadline_s"), [(40.0, None), (600.0, 40.0)])
 async def test_nobody_waits_for_an_endpoint_that_will_be_back_too_late(
     timeout_s: float, deadline_s: float | None
 ) -> None:
@@ -309,7 +318,7 @@ async def test_nobody_waits_for_an_endpoint_that_will_be_back_too_late(
     assert isinstance(came, BackendError)
     assert "HTTP 503" in str(came)
     assert (faulty.asked.total(), progress.began) == (1, False)
-    assert CLOCK.monotonic() - started < 0.9
+    assert CLOCK.monotonic() - started < 30
 
 
 async def test_an_endpoint_that_is_not_there_yet_is_asked_again() -> None:
