@@ -243,6 +243,20 @@ def test_numbers_fade_with_time_and_with_others() -> None:
     assert fading.known(20 * HALF_LIFE_S) == pytest.approx(100 / 1024, rel=0.01)
 
 
+def test_a_target_that_answers_after_weeks_of_silence_teaches_as_ever() -> None:
+    """The monotonic clock begins when the machine does, long before the first call."""
+    weeks = 21 * 24 * 3600.0
+    latency, lengths = Latency(), Fading(1.0, 1e6)
+    for at in (weeks, 2 * weeks):
+        assert not latency.known(at)
+        for number in range(20):
+            latency.answered(100, 100, 2.0, at + number)
+            lengths.add(100, at + number)
+        assert latency.seconds(100, 100, 0.9, at + 20) == pytest.approx(2.0, rel=0.1)
+        assert lengths.known(at + 20) == pytest.approx(20, rel=0.05)
+    assert lengths.mean() == pytest.approx(100)
+
+
 CLOCK = ManualClock()
 FLOOR = Route(name="r", targets=(a_target("a"),), quality_floor=QualityFloor(score="answer.groundedness", at_least=0.8))
 WANTED = {"r": "answer.groundedness"}

@@ -22,6 +22,8 @@ _MOST_KNOWN = 512.0
 _CALLS_BESIDE = 5.0
 _SHORTEST_S, _LONGEST_S = 0.001, 36_000.0
 _LARGEST_UNIT = 1e9
+# Weights are divided by what is left of them: after some days that would be 0.
+_LEAST_LEFT = 2.0**-64
 # A call of which nobody awaits the end counts as hanging after so many times what 99 % of so many answers took at most.
 _HANGING, _HANGING_KNOWN, _HANGING_SHARE = 2.0, 20.0, 0.99
 
@@ -164,5 +166,5 @@ class Latency:
 
 
 def _fade(seconds: float) -> float:
-    """Return what is left of a weight after ``seconds``."""
-    return 1.0 if seconds <= 0 else 0.5 ** (seconds / HALF_LIFE_S)
+    """Return what is left of a weight after ``seconds``, never nothing."""
+    return 1.0 if seconds <= 0 else max(0.5 ** (seconds / HALF_LIFE_S), _LEAST_LEFT)
