@@ -39,6 +39,8 @@ from services.guardrails.screening import Limits, Screening, Segment, screen
 NOW = datetime(2026, 1, 5, 9, tzinfo=UTC)
 KEY = b"key"
 LIMITS = Limits()
+# Where it is asked what is found, and not when: a busy machine takes its time.
+PATIENT = Limits(time_budget_s=60)
 NEEDS: dict[str, dict[str, Any]] = {
     "regex": {"patterns": ["(a+)+$", "([a-z]+)*[0-9]", "(x|xx)*y"]},
     "banned_words": {"words": ["falcon", "ﬁne print"]},
@@ -111,7 +113,7 @@ def envelope(name: str) -> dict[str, Any]:
 
 def judged(policy: CompiledPolicy, stage: str, segments: Sequence[Segment], reference: Any = None) -> core.Judged:
     screening: Screening = screen(
-        segments, policy.stages[stage], reference or core.Reference(), LIMITS, time.perf_counter, KEY
+        segments, policy.stages[stage], reference or core.Reference(), PATIENT, time.perf_counter, KEY
     )
     assert screening.errors == {}
     for finding in screening.findings:
