@@ -63,7 +63,11 @@ def calls(truth: Truth, experiment: CanaryExperiment, dice: np.random.Generator)
     while True:
         user = number if truth.users is None else int(np.searchsorted(cumulated, dice.random()))
         unit = experiment.unit_of(f"{salt}-{user}", None, "", "team")
-        arm = experiment.arm_of(unit).name
+        drawn = experiment.arm_of(unit)
+        number += 1
+        if drawn is None:
+            continue
+        arm = drawn.name
         fails = dice.random() < (truth.canary if arm == CANARY else truth.stable)
         failed = fails or (truth.users is not None and bool(unlucky[user]))
         yield Observation(
@@ -71,7 +75,6 @@ def calls(truth: Truth, experiment: CanaryExperiment, dice: np.random.Generator)
             causation_id="", experiment=experiment.name, version=experiment.design, arm=arm, unit=unit,
             source="completions", values={"failed": float(failed)},
         )  # fmt: skip
-        number += 1
 
 
 def asked_until_taken_back(truth: Truth, most: int, seed: int) -> int | None:
@@ -94,9 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--streams", type=int, default=60)
     streams: int = parser.parse_args().streams
-    print(
-        f"stable targets fail {_STABLE:.0%}, {_BOUND:.0%} more is allowed, alpha 5 %; calls of the canary until it is taken back"
-    )
+    print(f"the canary's calls until it is taken back; {_STABLE:.0%} fail elsewhere, {_BOUND:.0%} more may, alpha 5 %")
     print(f"{'canary fails':>13} {'share':>6} {'users':>7} {'median':>7} {'90 %':>6} {'most':>6} {'taken back':>11}")
     for rate, most in ((1.0, 100), (0.3, 400), (0.1, 1_500)):
         for share, users in ((0.05, None), (0.5, None), (0.1, 500)):
@@ -121,7 +122,7 @@ def main() -> None:
         users = (
             "each request a unit" if truth.users is None else f"{truth.users} users, {truth.unlucky:.0%} always fail"
         )
-        print(f"{truth.canary:.0%} against {truth.stable:.0%}, {users}: {taken}")
+        print(f"{truth.canary:.0%} against {truth.stable:.0%}, {units}: {taken}")
 
 
 if __name__ == "__main__":

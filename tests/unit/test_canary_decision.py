@@ -107,7 +107,7 @@ def test_a_canary_within_its_bound_is_hardly_ever_taken_back_however_often_one_l
 def test_one_users_failures_count_once() -> None:
     """All requests of some users fail, whichever target they get: that is not the target's doing."""
     experiment = a_canary()
-    units = {f"u{n}": experiment.arm_of(experiment.unit_of(f"u{n}", None, "", None)).name for n in range(60)}
+    units = {f"u{n}": experiment.arm_of(experiment.unit_of(f"u{n}", None, "")).name for n in range(60)}
     unlucky = next(user for user, arm in units.items() if arm == CANARY)
     log = Log(experiment)
     for number in range(600):

@@ -112,6 +112,8 @@ def _counted(standing: Standing, experiment: Experiment, arm: int, unit: str) ->
     if seen is None:
         return standing
     units = _more(standing.units, arm)
+    if not experiment.tests_ratio:
+        return msgspec.structs.replace(standing, seen=seen, units=units)
     now = ratio_evidence(units, [each.weight for each in experiment.arms])
     return msgspec.structs.replace(standing, seen=seen, units=units, ratio_p_value=min(standing.ratio_p_value, now))
 

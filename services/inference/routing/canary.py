@@ -108,7 +108,10 @@ class CanaryArms:
             return None
         context = request.context
         unit = experiment.unit_of(context.user_id, context.conversation_id, request.request_id, request.tenant_id)
-        arm = experiment.arm_of(unit).name
+        drawn = experiment.arm_of(unit)
+        if drawn is None:
+            return None
+        arm = drawn.name
         metrics.CANARY_REQUESTS.labels(route.name, arm).inc()
         context = msgspec.structs.replace(
             context,

@@ -54,7 +54,7 @@ class Arms(Protocol):
     """Says who gets the target on trial. The same request is always told the same while the route stays as it is."""
 
     def assign(self, route: Route, request: GroundedRequest) -> Assignment | None:
-        """Return where ``request`` stands; None where nothing is on trial on ``route``, or no longer."""
+        """Return where ``request`` stands; None where it takes no part, or nothing is on trial on ``route`` (any longer)."""
         ...
 
 

@@ -67,7 +67,7 @@ def _nothing(name: str, route: Route | None) -> str:
     if route is None:
         return f"no route {name!r} is published, and nothing was answered in shadow there; `penstock routes list`"
     if not route.shadows:
-        return f"route {name} has no shadows; infra/config/README.md says how to give it one"
+        return f"route {name} has no shadows; services/inference/ROUTES.md says how to give it one"
     return f"nothing was answered in shadow on route {name} since then; penstock_shadow_calls counts what was left out"
 
 

@@ -26,6 +26,9 @@ CANARY, STABLE = "canary", "stable"
 
 _PLATFORM = "platform"
 _WEIGHTS = 1000
+_CONTROLS = 4
+"""So many times the canary's units are what it is compared with, where there are as many: with all others instead, the
+difference would be known a tenth better, and all of the route's traffic would be observations of one partition."""
 
 
 class CanaryExperiment(Experiment):
@@ -62,10 +65,16 @@ class CanaryExperiment(Experiment):
     def answers_with(self, arm: Arm) -> str:
         return f"target {self.canary.target.label}" if arm.name == CANARY else "the stable targets"
 
-    def arm_of(self, unit: str) -> Arm:
-        """Return the arm of a unit: each is in one. A larger share moves units to the canary, and none away."""
+    def arm_of(self, unit: str) -> Arm | None:
+        """Return the arm of a unit, or None where it takes no part and is answered by the stable targets, unobserved.
+
+        A larger share moves units to the canary, and none away.
+        """
         control, canary = self.arms
-        return canary if draw(unit, self.salt, b"canary") < int(self.canary.share * 2**64) else control
+        position = draw(unit, self.salt, b"canary")
+        if position < int(self.canary.share * 2**64):
+            return canary
+        return control if position < int(_taking_part(self.canary) * 2**64) else None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -83,17 +92,24 @@ def canary_experiment(route: Route) -> CanaryExperiment | None:
     canary = route.canary
     if canary is None:
         return None
-    weight = min(max(round(canary.share * _WEIGHTS), 1), _WEIGHTS - 1)
+    share = canary.share / _taking_part(canary)
+    weight = min(max(round(share * _WEIGHTS), 1), _WEIGHTS - 1)
     return CanaryExperiment(
         name=canary_name(route.name),
         routes=(route.name,),
         unit=canary.sticky,
         arms=(Arm(name=STABLE, weight=_WEIGHTS - weight), Arm(name=CANARY, weight=weight)),
         metrics=tuple(_guards(canary)),
+        share=_taking_part(canary),
         alpha=canary.alpha,
         salt=canary.salt,
         canary=canary,
     )
+
+
+def _taking_part(canary: Canary) -> float:
+    """Share of the units that are in one of the arms."""
+    return min(1.0, (1 + _CONTROLS) * canary.share)
 
 
 def _guards(canary: Canary) -> list[Metric]:
