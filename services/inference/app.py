@@ -152,7 +152,7 @@ def inference_hop(
             call.cancelled = call.charged = True
             call.stopped = call.stopped or clock.monotonic()
             if flight.pieces is not None and call.progress.usage is None:
-                call.progress.answer_size = flight.pieces.size
+                call.progress.answer_size = max(call.progress.answer_size, flight.pieces.size)
         return unanswered(flight, wasted, status, code, reason)
 
     async def ask(flight: Flight, wasted: Sequence[Wasted]) -> list[Emit]:

@@ -161,7 +161,7 @@ class Caller:
         call.stopped = self._clock.monotonic()
         call.cancelled, call.charged, call.reason = error.cancelled, error.charged, reason
         if flight.pieces is not None and call.progress.usage is None:
-            call.progress.answer_size = flight.pieces.size
+            call.progress.answer_size = max(call.progress.answer_size, flight.pieces.size)
         flight.failures.append(TargetFailure(target=call.target.label, reason=reason))
         if error.charged:
             observe_broken_call(call.target)

@@ -138,7 +138,10 @@ def unfinished(
     """
     usage = progress.usage
     if usage is None:
-        usage = estimated_usage(prompt_of(request).size, progress.answer_size, request.sampling.max_completion_tokens)
+        most = request.sampling.max_completion_tokens
+        usage = estimated_usage(
+            prompt_of(request).size, progress.answer_size, None if most is None else most * request.sampling.n
+        )
     return Answered(
         model=target.model,
         backend=target.backend,
@@ -156,14 +159,20 @@ def fitted(request: GroundedRequest, answer: Answered) -> Answered:
     """
     beside = sum(text_bytes(message.content) for message in request.messages)
     beside += sum(text_bytes(passage.text) + text_bytes(passage.title) for passage in request.passages)
-    size = text_bytes(answer.content) + sum(text_bytes(other.content) for other in answer.alternatives)
+    size = text_bytes(answer.content) + _logprobs_bytes(answer.logprobs)
+    size += sum(text_bytes(other.content) + _logprobs_bytes(other.logprobs) for other in answer.alternatives)
     if beside + size <= _LARGEST_TEXT:
         return answer
     reason = (
         f"the answer of {size:,} bytes, beside a conversation of {beside:,}, is over the {_LARGEST_TEXT:,} that one event "
-        "may hold; ask for less with max_completion_tokens"
+        "may hold; ask for less with max_completion_tokens, n or top_logprobs"
     )
     return replace(answer, content="", citations=(), finish_reason="error", error=reason, alternatives=(), logprobs=())
+
+
+def _logprobs_bytes(logprobs: Sequence[TokenLogprob]) -> int:
+    """Return about the bytes of log-probabilities in an event: eight for each number, and what a token's text needs."""
+    return sum(12 + text_bytes(each.token) + sum(10 + text_bytes(token) for token in each.top) for each in logprobs)
 
 
 def completion_id(request: GroundedRequest) -> str:

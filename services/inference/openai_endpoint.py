@@ -118,6 +118,8 @@ class OpenAIBackend:
         try:
             async with asyncio.timeout(target.timeout_s):
                 reply = await self._tried(call, asyncio.get_running_loop().time() + target.timeout_s)
+            usage, estimated = call.usage(reply)
+            progress.usage = None if estimated else usage
             content, finish_reason, logprobs = reply.answer()
         except TimeoutError as error:
             if progress.began:
@@ -127,11 +129,8 @@ class OpenAIBackend:
         except BackendError as error:
             progress.began = error.charged
             raise
-        usage, estimated = call.usage(reply)
         if estimated:
             self._note_estimate(target)
-        else:
-            progress.usage = usage
         return Answered(
             model=reply.model or target.model,
             backend="openai",

@@ -10,7 +10,7 @@ import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -24,17 +24,27 @@ from penstock.clock import SystemClock
 from penstock.config.kinds import Breaker, Retrieval, Route
 from penstock.config.plane import ConfigPlane
 from penstock.contracts.catalogue import Catalogue
-from penstock.contracts.records import Completion, Context, GroundedRequest, Message, Refusal, Sampling, Usage
+from penstock.contracts.records import (
+    Completion,
+    Context,
+    GroundedRequest,
+    Message,
+    Refusal,
+    Sampling,
+    TokenLogprob,
+    Usage,
+)
 from penstock.settings import ServiceSettings
 
 from services.inference.adapters import BackendError
 from services.inference.answers import MemoryAnswers
 from services.inference.app import inference_hop
-from services.inference.core import Answered
+from services.inference.core import Answered, fitted
 from services.inference.openai_endpoint import OpenAIBackend
 from services.inference.pieces import NoPieces, Pieces
 from services.inference.progress import Progress
 from tests.stream.test_inference import Reply, endpoint, openai
+from tests.stream.test_inference_streaming import through
 
 CLOCK = SystemClock()
 TIMEOUT_S = 1.5
@@ -471,6 +481,43 @@ async def test_alternatives_and_probabilities_are_part_of_the_completion() -> No
     # Nobody counted: a byte each, and no more than was asked for of both.
     assert came.usage == Usage(input_tokens=1, output_tokens=2)
     assert (asked[0]["n"], asked[0]["logprobs"], asked[0]["top_logprobs"]) == (2, True, 0)
+
+
+@pytest.mark.parametrize(("most", "tokens"), [(None, 2 * len(WORDS)), (10, 20)])
+async def test_every_answer_of_a_call_that_breaks_off_is_paid_for(most: int | None, tokens: int) -> None:
+    async def reply(request: web.Request) -> web.StreamResponse:
+        response = await begun(request)
+        choice = {"index": 1, "delta": {"content": WORDS}}
+        await response.write(b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n")
+        return response
+
+    request = a_request(stream=True, sampling=Sampling(n=2, max_completion_tokens=most))
+    async with endpoint(reply) as url:
+        _, ended = await through(MemoryBus(Catalogue.load(), CLOCK), request, openai(url))
+    assert isinstance(ended, Completion)
+    assert (ended.finish_reason, ended.usage) == ("error", Usage(input_tokens=1, output_tokens=tokens))
+
+
+async def test_an_answer_of_tool_calls_alone_costs_what_the_endpoint_says() -> None:
+    async def reply(request: web.Request) -> web.StreamResponse:
+        message = {"content": None, "tool_calls": [{"id": "c", "type": "function"}]}
+        return web.json_response({"choices": [{"message": message, "finish_reason": "tool_calls"}], "usage": USAGE})
+
+    progress = Progress()
+    came = await one(reply, a_request(), NoPieces(), progress)
+    assert isinstance(came, BackendError)
+    assert (came.charged, progress.began, progress.usage) == (True, True, Usage(input_tokens=7, output_tokens=4))
+
+
+def test_probabilities_count_towards_what_one_event_holds() -> None:
+    token = TokenLogprob(token="word", logprob=-1.0, top={f"word{n}": -1.0 for n in range(20)})
+    usage = Usage(input_tokens=1, output_tokens=30_000)
+    answer = Answered("m", "openai", "hi", "stop", usage, 1, logprobs=(token,) * 30_000)
+    fits = replace(answer, logprobs=answer.logprobs[:10_000])
+    assert fitted(a_request(), fits) == fits
+    cut = fitted(a_request(), answer)
+    assert (cut.content, cut.logprobs, cut.usage) == ("", (), usage)
+    assert "top_logprobs" in (cut.error or "")
 
 
 async def test_an_endpoint_that_moved_is_named() -> None:
