@@ -119,7 +119,7 @@ def main() -> None:
         Truth(0.01, share=0.2, users=300, unlucky=0.1),
     ):
         taken = sum(asked_until_taken_back(truth, 400, seed) is not None for seed in range(streams))
-        users = (
+        units = (
             "each request a unit" if truth.users is None else f"{truth.users} users, {truth.unlucky:.0%} always fail"
         )
         print(f"{truth.canary:.0%} against {truth.stable:.0%}, {units}: {taken}")
