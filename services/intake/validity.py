@@ -53,6 +53,9 @@ class Limits:
     max_schema_bytes: int = 65_536
     # Bytes of the regular expression that an answer is asked to match.
     max_regex_bytes: int = 2_048
+    # Strings that end an answer, and their bytes together: each token is held against all of them.
+    max_stops: int = 16
+    max_stop_bytes: int = 1_024
     # Answers to one request.
     max_answers: int = 8
     # Reserved where neither request nor route says how long an answer may be.
@@ -134,11 +137,28 @@ def sampling_problem(sampling: Sampling, limits: Limits) -> tuple[str, str] | No
     for name, number in (("max_completion_tokens", sampling.max_completion_tokens), ("top_k", sampling.top_k)):
         if number is not None and number < 1:
             return f"invalid_{name}", f"sampling.{name} must be at least 1"
+    if sampling.top_p == 0:
+        return (
+            "invalid_top_p",
+            "sampling.top_p is 0, which leaves no token to draw; for the likeliest one set temperature to 0",
+        )
+    if problem := _stop_problem(sampling.stop, limits):
+        return "invalid_stop", problem
     if sampling.regex is not None and sampling.response_format is not None:
         return "invalid_regex", (
             "sampling.regex and sampling.response_format cannot both hold for one answer; leave one of them out"
         )
     return _schema_problem(sampling.response_format, limits) or _regex_problem(sampling.regex, limits)
+
+
+def _stop_problem(stop: list[str], limits: Limits) -> str | None:
+    if len(stop) > limits.max_stops:
+        return f"sampling.stop has {len(stop)} strings, more than the {limits.max_stops} allowed"
+    if not all(stop):
+        return "sampling.stop has an empty string, which would end every answer before it begins; leave it out"
+    if (size := sum(len(each.encode("utf-8", "surrogatepass")) for each in stop)) > limits.max_stop_bytes:
+        return f"sampling.stop is {size:,} bytes, more than the {limits.max_stop_bytes:,} allowed"
+    return None
 
 
 def _regex_problem(regex: str | None, limits: Limits) -> tuple[str, str] | None:
