@@ -1,8 +1,9 @@
 """The journal of a process: what was read before is found in the log, and what was in flight in Redis.
 
-Only what stood in a partition when it was assigned can have been read before. Of that, the log is asked once, before
-anything is taken from the partition, and Redis as well; a request that comes later costs neither. Writing is done in the
-background, in one round trip for all that is in flight, and no request waits for it.
+What stands in a partition when it is assigned may have been read before. Of that, the log is asked once, before anything
+is taken from the partition, and Redis as well; a request that comes later costs neither. It may be a second sending of an
+earlier one, by a stage before this that crashed: that one's end is known from the log, too, or from this process itself.
+Writing is done in the background, in one round trip for all that is in flight, and no request waits for it.
 """
 
 from __future__ import annotations
@@ -34,8 +35,12 @@ _INTERVAL_S = 0.25
 _SETTLED_S = 1.0
 """How long after its end a flight is taken out: the log has its completion by then, and who looks finds one of both."""
 _LONGEST_READ_S = 30.0
-_REMEMBERED = 8192
-"""Requests that this process ended lately: the log may not have their ends yet when it gets a partition back."""
+_REMEMBERED = 32_768
+"""Requests that this process ended lately: they may come a second time, and when the process gets a partition back, the log
+may not have their ends yet. Each takes some 150 bytes."""
+_OVERLAP_MS = 60_000
+"""How long before now what was answered is looked up, even if all of it is committed: a stage that crashed sends again what
+it had not committed once its consumer group has noticed."""
 
 
 @dataclass(slots=True)
@@ -111,12 +116,14 @@ class KeptJournal:
         self._left = {}
         if not self._awaited:
             self._tail.forget()
-        if not begun or not self._ends:
+        if not backlog:
             return
         started = self._clock.monotonic()
         # In this order: a flight is taken out only once its completion is in the log.
-        self._left = await self._others()
-        self._since = min(begun), frozenset(place.partition for place in self._ends)
+        if self._ends:
+            self._left = await self._others()
+        now_ms = int(self._clock.now().timestamp() * 1000)
+        self._since = min([*begun, now_ms - _OVERLAP_MS]), frozenset(place.partition for place in backlog)
         try:
             async with self._tail.reading(*self._since) as reading:
                 complete = await reading.to_the_end(_LONGEST_READ_S)
@@ -136,7 +143,10 @@ class KeptJournal:
             # It was broken off in this very process, which tries again: the log was away.
             return Earlier(wasted=_counted(broken, "log"))
         if event.offset >= self._ends.get(Partition(event.topic, event.partition), 0):
-            return FIRST
+            if not self._is_answered(request):
+                return FIRST
+            metrics.REDELIVERED.labels("answered").inc()
+            return Earlier(answered=True)
         left = self._left.pop(request.event_id, [])
         if any(each.alive for each in left) and not self._is_answered(request):
             left = await self._outcome(request, left)

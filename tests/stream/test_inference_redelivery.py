@@ -87,6 +87,26 @@ async def test_what_has_a_completion_on_the_log_is_not_asked_again(bus: MemoryBu
     assert redelivered("answered") - before == 6
 
 
+async def test_what_an_earlier_stage_sends_again_is_not_asked_again(bus: MemoryBus, clock: ManualClock) -> None:
+    flights, first, second = MemoryFlights(), HeldModel(hold=False), HeldModel(hold=False)
+    one = Process(bus, first, clock, journal=journal(bus, flights, clock, "one"))
+    await send(bus, clock, *NAMES)
+    await bus.settled("inference", TOPICS)
+    await send(bus, clock, "a", "b")
+    await bus.settled("inference", TOPICS)
+    await one.stopped()
+    assert first.calls == dict.fromkeys(NAMES, 1)
+    # All is committed, so nothing that stands there tells of them.
+    clock.advance(30)
+    two = Process(bus, second, clock, journal=journal(bus, flights, clock, "two"))
+    await until(lambda: "inference" in bus._members and len(bus._members["inference"]) == 1)
+    await send(bus, clock, "c", "d", "e")
+    await bus.settled("inference", TOPICS)
+    await two.stopped()
+    assert second.calls == {"e": 1}
+    assert len(await completions(bus)) == 5
+
+
 async def test_what_died_in_mid_generation_is_generated_again_and_its_tokens_are_told_and_paid(
     bus: MemoryBus, clock: ManualClock
 ) -> None:
