@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from penstock.config.files import load_files
 from penstock.config.kinds import EnergyFigures, Price, Route
 from penstock.contracts.catalogue import project_file
 from penstock.contracts.records import Completion, Context, Energy, Usage
+from penstock.ledger.dimensions import Selection
 from penstock.ledger.energy import ENERGY_DIMENSIONS, EnergyReport
 from penstock.ledger.tables import as_markdown, write
 
@@ -115,6 +116,16 @@ def test_the_report_adds_up_each_call_once_and_guesses_nothing() -> None:
         },
     ]  # fmt: skip
     assert "Estimated" in as_markdown(report.sheet())
+
+
+def test_the_report_has_what_is_asked_for_alone() -> None:
+    hour = timedelta(hours=1)
+    report = EnergyReport(("team",), Selection(since=NOW, until=NOW + hour, team="support"))
+    for number, changes in enumerate((
+        {}, {"occurred_at": NOW - hour}, {"occurred_at": NOW + hour}, {"tenant_id": "research"},
+    )):  # fmt: skip
+        report.add(a_completion(str(number), Energy(joules=1.0, basis="m@1"), **changes))
+    assert report.total.calls == 1
 
 
 def test_every_dimension_has_a_value_for_a_call_without_anything() -> None:

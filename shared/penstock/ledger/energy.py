@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from penstock.contracts.records import Completion
+from penstock.ledger.dimensions import Selection
 from penstock.ledger.reading import identity
 from penstock.ledger.tables import Column, Sheet
 
@@ -55,21 +56,23 @@ class _Sums:
 
 @dataclass(slots=True)
 class EnergyReport:
-    """Adds up completions, each once, by ``names`` of :data:`ENERGY_DIMENSIONS`. Answers from a cache are no calls.
+    """Adds up completions, each once, by ``names`` of :data:`ENERGY_DIMENSIONS`: those that ``wanted`` asks for by team and
+    by the instant at which they ended. Answers from a cache are no calls.
 
     Calls of models without an entry in config-energy, and energy without an intensity of the grid, are counted apart: in
     no sum, rather than as nothing.
     """
 
     names: Sequence[str]
+    wanted: Selection = field(default_factory=Selection)
     total: _Sums = field(default_factory=_Sums)
     _lines: dict[tuple[str, ...], _Sums] = field(default_factory=dict)
     _seen: set[bytes | str] = field(default_factory=set)
 
     def add(self, completion: Completion) -> None:
-        """Take a completion; one that was taken already adds nothing."""
+        """Take a completion; one that was taken already, or that nobody asks for, adds nothing."""
         own = identity(completion.event_id)
-        if completion.cached_from is not None or own in self._seen:
+        if completion.cached_from is not None or own in self._seen or not self._is_wanted(completion):
             return
         self._seen.add(own)
         key = tuple(ENERGY_DIMENSIONS[name](completion) or "" for name in self.names)
@@ -83,6 +86,14 @@ class EnergyReport:
                 sums.without_grid += 1
             else:
                 sums.grams += completion.energy.co2e_grams
+
+    def _is_wanted(self, completion: Completion) -> bool:
+        wanted, at = self.wanted, completion.occurred_at
+        return (
+            (wanted.team is None or completion.tenant_id == wanted.team)
+            and (wanted.since is None or at >= wanted.since)
+            and (wanted.until is None or at < wanted.until)
+        )
 
     def sheet(self) -> Sheet:
         """Return the lines, those that took most first."""

@@ -45,22 +45,13 @@ def energy(
 
 
 async def _energy(names: tuple[str, ...], wanted: Selection, form: Format, out: str) -> None:
-    made = EnergyReport(names)
+    made = EnergyReport(names, wanted)
     async with connect() as connection:
         async for record in records(connection, ["completions"], wanted.since):
-            if isinstance(record, Completion) and _takes(wanted, record):
+            if isinstance(record, Completion):
                 made.add(record)
     if not made.total.calls:
         say_empty(wanted)
         if form == "table" and out == "-":
             return
     emit(made.sheet(), form, out)
-
-
-def _takes(wanted: Selection, completion: Completion) -> bool:
-    at = completion.occurred_at
-    return (
-        (wanted.team is None or completion.tenant_id == wanted.team)
-        and (wanted.since is None or at >= wanted.since)
-        and (wanted.until is None or at < wanted.until)
-    )
