@@ -17,6 +17,7 @@ import structlog
 from penstock.bus import Event
 from penstock.embedding import packaged_embedder
 from penstock.embedding.protocol import Embedder, EmbedderError, pack_vector
+from penstock.embedding.recent import RecentVectors
 from penstock.text.language import available, language_of
 
 from services.drift.projection import Text, texts
@@ -98,7 +99,8 @@ def packaged_text_reader(*, answer_embeddings: bool, answer_share: float, langua
     """
     embedder: Embedder | None = None
     if answer_embeddings and answer_share > 0:
-        embedder = packaged_embedder()
+        packaged = packaged_embedder()
+        embedder = None if packaged is None else RecentVectors(packaged)
         if embedder is None:
             log.info("answers' topics are not watched: requirements/embedder.txt is not installed")
     language = language_of if language_share > 0 and available() else None

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from penstock.bus import Hop
 from penstock.embedding import EmbedderError, embedder_from_settings, packaged_embedder
+from penstock.embedding.recent import RecentVectors
 from penstock.service import Runtime, run_service
 from penstock.settings import SettingsError
 
@@ -38,7 +39,9 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
     runtime.on_stop(champions.close)
     runtime.background(champions.follow(runtime.stopping))
     packaged = packaged_embedder(settings.embedding_threads)
-    toxicity = ToxicityInForce(model, champions, packaged, settings.toxicity_mode)
+    # Its own memory, for it reads the whole of a piece. Most of what it costs are embeddings, and many answers are the same.
+    remembered = None if packaged is None else RecentVectors(packaged, most_pieces=None)
+    toxicity = ToxicityInForce(model, champions, remembered, settings.toxicity_mode)
     try:
         # One model in memory, where both are the packaged one.
         own = packaged is not None and (settings.embedding_base_url, settings.embedding_model) == (None, packaged.name)

@@ -8,13 +8,13 @@ import pytest
 from penstock.embedding import pack_vector
 from penstock.embedding.minilm import MiniLmEmbedder
 from penstock.embedding.protocol import Embedded, Vectors
+from penstock.embedding.recent import RecentVectors
 
 from services.evaluation.evaluators.coherence import Coherence, repetition
 from services.evaluation.evaluators.completeness import Completeness, parts, wanted_items
 from services.evaluation.evaluators.protocol import Evaluator, Exchange, Judged
 from services.evaluation.evaluators.relevance import AnswerRelevance
 from services.evaluation.evaluators.similarity import SemanticSimilarity
-from services.evaluation.evaluators.vectors import RecentVectors
 
 EMBEDDER = RecentVectors(MiniLmEmbedder())
 RELEVANCE, COMPLETENESS = AnswerRelevance(EMBEDDER), Completeness(EMBEDDER)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from penstock.embedding.protocol import Embedded, Vectors
+from penstock.embedding.recent import RecentVectors
 
 from services.evaluation.evaluators.protocol import Exchange, Judged
 from services.evaluation.evaluators.registry import (
@@ -22,7 +23,6 @@ from services.evaluation.evaluators.registry import (
     named,
     shipped,
 )
-from services.evaluation.evaluators.vectors import RecentVectors
 
 POLITENESS = '''
 from services.evaluation.evaluators.own import evaluator
@@ -173,6 +173,16 @@ def test_long_texts_are_not_kept() -> None:
     recent.embed(["long text"])
     recent.embed(["long text"])
     assert counting.embedded == ["long text"] * 2
+
+
+def test_a_text_is_read_to_its_end_where_no_most_is_set() -> None:
+    text = "word " * 2_000
+    whole, beginning = Counting(), Counting()
+    RecentVectors(whole, most_pieces=None).embed([text])
+    RecentVectors(beginning, most_pieces=10).embed([text])
+    assert whole.embedded == [text]
+    assert text.startswith(beginning.embedded[0])
+    assert len(beginning.embedded[0]) < 200
 
 
 def test_the_evaluators_of_a_batch_share_their_vectors() -> None:

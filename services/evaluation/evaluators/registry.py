@@ -10,6 +10,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from penstock.embedding.protocol import Embedder
+from penstock.embedding.recent import RecentVectors
 
 from services.evaluation.evaluators import reference
 from services.evaluation.evaluators.citations import CitationEvaluator
@@ -23,7 +24,6 @@ from services.evaluation.evaluators.readability import readability
 from services.evaluation.evaluators.refusal import refusal
 from services.evaluation.evaluators.relevance import AnswerRelevance
 from services.evaluation.evaluators.similarity import SemanticSimilarity
-from services.evaluation.evaluators.vectors import RecentVectors
 
 __all__ = ["GROUP", "NAMES", "SHIPPED", "EvaluatorError", "added", "all_evaluators", "named", "shipped"]
 

@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from penstock.embedding.protocol import Embedder
+from penstock.embedding.recent import RecentVectors
 from penstock.text.groundedness import Judged, Weights, combined, judged
 from penstock.text.groundedness_evidence import FEATURES
 from scipy.optimize import minimize
 
-from services.evaluation.evaluators.vectors import RecentVectors
 from services.evaluation.models.groundedness_corpus import CLAIM_ERRORS, ERRORS, article, claims, summaries
 
 Array = NDArray[np.float64]
