@@ -52,8 +52,9 @@ lint: $(VENV)/.development ## Check style and types
 	$(BIN)/mypy
 
 .PHONY: bench
-bench: $(VENV)/.development ## Measure latency, throughput and memory beside a raw relay
+bench: $(VENV)/.development $(VLLM)/.installed ## Measure latency, throughput and memory beside a raw relay
 	$(BIN)/python -m tests.bench.bench_pipeline $(BENCH_ARGS)
+	$(BIN)/python -m tests.bench.bench_inference
 	$(BIN)/python -m tests.bench.bench_guardrails
 	$(BIN)/python -m tests.bench.bench_streaming
 	$(BIN)/python -m tests.bench.bench_embedding
