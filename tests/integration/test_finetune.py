@@ -168,7 +168,7 @@ async def test_feedback_becomes_an_adapter_with_a_twentieth_of_the_traffic(
         "--reason", "tests", *TRAINING, *platform,
     )  # fmt: skip
     assert "15 left out: rated below 0.75" in output
-    assert f"warning: {team} has no price" in output
+    assert f"canary.target.model: {team!r} has no price" in output
 
     folder = tmp_path / team
     trained = json.loads((folder / "training.json").read_text())

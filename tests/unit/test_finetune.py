@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock.cli.main import main
 from penstock.config.adapters import Adapter
-from penstock.config.kinds import Route, Target
+from penstock.config.kinds import Route, Shadow, Target
 from penstock.config.plane import ConfigPlane
 from penstock.contracts.records import LogRange, Message, Passage
 
@@ -50,7 +50,14 @@ from services.inference.finetune.record import (
     base_digest,
     write_record,
 )
-from services.inference.finetune.registering import NotRegistered, adapter_of, canary_of, kept_apart, with_canary
+from services.inference.finetune.registering import (
+    NotRegistered,
+    adapter_of,
+    canary_of,
+    checked_name,
+    kept_apart,
+    with_canary,
+)
 
 
 def conversation(number: int = 0, **fields: Any) -> Conversation:
@@ -320,6 +327,25 @@ def test_a_route_gives_an_adapter_its_share_and_is_otherwise_as_it_was() -> None
         NotRegistered, match=r"no adapter 'support-3' is registered \(there are: support-1, support-2\)"
     ):
         with_canary("chat", canary_of("support-3", 0.05, **terms), plane)
+
+
+def test_an_adapter_that_answers_a_route_already_is_not_put_on_trial_there() -> None:
+    target = Target(backend="vllm", model="support-1")
+    beside = Shadow(target=target, share=0.5)
+    base = Target(backend="vllm", model="base")
+    for route in (Route(name="chat", targets=(base, target)), Route(name="chat", targets=(base,), shadows=(beside,))):
+        canary = canary_of("support-1", 0.05, sticky="user", max_error_rate=0.02, max_score_loss={})
+        with pytest.raises(NotRegistered, match="is a target or a shadow of 'chat' already"):
+            with_canary("chat", canary, ConfigPlane.of([route, registered()]))
+
+
+def test_what_cannot_be_published_is_told_before_anything_is_trained() -> None:
+    assert checked_name("support-1") == "support-1"
+    for wrong in ("support 1", "../support", ""):
+        with pytest.raises(NotRegistered, match="--name"):
+            checked_name(wrong)
+    with pytest.raises(NotRegistered, match=r"max_score_loss.*from 0 to below 1"):
+        canary_of("a", 0.05, sticky="user", max_error_rate=0.02, max_score_loss={"answer.groundedness": 1.5})
 
 
 def test_bounds_of_scores_are_read() -> None:

@@ -12,7 +12,8 @@ from penstock.cli.route_tables import change_of, route_data, show_list, show_rou
 from penstock.cli.routes import routes
 from penstock.config.kinds import Budget, Canary, Policy, Price, Route, Shadow, Target, Team
 from penstock.config.plane import ConfigPlane
-from penstock.config.route_edits import EditInvalid, edited, new_problems, without_canary
+from penstock.config.references import new_problems
+from penstock.config.route_edits import EditInvalid, edited, without_canary
 from penstock.config.route_history import RouteVersion, VersionUnknown, called, histories, version_before
 from penstock.contracts.records import ConfigEntry, ExperimentEvent
 

@@ -8,11 +8,10 @@ from pathlib import Path
 import click
 import yaml
 from penstock.cli.cluster import one_line_errors
+from penstock.cli.publishing import EntryRefused, publish_entry
 from penstock.config.adapters import Adapter
-from pydantic import ValidationError
 
 from services.inference.finetune.options import FOLDER, publishing_options
-from services.inference.finetune.publishing import publish
 from services.inference.finetune.registering import NotRegistered, adapter_of, kept_apart
 
 __all__ = ["register", "registered"]
@@ -33,11 +32,8 @@ def register(
     author: str, reason: str, dry_run: bool,
 ) -> None:  # fmt: skip
     """Publish ADAPTER, the folder that was trained and evaluated, on config-adapters."""
-    with one_line_errors(NotRegistered):
-        try:
-            entry = adapter_of(adapter, name=name, base_model=base_model, path=path, note=note, force=force)
-        except ValidationError as error:
-            raise NotRegistered("; ".join(one["msg"] for one in error.errors())) from error
+    with one_line_errors(EntryRefused, NotRegistered):
+        entry = adapter_of(adapter, name=name, base_model=base_model, path=path, note=note, force=force)
         if file is not None:
             file.write_text(
                 yaml.safe_dump(entry.model_dump(mode="json", exclude_defaults=True), sort_keys=False), "utf-8"
@@ -52,9 +48,10 @@ def registered(entry: Adapter, *, author: str, reason: str, dry_run: bool) -> No
 
     Raises:
         NotRegistered: its name is that of other weights.
+        EntryRefused: something would be broken.
     """
-    change, _ = asyncio.run(
-        publish(lambda plane: kept_apart(entry, plane), author=author, reason=reason, dry_run=dry_run)
+    change = asyncio.run(
+        publish_entry(lambda plane: kept_apart(entry, plane), author=author, reason=reason, dry_run=dry_run)
     )
     done = "is registered already" if change is None else "would be registered" if dry_run else "registered"
     click.echo(f"adapters/{entry.name} {entry.version} {done}: {entry.base_model}, sha256 {entry.sha256[:16]}")

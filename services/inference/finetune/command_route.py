@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import click
 import yaml
 from penstock.cli.cluster import one_line_errors
-from pydantic import ValidationError
+from penstock.cli.publishing import EntryRefused, publish_entry
+from penstock.config.adapters import Adapter
+from penstock.config.kinds import Canary, Route
+from penstock.config.plane import ConfigPlane
 
 from services.inference.finetune.options import publishing_options, route_options
-from services.inference.finetune.publishing import publish
 from services.inference.finetune.registering import NotRegistered, canary_of, with_canary
 
-__all__ = ["losses_of", "route", "routed"]
+__all__ = ["losses_of", "route", "routed", "trial_of"]
 
 
 @click.command()
@@ -31,48 +32,49 @@ def route(
 
     With --dry-run the canary is printed as the route's file would have it.
     """
-    with one_line_errors(NotRegistered):
-        routed(
-            name, target, share=share, sticky=sticky, max_error_rate=max_error_rate, score_losses=score_losses,
-            replace=replace, author=author, reason=reason, dry_run=dry_run,
-        )  # fmt: skip
+    with one_line_errors(EntryRefused, NotRegistered):
+        canary = trial_of(name, share=share, sticky=sticky, max_error_rate=max_error_rate, score_losses=score_losses)
+        routed(target, canary, replace=replace, author=author, reason=reason, dry_run=dry_run)
+
+
+def trial_of(name: str, *, share: float, sticky: str, max_error_rate: float, score_losses: Sequence[str]) -> Canary:
+    """Return what the options of a command say of the adapter ``name`` on trial.
+
+    Raises:
+        NotRegistered, click.UsageError: one of them cannot be.
+    """
+    # Another salt draws other users than those who had an earlier version on trial.
+    return canary_of(
+        name, share, sticky=sticky, max_error_rate=max_error_rate, max_score_loss=losses_of(score_losses), salt=name
+    )
 
 
 def routed(
-    name: str, target: str, *, share: float, sticky: str, max_error_rate: float, score_losses: Sequence[str], replace: bool,
-    author: str, reason: str, dry_run: bool,
+    target: str, canary: Canary, *, replace: bool, author: str, reason: str, dry_run: bool,
+    unpublished: Adapter | None = None,
 ) -> None:  # fmt: skip
     """Publish a route with the adapter as its canary, and print it.
 
+    Args:
+        unpublished: the adapter, where a dry run has not registered it.
+
     Raises:
         NotRegistered: there is no such route or adapter, or another target is on trial.
+        EntryRefused: something would be broken, such as the hard budget of a team that has no price for it.
     """
-    # Another salt draws other users than those who had an earlier version on trial.
-    try:
-        canary = canary_of(
-            name, share, sticky=sticky, max_error_rate=max_error_rate, max_score_loss=losses_of(score_losses), salt=name
-        )
-    except ValidationError as error:
-        raise NotRegistered("; ".join(one["msg"] for one in error.errors())) from error
-    change, plane = asyncio.run(
-        publish(
-            lambda plane: with_canary(target, canary, plane, replace=replace),
-            author=author,
-            reason=reason,
-            dry_run=dry_run,
-        )
-    )
+
+    def made(plane: ConfigPlane) -> Route:
+        if unpublished is not None:
+            plane.put(unpublished.key, unpublished)
+        return with_canary(target, canary, plane, replace=replace)
+
+    change = asyncio.run(publish_entry(made, author=author, reason=reason, dry_run=dry_run))
     if dry_run:
         shown = {"canary": canary.model_dump(mode="json", exclude_defaults=True)}
         click.echo(yaml.safe_dump(shown, sort_keys=False), nl=False)
         return
-    if plane.price(name, datetime.now(UTC)) is None:
-        click.echo(
-            f"warning: {name} has no price, so its calls cannot be priced and hard budgets refuse them: add it to prices",
-            err=True,
-        )
     done = "has it already" if change is None else f"is version {change.after.version if change.after else ''} now"
-    click.echo(f"routes/{target} {done}: {share:.1%} of its traffic for {name}")
+    click.echo(f"routes/{target} {done}: {canary.share:.1%} of its traffic for {canary.target.label}")
 
 
 def losses_of(given: Sequence[str]) -> dict[str, float]:

@@ -10,11 +10,12 @@ from typing import Any
 import click
 from penstock.cli.cluster import one_line_errors
 from penstock.cli.instants import INSTANT
+from penstock.cli.publishing import EntryRefused
 
 from services.inference.finetune.command_evaluate import Asking, Judging, answer, judged
 from services.inference.finetune.command_export import exported
 from services.inference.finetune.command_register import registered
-from services.inference.finetune.command_route import losses_of, routed
+from services.inference.finetune.command_route import routed, trial_of
 from services.inference.finetune.command_train import trained
 from services.inference.finetune.dataset import DatasetError
 from services.inference.finetune.golden import GoldenError, ask, platform_command
@@ -30,7 +31,7 @@ from services.inference.finetune.options import (
     training_options,
 )
 from services.inference.finetune.record import RecordError
-from services.inference.finetune.registering import NotRegistered, adapter_of
+from services.inference.finetune.registering import NotRegistered, adapter_of, checked_name
 from services.inference.vllm.adapters import AdapterError
 
 __all__ = ["run"]
@@ -66,8 +67,9 @@ def run(
     Each step is a command of its own, by which a run that stopped is finished.
     """
     need_engine("run")
-    losses_of(score_losses)  # what is misspelt is told before an hour of training
-    folder = out / name
+    with one_line_errors(NotRegistered):  # what is misspelt is told before an hour of training
+        folder = out / checked_name(name)
+        canary = trial_of(name, share=share, sticky=sticky, max_error_rate=max_error_rate, score_losses=score_losses)
     if dataset is None:
         dataset = out / "dataset"
         with one_line_errors(DatasetError, GoldenError):
@@ -80,10 +82,11 @@ def run(
         found = judged(folder, judging)
     if not found.ok:
         raise click.ClickException(f"{name} is worse than its base and is not registered; see {folder / 'evaluation'}")
-    with one_line_errors(NotRegistered):
-        registered(adapter_of(folder, name=name), author=author, reason=reason, dry_run=dry_run)
+    with one_line_errors(EntryRefused, NotRegistered):
+        adapter = adapter_of(folder, name=name)
+        registered(adapter, author=author, reason=reason, dry_run=dry_run)
         if target is not None:
             routed(
-                name, target, share=share, sticky=sticky, max_error_rate=max_error_rate, score_losses=score_losses,
-                replace=replace, author=author, reason=reason, dry_run=dry_run,
+                target, canary, replace=replace, author=author, reason=reason, dry_run=dry_run,
+                unpublished=adapter if dry_run else None,
             )  # fmt: skip

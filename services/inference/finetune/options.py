@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from penstock.cli.publishing import user
 
-from services.inference.finetune.publishing import user
 from services.inference.finetune.record import Options
 
 __all__ = [

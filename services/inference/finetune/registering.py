@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from penstock.config.adapters import Adapter, TrainingData
-from penstock.config.kinds import Canary, Route, Target
+from penstock.config.entry import Name
+from penstock.config.kinds import Canary, Route
 from penstock.config.plane import ConfigPlane
+from pydantic import TypeAdapter, ValidationError
 
 from services.inference.finetune.record import (
     EVALUATION,
@@ -19,7 +21,7 @@ from services.inference.finetune.record import (
 )
 from services.inference.vllm.adapters import AdapterError, digest_of
 
-__all__ = ["NotRegistered", "adapter_of", "canary_of", "kept_apart", "with_canary"]
+__all__ = ["NotRegistered", "adapter_of", "canary_of", "checked_name", "kept_apart", "with_canary"]
 
 
 class NotRegistered(Exception):
@@ -46,7 +48,7 @@ def adapter_of(
         force: whether it is registered though its evaluation is missing or says that it is worse; the note then says so.
 
     Raises:
-        NotRegistered: it is not what was trained or evaluated, or is worse than its base.
+        NotRegistered: it is not what was trained or evaluated, is worse than its base, or no model may be called so.
     """
     try:
         trained, digest = read_training(folder), digest_of(folder)
@@ -61,18 +63,37 @@ def adapter_of(
     if objection and not force:
         raise NotRegistered(f"{objection}, or register it all the same with --force")
     data = trained.dataset
-    return Adapter(
-        name=name,
-        base_model=base_model or trained.base_model,
-        path=path or str(folder.resolve()),
-        sha256=digest,
-        rank=trained.options.rank,
-        trained_on=TrainingData(name=data.name, sha256=data.version, rows=data.rows),
-        figures=_figures(trained, evaluated),
-        note=" ".join(part for part in (note, f"Registered by force: {objection}." if objection else "") if part)[
-            :2000
-        ],
-    )
+    notes = (note, f"Registered by force: {objection}." if objection else "")
+    try:
+        return Adapter(
+            name=name,
+            base_model=base_model or trained.base_model,
+            path=path or str(folder.resolve()),
+            sha256=digest,
+            rank=trained.options.rank,
+            trained_on=TrainingData(name=data.name, sha256=data.version, rows=data.rows),
+            figures=_figures(trained, evaluated),
+            note=" ".join(part for part in notes if part)[:2000],
+        )
+    except ValidationError as error:
+        raise NotRegistered(_causes(error)) from error
+
+
+def checked_name(name: str) -> str:
+    """Return ``name`` where an adapter may be called so.
+
+    Raises:
+        NotRegistered: it may not.
+    """
+    try:
+        return TypeAdapter(Name).validate_python(name)
+    except ValidationError as error:
+        raise NotRegistered(f"--name {_causes(error)}") from error
+
+
+def _causes(error: ValidationError) -> str:
+    each = (f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors())
+    return "; ".join(each).removeprefix(": ")
 
 
 def _evaluation(folder: Path, digest: str) -> tuple[Evaluated | None, str]:
@@ -119,18 +140,21 @@ def canary_of(
     """Return an adapter on trial; ``model`` is its name, other arguments are as of :class:`penstock.config.kinds.Canary`.
 
     Raises:
-        pydantic.ValidationError: one of them is out of range.
+        NotRegistered: one of them is out of range.
     """
-    return Canary.model_validate(
-        {
-            "target": Target(backend="vllm", model=model),
-            "share": share,
-            "sticky": sticky,
-            "max_error_rate": max_error_rate,
-            "max_score_loss": dict(max_score_loss),
-            "salt": salt,
-        }
-    )
+    try:
+        return Canary.model_validate(
+            {
+                "target": {"backend": "vllm", "model": model},
+                "share": share,
+                "sticky": sticky,
+                "max_error_rate": max_error_rate,
+                "max_score_loss": dict(max_score_loss),
+                "salt": salt,
+            }
+        )
+    except ValidationError as error:
+        raise NotRegistered(_causes(error)) from error
 
 
 def with_canary(route: str, canary: Canary, plane: ConfigPlane, *, replace: bool = False) -> Route:
@@ -140,7 +164,7 @@ def with_canary(route: str, canary: Canary, plane: ConfigPlane, *, replace: bool
         replace: whether another target that is on trial there gives way.
 
     Raises:
-        NotRegistered: there is no such route or adapter, or another target is on trial.
+        NotRegistered: there is no such route or adapter, another target is on trial, or the adapter answers there already.
     """
     present, model = plane.route(route), canary.target.model
     if present is None:
@@ -156,4 +180,7 @@ def with_canary(route: str, canary: Canary, plane: ConfigPlane, *, replace: bool
         raise NotRegistered(
             f"{on_trial.target.label} is on trial on {route!r} already: wait for what becomes of it, or say --replace"
         )
+    others = (*present.targets, *(shadow.target for shadow in present.shadows))
+    if any(target.label == model for target in others):
+        raise NotRegistered(f"{model} is a target or a shadow of {route!r} already: take it out there first")
     return Route.model_validate({**present.model_dump(exclude_defaults=True), "canary": canary})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.table import Table
 from penstock.bus.kafka import KafkaBus
 from penstock.bus.producer import Producer
 from penstock.cli.cluster import cluster_settings, one_line_errors, table_console
+from penstock.cli.publishing import user
 from penstock.clock import SystemClock
 from penstock.config.files import ConfigFiles, ConfigInvalid, load_files
 from penstock.config.kinds import KINDS
@@ -53,7 +53,7 @@ def apply(path: Path | None, reason: str, author: str | None, dry_run: bool, wai
     """
     with one_line_errors():
         root = path or project_file("infra/config")
-        changes, files = asyncio.run(_apply(root, cluster_settings(), reason, author or _user(), dry_run, wait_s))
+        changes, files = asyncio.run(_apply(root, cluster_settings(), reason, author or user(), dry_run, wait_s))
     _warn(files)
     _show_changes(changes)
     for warning in price_warnings(changes):
@@ -142,10 +142,3 @@ def _show_changes(changes: Sequence[Change]) -> None:
         if change.action == "changed":
             for field, before, after in change.differences():
                 click.echo(f"    {field}: {before or 'default'} -> {after or 'default'}")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return ""

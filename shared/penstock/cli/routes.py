@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import getpass
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,15 +14,16 @@ import click
 from penstock.bus import Producer, history
 from penstock.cli.cluster import one_line_errors
 from penstock.cli.connection import Connection, connect, run_command
+from penstock.cli.publishing import EntryRefused, refuse_problems, user
 from penstock.cli.route_tables import change_of, route_data, show_change, show_list, show_route
 from penstock.cli.shadow import shadow
 from penstock.clock import SystemClock
 from penstock.config.canaries import read_rollback
 from penstock.config.files import ConfigInvalid, load_entries
-from penstock.config.kinds import KINDS, Route
+from penstock.config.kinds import Route
 from penstock.config.plane import ConfigPlane
 from penstock.config.publish import publish_changes
-from penstock.config.route_edits import EditInvalid, edited, new_problems, without_canary
+from penstock.config.route_edits import EditInvalid, edited, without_canary
 from penstock.config.route_history import RouteVersion, VersionUnknown, called, histories, version_before
 from penstock.contracts.codec import Undecodable
 from penstock.contracts.records import ConfigEntry
@@ -183,7 +183,7 @@ async def _publish(
         difference = change_of(before, after)
         if difference is not None:
             plane = await _plane(connection)
-            _check(plane, after)
+            refuse_problems(plane, after)
             show_change(difference, err=as_json)
             if not dry_run:
                 if not yes:
@@ -197,7 +197,7 @@ async def _publish(
                     )
                 producer = Producer(connection.bus.producer(), connection.codec, "config", clock)
                 await publish_changes(
-                    [difference], producer, clock.now(), author=_user() if author is None else author, reason=reason
+                    [difference], producer, clock.now(), author=user() if author is None else author, reason=reason
                 )
     published = difference is not None and not dry_run
     if as_json:
@@ -208,24 +208,6 @@ async def _publish(
         click.echo(f"the route {name} is {after.version} now" if published else "nothing published: this is a dry run")
     if published:
         click.echo(_DRIFT, err=True)
-
-
-def _check(plane: ConfigPlane, route: Route) -> None:
-    """Say what would be wrong with ``route`` published.
-
-    Raises:
-        EditInvalid: what it names does not exist, or what names it could not be.
-    """
-    refused = []
-    for entry, broken in new_problems({kind: plane.entries(kind) for kind in KINDS}, route):
-        field = ".".join(map(str, broken.path))
-        text = f"{entry}: {field}: {broken.cause}; {broken.remedy}"
-        if broken.warning:
-            click.echo(f"warning: {text}", err=True)
-        else:
-            refused.append(text)
-    if refused:
-        raise EditInvalid("nothing was published:\n" + "\n".join(refused))
 
 
 def _outcome(name: str, before: Route | None, after: Route, published: bool) -> dict[str, Any]:
@@ -297,14 +279,7 @@ def _invalid_exits() -> Iterator[None]:
     with one_line_errors(VersionUnknown):
         try:
             yield
-        except (EditInvalid, ConfigInvalid) as error:
+        except (EditInvalid, ConfigInvalid, EntryRefused) as error:
             problem = click.ClickException(str(error))
             problem.exit_code = _INVALID_EXIT_CODE
             raise problem from error
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return ""

@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from penstock.config.kinds import Entry, Experiment, Policy, Price, Prompt, Route, Rubric, Target, Team
 
-__all__ = ["BrokenReference", "UnpricedTarget", "check_references", "unpriced_targets"]
+__all__ = ["BrokenReference", "UnpricedTarget", "check_references", "new_problems", "unpriced_targets"]
 
 _COSTS_OF_TOKENS = [name for name in Price.model_fields if "cost" in name and "token" in name]
 # USD a token. The dearest models known cost below 0.001; a price by the million begins at 0.01.
@@ -94,6 +94,26 @@ def check_references(entry: Entry, known: Mapping[str, Mapping[str, Entry]]) -> 
             if (cost := getattr(entry, name)) is not None and cost >= _DEAR:
                 cause = f"is {cost} USD for one token: prices are by the token, not by the million"
                 yield BrokenReference((name,), cause, "divide it by 1000000, unless it is meant", warning=True)
+
+
+def new_problems(known: Mapping[str, Mapping[str, Entry]], entry: Entry) -> list[tuple[str, BrokenReference]]:
+    """Return what would be broken with ``entry`` published that is not broken now: by the entry, as kind/key.
+
+    Args:
+        known: everything that is published, kind -> key -> entry.
+    """
+    after = {**known, entry.KIND: {**known.get(entry.KIND, {}), entry.key: entry}}
+    before = set(_problems(known))
+    own = f"{entry.KIND}/{entry.key}"
+    # What is wrong with the entry itself is told again: it is what is looked at.
+    return [problem for problem in _problems(after) if problem not in before or problem[0] == own]
+
+
+def _problems(known: Mapping[str, Mapping[str, Entry]]) -> Iterator[tuple[str, BrokenReference]]:
+    for kind, entries in known.items():
+        for key, entry in entries.items():
+            for broken in check_references(entry, known):
+                yield f"{kind}/{key}", broken
 
 
 def _experiment(

@@ -1,17 +1,15 @@
-"""Changes of a route as an operator makes them, and what would be wrong with the configuration then. Pure."""
+"""Changes of a route as an operator makes them. Pure."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import ValidationError
 
-from penstock.config.entry import Entry
 from penstock.config.kinds import Route
-from penstock.config.references import BrokenReference, check_references
 
-__all__ = ["EditInvalid", "edited", "new_problems", "without_canary"]
+__all__ = ["EditInvalid", "edited", "without_canary"]
 
 
 class EditInvalid(Exception):
@@ -43,26 +41,6 @@ def edited(route: Route, *, weights: Mapping[str, int], choice: str | None = Non
 def without_canary(route: Route) -> Route:
     """Return ``route`` with nothing on trial."""
     return _validated(route.name, route.model_dump() | {"canary": None})
-
-
-def new_problems(known: Mapping[str, Mapping[str, Entry]], route: Route) -> list[tuple[str, BrokenReference]]:
-    """Return what would be broken with ``route`` published that is not broken now: by the entry, as kind/name.
-
-    Args:
-        known: everything that is published, kind -> key -> entry.
-    """
-    after = {**known, "routes": {**known.get("routes", {}), route.name: route}}
-    before = set(_problems(known))
-    own = f"routes/{route.name}"
-    # What is wrong with the route itself is told again: it is what is looked at.
-    return [problem for problem in _problems(after) if problem not in before or problem[0] == own]
-
-
-def _problems(known: Mapping[str, Mapping[str, Entry]]) -> Iterator[tuple[str, BrokenReference]]:
-    for kind, entries in known.items():
-        for key, entry in entries.items():
-            for broken in check_references(entry, known):
-                yield f"{kind}/{key}", broken
 
 
 def _validated(name: str, data: Mapping[str, object]) -> Route:
