@@ -84,6 +84,11 @@ class _Call:
             most_output=None if most is None else most * self.request.sampling.n,
         )
 
+    def note(self, reply: Reply) -> None:
+        """Keep what the endpoint has just said of its usage."""
+        usage, estimated = self.usage(reply)
+        self.progress.answer_size, self.progress.usage = reply.size, None if estimated else usage
+
 
 class OpenAIBackend:
     """Any endpoint that answers POST {base_url}/chat/completions as OpenAI does, with server-sent events where pieces of
@@ -118,8 +123,6 @@ class OpenAIBackend:
         try:
             async with asyncio.timeout(target.timeout_s):
                 reply = await self._tried(call, asyncio.get_running_loop().time() + target.timeout_s)
-            usage, estimated = call.usage(reply)
-            progress.usage = None if estimated else usage
             content, finish_reason, logprobs = reply.answer()
         except TimeoutError as error:
             if progress.began:
@@ -129,6 +132,7 @@ class OpenAIBackend:
         except BackendError as error:
             progress.began = error.charged
             raise
+        usage, estimated = call.usage(reply)
         if estimated:
             self._note_estimate(target)
         return Answered(
@@ -216,7 +220,7 @@ class OpenAIBackend:
                     await _read_stream(call, reply, response, started)
                 else:
                     text = reply.take_completion(await whole(response))
-                    call.progress.answer_size = reply.size
+                    call.note(reply)
                     await call.pieces.add(text)
             finally:
                 await response.aclose()
@@ -260,11 +264,11 @@ async def _read_stream(call: _Call, reply: Reply, response: httpx2.Response, sta
             return
         reported = reply.usage
         text = reply.take_chunk(event)
-        if reply.size != progress.answer_size:
-            progress.answer_size, progress.usage = reply.size, None
         if reply.usage is not reported:
-            usage, estimated = call.usage(reply)
-            progress.usage = None if estimated else usage
+            call.note(reply)
+        elif reply.size != progress.answer_size:
+            # What the last words took nobody has said.
+            progress.answer_size, progress.usage = reply.size, None
         if text:
             if call.first_token_us is None:
                 call.first_token_us = _since(started)
