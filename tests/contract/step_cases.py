@@ -70,6 +70,7 @@ from services.intake.exceeded import Exceeded
 from services.retrieval import core as retrieval
 from tests.contract.feedback_feed import RULES, feedback_feed
 from tests.unit import experiment_cases
+from tests.unit.canary_cases import a_canary, calls
 from tests.unit.feedback_partition import Lengths
 from tests.unit.learning_labels import EAGER, learner, mixed_feed
 
@@ -256,6 +257,7 @@ def _projection(topic: str) -> Callable[[Any, datetime], Sequence[Emit]]:
 
 
 _EXPERIMENT = experiment_cases.an_experiment()
+_CANARY = a_canary(max_latency_ms=5.0)
 
 
 def _assigned(record: Any) -> Any:
@@ -411,6 +413,11 @@ def _observations() -> list[tuple[str, Record]]:
     return [("experiment-observations", each) for each in lost]
 
 
+def _calls() -> list[tuple[str, Record]]:
+    """Calls of a route whose canary fails and is slow."""
+    return [("experiment-observations", each) for each in calls(_CANARY, 400, failing=0.5, users=300)]
+
+
 def _judge_tasks() -> list[tuple[str, Record]]:
     """Tasks of both modes and one that cannot be judged, side by side; judges that answer, garble, fail and are refused."""
     logic, states, dice = judging(CONFIG, 4), dict[str, Any](), random.Random(7)
@@ -464,3 +471,4 @@ def stateful_cases() -> Iterator[StatefulCase]:
     yield StatefulCase("drift", "drift", lambda: drift.logic(drift.Rules()), _signals)
     yield StatefulCase("streaming", "guardrails", _streaming, _pieces)
     yield StatefulCase("experiments", "evaluation", lambda: experiments({"models": _EXPERIMENT}.get), _observations)
+    yield StatefulCase("canaries", "evaluation", lambda: experiments({_CANARY.name: _CANARY}.get), _calls)

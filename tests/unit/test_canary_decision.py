@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.config.canaries import CANARY, canary_experiment, takes_back
-from penstock.config.kinds import Canary, Route, Target
+from penstock.config.canaries import CANARY, takes_back
 from penstock.contracts.records import Observation
 
 from services.evaluation.experiments.advice import advice, state_of
@@ -20,29 +19,10 @@ from services.evaluation.experiments.command_report import page
 from services.evaluation.experiments.command_show import described
 from services.evaluation.experiments.matching import NOTHING_MATCHED, Matched, control_came, trial_came
 from services.evaluation.experiments.reading import Found
+from tests.unit.canary_cases import a_canary, calls
 from tests.unit.experiment_cases import NOW, Log, an_observation
 
 LATER = NOW + timedelta(days=1)
-TRIED = Target(backend="openai", model="tried")
-
-
-def a_canary(**changes: Any) -> Any:
-    fields: dict[str, Any] = {"target": TRIED, "share": 0.2}
-    canary = Canary(**fields | changes)
-    return canary_experiment(Route(name="default", targets=(Target(backend="openai", model="m"),), canary=canary))
-
-
-def calls(
-    experiment: Any, count: int, *, failing: float, stable: float = 0.01, users: int | None = None, seed: int = 1
-) -> Iterator[Observation]:
-    """Calls of ``users``, each request of its own one where None; some fail, the others take 200 ms or so."""
-    dice = np.random.default_rng(seed)
-    for number in range(count):
-        user = f"u{number if users is None else dice.integers(users)}"
-        observation = an_observation(experiment, number, user, {}, source="completions", tenant_id="support")
-        fails = dice.random() < (failing if observation.arm == CANARY else stable)
-        values = {"failed": 1.0} if fails else {"failed": 0.0, "model_ms": float(200 * np.exp(0.3 * dice.normal()))}
-        yield msgspec.structs.replace(observation, values=values)
 
 
 def asked_until_taken_back(experiment: Any, observations: Iterator[Observation]) -> int | None:
@@ -114,7 +94,7 @@ def test_a_canary_within_its_bound_is_hardly_ever_taken_back_however_often_one_l
 def test_one_users_failures_count_once() -> None:
     """All requests of some users fail, whichever target they get: that is not the target's doing."""
     experiment = a_canary()
-    units = {f"u{n}": experiment.arm_of(experiment.unit_of(f"u{n}", None, "")).name for n in range(60)}
+    units = {f"u{n}": experiment.arm_of(experiment.unit_of(f"u{n}", None, "")).name for n in range(60)}  # type: ignore[union-attr]
     unlucky = next(user for user, arm in units.items() if arm == CANARY)
     log = Log(experiment)
     for number in range(600):
