@@ -91,6 +91,19 @@ async def test_a_restart_continues_at_the_commit_and_a_replay_gives_the_same_ide
     assert len({e.record.event_id for e in events}) == 10
 
 
+async def test_what_a_hop_has_no_use_for_is_passed_over_unread_and_committed(bus: MemoryBus) -> None:
+    use = False
+    await publish(bus, 3)
+    await bus.append("llm-requests", b"k", b"{not avro}")
+    async with running(bus, a_hop(relay, wanted=lambda: use)):
+        await bus.settled("g", ["llm-requests"])
+        assert bus.messages("requests-admitted") == bus.messages("dlq-intake") == []
+        use = True
+        await bus.publish("llm-requests", "k", a_request("later"))
+        events = await bus.collect("requests-admitted", 1)
+    assert [e.record.request_id for e in events] == ["later"]
+
+
 async def test_undecodable_messages_go_to_the_dead_letters_and_the_partition_moves_on(bus: MemoryBus) -> None:
     await bus.publish("llm-requests", "k", a_request("before"))
     await bus.append("llm-requests", b"k", b"{not avro}", [("traceparent", b"00-1-2-01")])

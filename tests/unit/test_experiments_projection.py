@@ -122,10 +122,18 @@ def test_each_event_has_one_identity_by_experiment() -> None:
     assert len({emit.record.event_id for emit in found[0]}) == 2
 
 
+def test_events_are_read_only_where_there_is_an_experiment() -> None:
+    hop = observations_hop(ConfigPlane.of([]))
+    assert hop.wanted is not None
+    assert not hop.wanted()
+
+
 async def test_the_hop_says_once_that_an_experiments_time_is_over() -> None:
     ends = an_experiment(ends_at=AT, metrics=RUNNING.metrics)
     hop = observations_hop(ConfigPlane.of([ends]))
     assert hop.topics == SOURCES
+    assert hop.wanted is not None
+    assert hop.wanted()
 
     async def emitted(*records: LlmResult) -> list[Observation]:
         events = [Event(Message("llm-results", 0, n, 0, b"k", b""), record) for n, record in enumerate(records)]

@@ -33,6 +33,8 @@ _Source = LlmResult | Evaluation | Cost | Completion
 class Configuration(Protocol):
     """The part of the config plane that the projection reads."""
 
+    @property
+    def has_experiments(self) -> bool: ...
     def experiment(self, name: str) -> Experiment | None: ...
     def experiments(self, team: str) -> list[Experiment]: ...
 
@@ -151,4 +153,11 @@ def observations_hop(config: Configuration) -> Hop:
             emits += [emit for emit in ended.observe(event.record) if emit.record.event_id not in told]
         return emits
 
-    return Hop(service="evaluation", group="evaluation-observations", topics=SOURCES, handler=handle)
+    return Hop(
+        service="evaluation",
+        group="evaluation-observations",
+        topics=SOURCES,
+        handler=handle,
+        # Without an experiment no event is an observation: decoding them all would be most of what the hop costs.
+        wanted=lambda: config.has_experiments,
+    )

@@ -34,7 +34,7 @@ _PIPELINE = 8
 # What waits for a slot holds no more of the memory than this, unless it is a single message.
 _WAITING_BYTES = 64 * 1024 * 1024
 
-_Taken = tuple[Message, Event[Any] | Undecodable]
+_Taken = tuple[Message, Event[Any] | Undecodable | None]
 
 
 class _Broken(Reject):
@@ -188,7 +188,9 @@ class HopRunner:
                 log.warning("partitions are taken up again", group=self.hop.group, reason=str(error))
                 await self._clock.sleep(random.uniform(0, FIRST_RETRY_S))
 
-    def _decoded(self, message: Message) -> Event[Any] | Undecodable:
+    def _decoded(self, message: Message) -> Event[Any] | Undecodable | None:
+        if self.hop.wanted is not None and not self.hop.wanted():
+            return None
         try:
             return Event(message, self._codec.decode(message.topic, message.value))
         except Undecodable as error:
@@ -232,7 +234,7 @@ class HopRunner:
         for message, decoded in taken:
             if isinstance(decoded, Event):
                 events.append(decoded)
-            else:
+            elif decoded is not None:
                 acks.append(await self._bury(message, decoded.code, decoded.reason))
         with ExitStack() as spans:
             # The span of a message lasts as long as the work on it: what that calls is within.

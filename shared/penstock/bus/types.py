@@ -128,6 +128,9 @@ class Hop:
     order of arrival), and ``waiting`` of them are taken in beside those that run (None: as many as run): no more are
     compared. ``on_assigned`` is awaited whenever the hop has got partitions, before it is given anything of them; it is
     tried again where it raises Transient.
+
+    ``wanted`` tells before a message is read whether the hop has any use for messages now; one without is passed over, as
+    if nothing had come of it. What it cannot decode is then left to the other readers of its topic. None: all are read.
     """
 
     service: str
@@ -140,6 +143,7 @@ class Hop:
     urgency: Callable[[Event[Any]], Urgency] | None = None
     waiting: int | None = None
     on_assigned: Callable[[Mapping[Partition, Backlog]], Awaitable[None]] | None = None
+    wanted: Callable[[], bool] | None = None
 
 
 class RawProducer(Protocol):

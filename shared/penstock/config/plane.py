@@ -135,6 +135,11 @@ class ConfigPlane:
         found = [cast("Experiment", entry) for _, entry in sorted(self._entries["experiments"].items())]
         return [experiment for experiment in found if experiment.team == team]
 
+    @property
+    def has_experiments(self) -> bool:
+        """Whether there is any experiment, of a team or of a route's canary."""
+        return bool(self._entries["experiments"] or self._canaries)
+
     def adapter(self, name: str) -> Adapter | None:
         """The adapter ``name``, or None."""
         return cast("Adapter | None", self._entries["adapters"].get(name))
