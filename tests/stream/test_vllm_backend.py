@@ -335,6 +335,22 @@ async def test_requests_wait_for_an_engine_that_starts_and_for_the_one_after_it(
         await keeper.engine()
 
 
+async def test_an_engine_that_dies_while_the_process_stops_is_not_waited_for() -> None:
+    started, stopping = Started(), asyncio.Event()
+    keeper = started.keeper()
+    running = asyncio.create_task(keeper.run(stopping))
+    engine = await bounded(keeper.engine())
+    stopping.set()
+    await bounded(running)
+    engine.dead = True
+    keeper.lost(engine)
+    with pytest.raises(Transient, match="its engine is gone"):
+        await bounded(keeper.engine())
+    await keeper.close()
+    assert engine.closed
+    assert len(started.engines) == 1
+
+
 async def test_an_engine_that_nobody_asks_is_noticed_too() -> None:
     started, stopping = Started(), asyncio.Event()
     running = asyncio.create_task(started.keeper().run(stopping))

@@ -21,6 +21,7 @@ log = get_logger(__name__)
 
 _WATCH_S = 0.5
 """How often a dead engine is looked for where no request notices it."""
+_GONE = "inference is stopping, and its engine is gone: another process answers"
 _ABANDON_S = 10.0
 """How long a start that was called off may take to end."""
 
@@ -55,6 +56,8 @@ class EngineKeeper:
         self._window_s = window_s
         self._changed = changed
         self._engine: Engine | None = None
+        self._last: Engine | None = None  # not closed yet
+        self._over = False
         self._stopped: str | None = None
         self._turn = asyncio.Event()  # there is an engine, or there will be none
         self._noticed = asyncio.Event()
@@ -78,6 +81,8 @@ class EngineKeeper:
             self._engine = None
             self._turn.clear()
             self._noticed.set()
+            if self._over:
+                self._end(_GONE)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Keep an engine until ``stopping`` is set; the last one stays for the requests in flight, until :meth:`close`.
@@ -89,7 +94,7 @@ class EngineKeeper:
         self._changed(False)
         try:
             while (engine := await self._started(stopping)) is not None:
-                self._engine = engine
+                self._engine = self._last = engine
                 self._turn.set()
                 self._changed(True)
                 if not await self._dies(engine, stopping):
@@ -102,6 +107,7 @@ class EngineKeeper:
                 metrics.ENGINE_DEATHS.labels(self._model).inc()
                 log.error("the engine died", model=self._model, deaths=len(deaths), window_s=self._window_s)
                 await asyncio.to_thread(engine.close)
+                self._last = None
                 if len(deaths) > self._max_restarts:
                     raise EngineFailed(
                         f"the engine died {len(deaths)} times within {self._window_s:g} s: its log on standard error says "
@@ -111,8 +117,9 @@ class EngineKeeper:
             self._end(str(error))
             raise
         finally:
+            self._over = True
             if self._engine is None:
-                self._end("inference is stopping, and its engine is gone: another process answers")
+                self._end(_GONE)
 
     def _end(self, reason: str) -> None:
         self._stopped = self._stopped or reason
@@ -175,7 +182,7 @@ class EngineKeeper:
 
     async def close(self) -> None:
         """End the engine: no request is in flight any more."""
-        engine, self._engine = self._engine, None
+        engine, self._engine, self._last = self._last, None, None
         self._end("inference is stopping")
         if engine is not None:
             await asyncio.to_thread(engine.close)
