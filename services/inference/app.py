@@ -162,9 +162,7 @@ def inference_hop(
             return unanswered(flight, wasted, Status.FAILED, "unknown_route", reason)
         choice = chooser.choose(route, flight.request)
         request = flight.request = msgspec.structs.replace(flight.request, context=choice.context)
-        if choice.first is not None:
-            # Only then did it cost the request its first choice: what failed in its way says so, and nothing else does.
-            flight.failures += choice.left_alone
+        flight.failures += choice.left_alone[: choice.passed_over]
         first = choice.kept_of
         if first is not None and is_repeatable(request, first, route.cache):
             started = clock.monotonic()
@@ -173,8 +171,7 @@ def inference_hop(
                 return await given_again(flight, kept, first, started, wasted)
         found = await caller.first_answer(flight, route, choice.targets)
         if found is None:
-            if choice.first is None:
-                flight.failures += choice.left_alone
+            flight.failures += choice.left_alone[choice.passed_over :]
             reason = "no target answered: " + "; ".join(failure.reason for failure in flight.failures)
             return unanswered(flight, wasted, Status.FAILED, "model_unavailable", reason)
         target, answered = found

@@ -178,6 +178,27 @@ async def test_a_target_that_fails_is_left_alone_then_tried_by_one_call_and_clos
             assert await inference.answered_by(3) == ["one"] * 3
 
 
+async def test_a_target_that_would_not_have_been_asked_is_no_failure_though_it_is_left_alone() -> None:
+    async with endpoints("one", "two", "three") as (one, two, three):
+        two.status = 501
+        route = Route(
+            name="r", targets=(one.target(), two.target(weight=0), three.target(weight=0)), retrieval=NOTHING,
+            breaker=BREAKER,
+        )  # fmt: skip
+        alone = Route(name="alone", targets=(two.target(),), retrieval=NOTHING, breaker=BREAKER)
+        async with stream(route, alone) as inference:
+            for _ in range(2):
+                assert isinstance((await inference.ask("alone")).record, Refusal)
+            record = (await inference.ask()).record
+            assert isinstance(record, Completion)
+            assert (record.model, record.failures) == ("one", [])
+            one.status = three.status = 400
+            refused = (await inference.ask()).record
+            assert isinstance(refused, Refusal)
+            assert "two is left alone until" in refused.reason
+            assert refused.reason.count("two is left alone") == 1
+
+
 async def test_where_all_are_left_alone_a_request_ends_at_once_and_is_told_until_when() -> None:
     async with endpoints("one", "two") as (one, two):
         one.status = two.status = 501

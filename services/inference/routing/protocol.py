@@ -21,7 +21,9 @@ class Choice:
     Attributes:
         targets: to ask until one answers, in this order; may be empty.
         context: the request's, with what the choice adds to it (the arm of a canary).
-        left_alone: targets that are not asked now, and why.
+        left_alone: targets that are not asked now, and why: those in whose place another is asked first, then the others.
+        passed_over: how many of ``left_alone`` would have been asked before the first of ``targets``. What would not have
+            been asked at all is no failure of the request's.
         first: the one that would be asked first if none were left alone: an answer of its that is kept may be given again
             all the same. None: it is the first of ``targets``.
     """
@@ -29,6 +31,7 @@ class Choice:
     targets: Sequence[Target]
     context: Context
     left_alone: Sequence[TargetFailure] = ()
+    passed_over: int = 0
     first: Target | None = None
 
     @property

@@ -72,7 +72,7 @@ class TargetRouting:
         drawn = order_targets(route, request.request_id)
         canary = None if assignment is None else assignment.target
         asked = drawn if canary is None else [canary, *drawn]
-        refused = (self._endpoints.left_alone(route, target) for target in asked)
+        refused = [self._endpoints.left_alone(route, target) for target in asked]
         left_alone = [failure for failure in refused if failure is not None]
         shunned = {failure.target for failure in left_alone}
         stable = [target for target in drawn if target.label not in shunned]
@@ -85,7 +85,10 @@ class TargetRouting:
         context = request.context if assignment is None else assignment.context
         # What is cheapest or fastest is among those that are asked, if any is.
         expected = canary is not None or route.choice == "weighted" or not targets
-        return Choice(targets, context, left_alone, first=asked[0] if expected else None)
+        passed_over = next((place for place, failure in enumerate(refused) if failure is None), len(refused))
+        return Choice(
+            targets, context, left_alone, passed_over if expected else 0, first=asked[0] if expected else None
+        )
 
     def begin(self, route: Route, target: Target) -> Attempt | TargetFailure:
         return self._endpoints.begin(route, target, lambda known, answer: self._answered(route, known, answer))
