@@ -68,7 +68,7 @@ def a_request(name: str, number: int) -> GroundedRequest:
     )  # fmt: skip
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(420)
 async def test_a_canary_that_fails_is_taken_back_and_a_shadow_is_compared(
     deployed: Mapping[str, str],
     kafka_settings: KafkaSettings,
@@ -150,7 +150,7 @@ async def test_a_canary_that_fails_is_taken_back_and_a_shadow_is_compared(
 
 async def until(done: Callable[[], bool], reader: RawReader, codec: Codec, seen: dict[str, Record], team: str) -> None:
     """Read on until ``done()``; ``seen`` has what is ours, by identity."""
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(180):
         while not done():
             for message in await reader.poll(0.2):
                 record = codec.readable(message.topic, message.value)
