@@ -214,6 +214,20 @@ def test_evidence_is_finite_and_within_its_bounds(question: str, passages: list[
         assert np.all((rows >= -1 - 1e-6) & (rows <= 1 + 1e-6))
 
 
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), -3.0, 17.0])
+def test_a_score_of_another_scale_does_no_harm(score: float) -> None:
+    passage = a_passage("team", TEAM.text, TEAM.title, score)
+    assert "Maddox" in answer("Who founded the Harbour Owls?", [passage, SOCKETS]).content
+    assert answer("Who won the football championship in Brazil?", [passage]).content == NOTHING_FOUND
+
+
+def test_a_question_with_data_costs_no_more_than_its_ends() -> None:
+    data = " ".join(f"value{number}" for number in range(30_000))
+    asked = question_of(f"Who founded the Harbour Owls? {data}")
+    assert len(asked.stems) < 2_000
+    assert {"harbour", "owl", "29999"} <= set(asked.stems)
+
+
 @given(QUESTIONS, PASSAGES, st.lists(st.sampled_from(["are", "seq", " ", ". ", "socket", "", "nothing"]), max_size=2))
 def test_an_answer_ends_before_a_stop(question: str, passages: list[Passage], stops: list[str]) -> None:
     whole, found = answer(question, passages), answer(question, passages, stops=stops)

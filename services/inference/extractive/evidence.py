@@ -40,6 +40,8 @@ none that is not in the question. ``strange``: share of the question's names and
 
 # Words that no passage has count for less: they are as often another way to put it as another subject.
 _UNSEEN = 0.6
+# Of the question's words the rarest are compared with all words of the sentences: memory grows with both.
+_MOST_COMPARED = 32
 _YEAR = re.compile(r"1\d{3}|20\d{2}")
 _MONTHS = frozenset("januari februari march april may june juli august september october november december".split())
 _REASON = re.compile(
@@ -69,7 +71,9 @@ def evidence(
         covered[sentence.passage] |= own
     known = set().union(*covered)
     strange = sum(stem not in known for stem in question.particular) / max(1, len(question.particular))
-    asked = list(weights)
+    asked = sorted(weights, key=lambda stem: -weights[stem])[:_MOST_COMPARED]
+    # What another writer gave as a score may be on any scale, or no number.
+    scores = [min(max(p.score, 0.0), 1.0) if math.isfinite(p.score) else 0.0 for p in passages]
 
     def share(stems: frozenset[str] | set[str]) -> float:
         # Rounded once: the sum does not depend on the order of a set.
@@ -88,7 +92,7 @@ def evidence(
             share(beside - own),
             share(covered[sentence.passage]),
             float(sentence.passage == 0),
-            min(max(passages[sentence.passage].score, 0.0), 1.0),
+            scores[sentence.passage],
             float(_misses(question, sentence)),
             strange,
         ])  # fmt: skip

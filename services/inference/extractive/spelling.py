@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 
 from penstock.embedding.static import StaticEmbedding
 
@@ -13,6 +14,8 @@ __all__ = ["one_error_apart", "respelled"]
 
 # A shorter word is one error away from too many others.
 _SHORTEST = 5
+# Words that are looked for: a question with more that nobody knows is no question with typing errors.
+_MOST = 16
 
 
 def respelled(question: Question, sentences: Sequence[Sentence], embedding: StaticEmbedding) -> Question:
@@ -27,15 +30,16 @@ def respelled(question: Question, sentences: Sequence[Sentence], embedding: Stat
     }
     if not unknown:
         return question
-    written = {
-        word: stem
-        for sentence in sentences
-        for word, stem in zip(sentence.read.words, sentence.read.stems, strict=True)
-    }
+    initials = {word[0] for word in unknown.values()}
+    written: dict[str, dict[str, str]] = {initial: {} for initial in initials}
+    for sentence in sentences:
+        for word, stem in zip(sentence.read.words, sentence.read.stems, strict=True):
+            if word[:1] in initials and word.isalpha():
+                written[word[0]].setdefault(word, stem)
     meant: dict[str, tuple[str, str]] = {}
-    for stem, word in unknown.items():
-        for other, its in written.items():
-            if other[0] == word[0] and other.isalpha() and one_error_apart(word, other):
+    for stem, word in islice(unknown.items(), _MOST):
+        for other, its in written[word[0]].items():
+            if one_error_apart(word, other):
                 meant[stem] = (its, other)
                 break
     if not meant:
