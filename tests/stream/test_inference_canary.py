@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 from penstock.bus import Hop, MemoryBus, Producer, run_hops
+from penstock.cli.publishing import taken_back
 from penstock.clock import ManualClock, SystemClock
 from penstock.config.canaries import CANARY, STABLE, canary_experiment, read_rollback
 from penstock.config.kinds import Canary, Policy, Route, Shadow, Target, Team
@@ -174,6 +175,11 @@ async def test_a_failing_canary_is_observed_taken_back_and_asked_no_more(bus: Me
     assert await read_rollback(bus, bus.codec, on_trial()) == emit.record
     assert await read_rollback(bus, bus.codec, on_trial(salt="mended")) is None
     assert await read_rollback(bus, bus.codec, a_route()) is None
+    # Whoever publishes it again as it is, is told that it gets nothing.
+    said = await taken_back(bus, bus.codec, on_trial())
+    assert said is not None
+    assert "canary: tried was taken back" in said
+    assert await taken_back(bus, bus.codec, on_trial(salt="mended")) is None
 
 
 async def test_where_nobody_answers_the_first_target_is_known_to_have_failed(bus: MemoryBus) -> None:

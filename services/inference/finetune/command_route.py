@@ -25,27 +25,37 @@ __all__ = ["losses_of", "route", "routed", "trial_of"]
 @route_options
 @publishing_options
 def route(
-    name: str, target: str, share: float, sticky: str, max_error_rate: float, score_losses: Sequence[str], replace: bool,
-    author: str, reason: str, dry_run: bool,
+    name: str, target: str, share: float, sticky: str, max_error_rate: float, score_losses: Sequence[str],
+    salt: str | None, replace: bool, author: str, reason: str, dry_run: bool,
 ) -> None:  # fmt: skip
     """Put the registered adapter NAME on trial on a route: a share of its traffic, taken back where it is worse.
 
     With --dry-run the canary is printed as the route's file would have it.
     """
     with one_line_errors(EntryRefused, NotRegistered):
-        canary = trial_of(name, share=share, sticky=sticky, max_error_rate=max_error_rate, score_losses=score_losses)
+        canary = trial_of(
+            name, share=share, sticky=sticky, max_error_rate=max_error_rate, score_losses=score_losses, salt=salt
+        )
         routed(target, canary, replace=replace, author=author, reason=reason, dry_run=dry_run)
 
 
-def trial_of(name: str, *, share: float, sticky: str, max_error_rate: float, score_losses: Sequence[str]) -> Canary:
+def trial_of(
+    name: str, *, share: float, sticky: str, max_error_rate: float, score_losses: Sequence[str], salt: str | None
+) -> Canary:
     """Return what the options of a command say of the adapter ``name`` on trial.
 
     Raises:
         NotRegistered, click.UsageError: one of them cannot be.
     """
+    losses = losses_of(score_losses)
     # Another salt draws other users than those who had an earlier version on trial.
     return canary_of(
-        name, share, sticky=sticky, max_error_rate=max_error_rate, max_score_loss=losses_of(score_losses), salt=name
+        name,
+        share,
+        sticky=sticky,
+        max_error_rate=max_error_rate,
+        max_score_loss=losses,
+        salt=name if salt is None else salt,
     )
 
 

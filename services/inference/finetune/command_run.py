@@ -59,8 +59,8 @@ def run(
     base: Path, golden: Path, name: str, out: Path, dataset: Path | None, since: datetime | None, team: str | None,
     target: str | None, base_model: str | None, personal: bool, max_answer_tokens: int, answer_batch: int,
     evaluators: Sequence[str], fail_if: Sequence[str], main_python: Path | None, share: float, sticky: str,
-    max_error_rate: float, score_losses: Sequence[str], replace: bool, author: str, reason: str, dry_run: bool, device: str,
-    **given: Any,
+    max_error_rate: float, score_losses: Sequence[str], salt: str | None, replace: bool, author: str,
+    reason: str, dry_run: bool, device: str, **given: Any,
 ) -> None:  # fmt: skip
     """Export, train, evaluate, register, and with --route put on trial; exits 1 where the adapter is worse than its base.
 
@@ -69,7 +69,9 @@ def run(
     need_engine("run")
     with one_line_errors(NotRegistered):  # what is misspelt is told before an hour of training
         folder = out / checked_name(name)
-        canary = trial_of(name, share=share, sticky=sticky, max_error_rate=max_error_rate, score_losses=score_losses)
+        canary = trial_of(
+            name, share=share, sticky=sticky, max_error_rate=max_error_rate, score_losses=score_losses, salt=salt
+        )
     if dataset is None:
         dataset = out / "dataset"
         with one_line_errors(DatasetError, GoldenError):

@@ -117,6 +117,7 @@ route_options = _all(
                  help="By how much more of its calls may fail before it is taken back."),
     click.option("--max-score-loss", "score_losses", multiple=True, metavar="SCORE=LOSS",
                  help="By how much a mean may be lower: answer.groundedness=0.05; repeatable."),
+    click.option("--salt", help="Another one draws other users, and begins a trial anew.  [default: the adapter's name]"),
     click.option("--replace", is_flag=True, help="Take the place of another target on trial."),
 )  # fmt: skip
 

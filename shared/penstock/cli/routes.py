@@ -14,7 +14,7 @@ import click
 from penstock.bus import Producer, history
 from penstock.cli.cluster import one_line_errors
 from penstock.cli.connection import Connection, connect, run_command
-from penstock.cli.publishing import EntryRefused, refuse_problems, user
+from penstock.cli.publishing import EntryRefused, refuse_problems, taken_back, user
 from penstock.cli.route_tables import change_of, route_data, show_change, show_list, show_route
 from penstock.cli.shadow import shadow
 from penstock.clock import SystemClock
@@ -184,6 +184,8 @@ async def _publish(
         if difference is not None:
             plane = await _plane(connection)
             refuse_problems(plane, after)
+            if said := await taken_back(connection.bus, connection.codec, after):
+                click.echo(f"warning: {said}", err=True)
             show_change(difference, err=as_json)
             if not dry_run:
                 if not yes:
