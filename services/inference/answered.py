@@ -46,7 +46,7 @@ class AnsweredTail:
         """Read from the log time ``since_ms`` on, ms since the epoch.
 
         Raises:
-            penstock.bus.KafkaUnavailable: the log is away.
+            penstock.bus.KafkaUnavailable: the log is away, or does not know the topics.
         """
         reader = await self._transport.read(_TOPICS, since_ms=since_ms - _SKEW_MS, partitions=partitions)
         try:

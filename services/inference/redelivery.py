@@ -109,7 +109,6 @@ class KeptJournal:
 
         Raises:
             Transient: the log is away for now.
-            penstock.bus.KafkaUnavailable: it stayed away.
         """
         begun = [ahead.since_ms for ahead in backlog.values() if ahead.since_ms is not None]
         self._ends = {place: ahead.end for place, ahead in backlog.items() if ahead.end > ahead.next}
@@ -127,7 +126,8 @@ class KeptJournal:
         try:
             async with self._tail.reading(*self._since) as reading:
                 complete = await reading.to_the_end(_LONGEST_READ_S)
-        except (OSError, RuntimeError) as error:
+        except (KafkaUnavailable, OSError, RuntimeError) as error:
+            # A broker that has just come back may not know its topics yet.
             raise Transient(f"what was answered before cannot be read now: {error}") from error
         (log.info if complete else log.error)(
             "what was answered before is known" if complete else "not all of what was answered before is known",
