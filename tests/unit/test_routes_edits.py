@@ -158,10 +158,13 @@ def test_a_canary_that_was_taken_back_is_told_with_why(capsys: pytest.CaptureFix
         "name": "new", "share": 0.2,
         "taken_back": {"at": NOW.isoformat(), "metric": "failed", "difference": 0.25, "interval": [0.1, 0.4]},
     }  # fmt: skip
-    assert [target["share"] for target in data["targets"]] == pytest.approx([0.6, 0.2, 0.0])
+    assert [target["share"] for target in data["targets"]] == pytest.approx([0.75, 0.25, 0.0])
     assert [each["version"] for each in json.loads(json.dumps(data))["history"]] == [PLAIN.version, TRYING.version]
-    show_list(versions[-1:])
+    show_list(versions[-1:], {})
     assert "new 20%" in capsys.readouterr().out
+    show_list(versions[-1:], {"chat": decision})
+    assert "lark 75%, small 25%" in (listed := capsys.readouterr().out)
+    assert "new taken back" in listed
 
 
 def test_a_route_that_was_withdrawn_is_still_told_of(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from penstock.cli.cluster import table_console
 from penstock.cli.printable import printable
-from penstock.config.kinds import Price, Route, Target
+from penstock.config.kinds import Canary, Price, Route, Target
 from penstock.config.publish import Change
 from penstock.config.route_history import RouteVersion
 from penstock.contracts.records import ExperimentEvent
@@ -25,14 +25,19 @@ _MILLION = Decimal(1_000_000)
 _MARKS = {"new": "+", "changed": "~"}
 
 
-def show_list(current: Sequence[RouteVersion]) -> None:
-    """Show routes in force, one a line."""
+def show_list(current: Sequence[RouteVersion], rollbacks: Mapping[str, ExperimentEvent | None]) -> None:
+    """Show routes in force, one a line.
+
+    Args:
+        rollbacks: the decisions that took their canaries back, by route.
+    """
     table = Table("route", "choice", "targets", "canary", "shadows", "version", "since", "by", box=None)
     for version in current:
         if (route := version.route) is None:
             continue
-        targets = ", ".join(f"{target.label} {_percent(share)}" for target, share in _shares(route))
-        canary = f"{route.canary.target.label} {_percent(route.canary.share)}" if route.canary else "-"
+        taken = rollbacks.get(route.name) is not None
+        targets = ", ".join(f"{target.label} {_percent(share)}" for target, share in _shares(route, taken))
+        canary = f"{route.canary.target.label} {_tried(route.canary, taken)}" if route.canary else "-"
         shadows = ", ".join(f"{each.target.label} {_percent(each.share)}" for each in route.shadows) or "-"
         table.add_row(
             *(_cell(text) for text in (route.name, route.choice, targets, canary, shadows)),
@@ -60,7 +65,7 @@ def show_route(
             f"{route.name}  version {route.version}, in force since {_minute(current.published_at)}{_by(current)}"
         )
         click.echo(f"choice {route.choice}" + "".join(f", {rule}" for rule in _rules(route)))
-        _show_targets(route, prices)
+        _show_targets(route, prices, rollback is not None)
         if route.canary is not None:
             canary = route.canary
             click.echo(
@@ -129,7 +134,7 @@ def route_data(versions: Sequence[RouteVersion], rollback: ExperimentEvent | Non
         "choice": route.choice if route else None,
         "targets": [
             {"name": target.label, "backend": target.backend, "model": target.model, "weight": target.weight, "share": share}
-            for target, share in (_shares(route) if route else [])
+            for target, share in (_shares(route, taken is not None) if route else [])
         ],
         "canary": {"name": route.canary.target.label, "share": route.canary.share, "taken_back": taken}
         if route and route.canary
@@ -139,7 +144,7 @@ def route_data(versions: Sequence[RouteVersion], rollback: ExperimentEvent | Non
     }  # fmt: skip
 
 
-def _show_targets(route: Route, prices: Mapping[str, Price | None]) -> None:
+def _show_targets(route: Route, prices: Mapping[str, Price | None], taken_back: bool) -> None:
     table = Table(
         "target", "as", "backend", "model", "share", "USD a million in / out", "quality", "endpoint", box=None
     )
@@ -149,19 +154,23 @@ def _show_targets(route: Route, prices: Mapping[str, Price | None]) -> None:
         texts = (target.label, role, target.backend, target.model, share, _price(prices.get(target.model)), quality)
         table.add_row(*(_cell(text) for text in texts), _cell(target.base_url or "-"))
 
-    for target, share in _shares(route):
+    for target, share in _shares(route, taken_back):
         row(target, "stands in" if target.weight == 0 else "target", _percent(share))
     if route.canary is not None:
-        row(route.canary.target, "canary", _percent(route.canary.share))
+        row(route.canary.target, "canary", _tried(route.canary, taken_back))
     for shadow in route.shadows:
         row(shadow.target, "shadow", _percent(shadow.share))
     table_console().print(table)
 
 
-def _shares(route: Route) -> list[tuple[Target, float]]:
+def _tried(canary: Canary, taken_back: bool) -> str:
+    return "taken back" if taken_back else _percent(canary.share)
+
+
+def _shares(route: Route, taken_back: bool) -> list[tuple[Target, float]]:
     """Return the targets with the share of the traffic that weights give each, what a canary has left out."""
     total = sum(target.weight for target in route.targets)
-    left = 1 - route.canary.share if route.canary else 1.0
+    left = 1 - route.canary.share if route.canary and not taken_back else 1.0
     return [(target, left * target.weight / total) for target in route.targets]
 
 

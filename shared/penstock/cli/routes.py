@@ -140,11 +140,17 @@ def rollback(
 async def _list(as_json: bool) -> None:
     async with connect() as connection:
         found = await _versions(connection)
-    current = [versions[-1] for _, versions in sorted(found.items()) if versions[-1].route is not None]
+        current = [versions[-1] for _, versions in sorted(found.items()) if versions[-1].route is not None]
+        taken = {
+            each.name: await read_rollback(connection.bus, connection.codec, each.route)
+            for each in current
+            if each.route is not None and each.route.canary is not None
+        }
     if as_json:
-        click.echo(json.dumps([route_data([version], None) for version in current], indent=2, ensure_ascii=False))
+        data = [route_data([version], taken.get(version.name)) for version in current]
+        click.echo(json.dumps(data, indent=2, ensure_ascii=False))
     elif current:
-        show_list(current)
+        show_list(current, taken)
     else:
         click.echo("no routes are in force: write some to infra/config/routes and run `penstock config apply`")
 
