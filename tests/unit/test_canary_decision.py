@@ -64,7 +64,7 @@ def matched(trial: np.ndarray[Any, Any], failed: np.ndarray[Any, Any], margin: f
     """Return the bet after all outcomes; its wealth on the way is kept at its highest."""
     state, highest = NOTHING_MATCHED, 0.0
     for is_trial, has_failed in zip(trial.tolist(), failed.tolist(), strict=True):
-        state = (trial_came if is_trial else control_came)(state, has_failed, margin)
+        state = (trial_came if is_trial else control_came)(state, has_failed, margin, 4)
         highest = max(highest, state.wager.log_wealth)
     return msgspec.structs.replace(state, wager=msgspec.structs.replace(state.wager, log_wealth=highest))
 
@@ -91,6 +91,14 @@ def test_a_canary_within_its_bound_is_hardly_ever_taken_back_however_often_one_l
     assert taken_back(stable, canary + 0.15, alpha, 20) >= 0.9, "the same streams tell one that is far beyond it"
 
 
+def test_arms_that_come_in_bursts_are_matched_all_the_same() -> None:
+    """The canary's calls take longer, so the others' come first, many at once, and then its own."""
+    experiment = a_canary(share=0.5)
+    observations = list(calls(experiment, 60, failing=1.0))
+    bursts = [sorted(observations[n : n + 15], key=lambda each: each.arm == CANARY) for n in range(0, 60, 15)]
+    assert Log(experiment).take([each for burst in bursts for each in burst]).told()
+
+
 def test_one_users_failures_count_once() -> None:
     """All requests of some users fail, whichever target they get: that is not the target's doing."""
     experiment = a_canary()
@@ -110,8 +118,8 @@ def test_one_users_failures_count_once() -> None:
 def test_every_outcome_is_matched_once_or_waits(outcomes: list[tuple[bool, bool]], margin: float) -> None:
     state = NOTHING_MATCHED
     for trial, failed in outcomes:
-        state = (trial_came if trial else control_came)(state, failed, margin)
-    assert not (state.arm and state.control)
+        state = (trial_came if trial else control_came)(state, failed, margin, 3)
+    assert not (state.trials and (state.groups or state.came))
     pairs = state.wager.count
     assert pairs <= min(sum(trial for trial, _ in outcomes), sum(not trial for trial, _ in outcomes))
     assert state.wager.mean <= (1 - margin) / (1 + margin) + 1e-9

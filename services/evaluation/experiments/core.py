@@ -29,6 +29,8 @@ ASSIGNMENT = "llm-results"
 UNPRICED = "cost.unpriced"
 """Value of an observation of a call that has no price."""
 
+_MOST_CONTROLS = 4
+"""Outcomes of the control that one of an arm is matched with, at most."""
 # Longer than the observations are kept.
 _KEPT = timedelta(days=45)
 
@@ -153,9 +155,11 @@ def _bet(standing: Standing, experiment: Experiment, arm: int, observation: Obse
     if guard is None or failed is None or (tried := first_seen(standing.tried, observation.unit)) is None:
         return standing
     came = control_came if arm == 0 else trial_came
+    weights = [each.weight for each in experiment.arms]
+    sizes = [min(_MOST_CONTROLS, max(1, round(weights[0] / weight))) for weight in weights[1:]]
     matched = tuple(
-        came(each, failed > 0, guard.margin) if arm in (0, index) else each
-        for index, each in enumerate(standing.matched, start=1)
+        came(each, failed > 0, guard.margin, size) if arm in (0, index) else each
+        for index, (each, size) in enumerate(zip(standing.matched, sizes, strict=True), start=1)
     )
     return msgspec.structs.replace(standing, matched=matched, tried=tried)
 
