@@ -90,7 +90,7 @@ async def test_an_answer_with_its_tokens() -> None:
     assert (answer.content, answer.finish_reason, answer.model) == ("One two three four", "stop", "m")
     assert answer.usage == progress.usage == Usage(input_tokens=4, output_tokens=4)
     assert reader.read == ["One", " two", " three", " four"]
-    assert engine.submitted == [("event", 0, None)]
+    assert engine.submitted == [("event.1", 0, None)]
     assert answer.first_token_us is not None
 
 
@@ -135,7 +135,7 @@ async def test_a_call_that_is_given_up_is_stopped_in_the_engine_and_its_tokens_a
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    assert engine.aborted == ["event"]
+    assert engine.aborted == ["event.1"]
     assert progress.began
     assert progress.usage == Usage(input_tokens=4, output_tokens=2)
 
@@ -146,7 +146,7 @@ async def test_a_target_has_its_own_patience() -> None:
     with pytest.raises(BackendError, match="no answer within") as found:
         await generate(engine, target=target, progress=progress)
     assert found.value.cancelled
-    assert engine.aborted == ["event"]
+    assert engine.aborted == ["event.1"]
     assert progress.usage == Usage(input_tokens=4, output_tokens=2)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -63,6 +64,7 @@ class VllmBackend:
         self._engines = engines
         self._settings = settings
         self._adapters = Adapters(find_adapter, settings)
+        self._calls = itertools.count(1)
 
     async def generate(self, request: GroundedRequest, target: Target, pieces: Pieces, progress: Progress) -> Answered:
         adapter = await self._adapter(target)
@@ -121,8 +123,13 @@ class VllmBackend:
                 )
             asked = asked_of(sampling, room=room, defaults=engine.defaults, streamed=stream.wanted)
             progress.began = True
+            # A request may be here more than once (a shadow is one beside it), and each is stopped by itself.
             generation = await engine.submit(
-                request.event_id, rendered, asked, priority=engine_priority(request.context.priority), adapter=adapter
+                f"{request.event_id}.{next(self._calls)}",
+                rendered,
+                asked,
+                priority=engine_priority(request.context.priority),
+                adapter=adapter,
             )
         except (Refused, SamplingError) as error:
             progress.began = False
