@@ -4,8 +4,8 @@ Learned from 632 questions on 24 articles of Wikipedia (XQuAD English, CC-BY-SA-
 rule, with the passages that the service's own retrieval finds for them, with and without the one that answers.
 On articles that were not learned from, 0.92 of the answers hold what was expected where the passage was found (0.88 to 0.92
 by phrasing), 0.97 of the questions with passages of other articles alone are told that nothing was found, and 0.65 to 0.73
-of those with other passages of the same article. Learning from 160 questions about Python's documentation beside them changes no
-figure by more than 0.02.
+of those with other passages of the same article. Learning from 160 questions about Python's documentation beside them
+changes no figure by more than 0.02.
 """
 
 BIAS = -12.983
