@@ -82,9 +82,11 @@ def device_of(name: str) -> Device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        raise TrainingError(f"there is no {name} here: say --device cpu, or auto ({_first_line(error)})") from error
     if name.startswith("cuda"):
-        if not torch.cuda.is_available():
-            raise TrainingError(f"there is no {name} here: say --device cpu, or auto")
         return Device(name, torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32)
     return Device(name, torch.float32)
 
