@@ -38,6 +38,8 @@ _LONGEST_READ_S = 30.0
 _REMEMBERED = 32_768
 """Requests that this process ended lately: they may come a second time, and when the process gets a partition back, the log
 may not have their ends yet. Each takes some 150 bytes."""
+_TAKEN_OUT = 262_144
+"""Places to take out that are kept at once: while Redis is away, what is over stays there until it expires."""
 _OVERLAP_MS = 60_000
 """How long before now what was answered is looked up, even if all of it is committed: a stage that crashed sends again what
 it had not committed once its consumer group has noticed."""
@@ -51,12 +53,14 @@ class _Open:
         wasted: calls on its request that died before.
         adopted: where these stand: taken out in the round trip that writes this.
         entry: what was written last.
+        stands: an entry may stand in Redis: one is on its way, or is there.
     """
 
     flight: Flight
     wasted: tuple[Wasted, ...]
     adopted: list[Place] = field(default_factory=list)
     entry: bytes = b""
+    stands: bool = False
     prompt_size: int | None = None
 
     def calls(self) -> tuple[Wasted, ...]:
@@ -92,7 +96,7 @@ class KeptJournal:
         self._clock = clock
         self._open: dict[str, _Open] = {}
         self._broken: dict[str, tuple[Wasted, ...]] = {}
-        self._ended: deque[tuple[float, Place]] = deque()
+        self._ended: deque[tuple[float, Place]] = deque(maxlen=_TAKEN_OUT)
         self._lately: OrderedDict[str, None] = OrderedDict()
         self._ends: dict[Partition, int] = {}
         self._left: dict[str, list[Left]] = {}
@@ -184,10 +188,12 @@ class KeptJournal:
 
     async def _await_others(self) -> None:
         try:
-            async with self._tail.reading(*self._since) as reading:
-                while self._awaited:
-                    await self._look_at_others(reading)
-                    await reading.wait()
+            # Again where one has come while the reader was closed.
+            while self._awaited:
+                async with self._tail.reading(*self._since) as reading:
+                    while self._awaited:
+                        await self._look_at_others(reading)
+                        await reading.wait()
         except (Transient, KafkaUnavailable, OSError, RuntimeError) as error:
             log.warning("requests that others are still at are answered again", reason=str(error))
         finally:
@@ -223,14 +229,14 @@ class KeptJournal:
         if len(self._lately) > _REMEMBERED:
             self._lately.popitem(last=False)
         if ended is not None:
-            self._take_out([*ended.adopted, *([(self.process, event_id)] if ended.entry else [])])
+            self._take_out([*ended.adopted, *([(self.process, event_id)] if ended.stands else [])])
 
     def broken_off(self, flight: Flight) -> None:
         event_id = flight.request.event_id
         ended = self._open.pop(event_id, None)
         if ended is None:
             return
-        mine = [(self.process, event_id)] if ended.entry else []
+        mine = [(self.process, event_id)] if ended.stands else []
         if calls := ended.calls():
             self._broken[event_id] = calls
             if places := [*ended.adopted, *mine]:
@@ -259,6 +265,10 @@ class KeptJournal:
             return
         changed = {event_id: entry for event_id, entry in entries.items() if entry != self._open[event_id].entry}
         adopted = [place for event_id in changed for place in self._open[event_id].adopted]
+        writing = {event_id: self._open[event_id] for event_id in changed}
+        for one in writing.values():
+            # Before it is so: what ends in the meantime is taken out by a later round trip.
+            one.stands = True
         try:
             await self._flights.write(self.process, changed, [*ended, *adopted])
         except Transient as error:
@@ -271,8 +281,7 @@ class KeptJournal:
             return
         self._is_away = False
         for event_id, entry in changed.items():
-            if (one := self._open.get(event_id)) is not None:
-                one.entry, one.adopted = entry, []
+            writing[event_id].entry, writing[event_id].adopted = entry, []
 
     async def close(self) -> None:
         """Leave to others what was broken off, and say that this process is gone."""

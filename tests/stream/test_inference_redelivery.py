@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +16,7 @@ from penstock.contracts.records import Completion
 from penstock.telemetry import metrics
 
 from services.inference.answered import AnsweredTail
-from services.inference.flights import MemoryFlights
+from services.inference.flights import MemoryFlights, Place
 from services.inference.redelivery import KeptJournal
 from tests.stream.inference_model import (
     ANSWER_TOKENS,
@@ -174,6 +176,38 @@ async def test_a_process_that_is_stopped_leaves_the_exact_count_of_what_it_could
     await two.stopped()
     (abandoned,) = await completions(bus, "abandoned")
     assert abandoned.usage.output_tokens == TOKENS_SO_FAR + 1
+
+
+class SlowFlights(MemoryFlights):
+    """Takes what is written only when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writing, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def write(self, process: str, entries: Mapping[str, bytes], ended: Collection[Place]) -> None:
+        self.writing.set()
+        await self.go_on.wait()
+        await super().write(process, entries, ended)
+
+
+async def test_what_ends_while_it_is_written_is_taken_out(bus: MemoryBus, clock: ManualClock) -> None:
+    flights, model = SlowFlights(), HeldModel()
+    kept = journal(bus, flights, clock, "one")
+    await send(bus, clock, *NAMES)
+    one = Process(bus, model, clock, journal=kept)
+    await until(lambda: model.held == set(NAMES))
+    write = asyncio.create_task(kept.write())
+    await flights.writing.wait()
+    model.let_go()
+    await bus.settled("inference", TOPICS)
+    flights.go_on.set()
+    await write
+    assert len(flights.entries) == 4
+    clock.advance(2)
+    await kept.write()
+    assert flights.entries == {}
+    await one.stopped()
 
 
 async def test_what_another_process_is_still_at_is_waited_for(bus: MemoryBus, clock: ManualClock) -> None:
