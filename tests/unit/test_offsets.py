@@ -46,6 +46,21 @@ def test_messages_of_partitions_that_moved_are_ignored() -> None:
     assert tracker.in_flight == 0
 
 
+def test_what_was_begun_before_its_partition_came_back_counts_when_it_is_read_again() -> None:
+    tracker = OffsetTracker()
+    tracker.taken(P, 1)
+    tracker.forget()
+    tracker.taken(P, 0)
+    tracker.finished(P, 1)
+    assert tracker.in_flight == 1
+    tracker.finished(P, 0)
+    tracker.taken(P, 1)
+    assert tracker.in_flight == 1
+    tracker.finished(P, 1)
+    assert tracker.in_flight == 0
+    assert tracker.committable() == {P: 2}
+
+
 def test_finishing_twice_counts_once() -> None:
     tracker = OffsetTracker()
     tracker.taken(P, 0)

@@ -10,11 +10,12 @@ __all__ = ["OffsetTracker"]
 
 
 class _Progress:
-    __slots__ = ("committed", "finished", "next", "pending")
+    __slots__ = ("committed", "finished", "next", "pending", "taken")
 
     def __init__(self, first: int) -> None:
         self.next = first  # every offset below is finished
         self.committed = first
+        self.taken = first  # every offset from here on has not been taken
         self.pending: list[int] = []  # heap of offsets taken and perhaps finished
         self.finished: set[int] = set()
 
@@ -33,12 +34,17 @@ class OffsetTracker:
         """A message was read."""
         progress = self._partitions.setdefault(partition, _Progress(offset))
         heapq.heappush(progress.pending, offset)
+        progress.taken = max(progress.taken, offset + 1)
         self.in_flight += 1
 
     def finished(self, partition: Partition, offset: int) -> None:
-        """Everything the message led to has been acknowledged. Messages of forgotten partitions are ignored."""
+        """Everything the message led to has been acknowledged.
+
+        Messages of forgotten partitions are ignored, also where the partition came back and is not as far yet: it comes
+        to them again.
+        """
         progress = self._partitions.get(partition)
-        if progress is None or offset < progress.next or offset in progress.finished:
+        if progress is None or not progress.next <= offset < progress.taken or offset in progress.finished:
             return
         progress.finished.add(offset)
         self.in_flight -= 1
