@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import multiprocessing
 import os
@@ -212,6 +213,10 @@ class VllmEngine:
         except self._refusals as error:
             raise Refused(str(error)) from error
         except AdapterRefused:
+            raise
+        except asyncio.CancelledError:
+            # The engine may have it already, and would generate all of it for nobody.
+            await self._llm.abort(request_id)
             raise
         except Exception as error:
             if self.dead:
