@@ -77,7 +77,9 @@ async def test_a_canary_that_fails_is_taken_back_and_a_shadow_is_compared(
 ) -> None:
     codec = await Codec.resolve(Catalogue.load(), deployed["SCHEMA_REGISTRY_URL"])
     name = f"trial-{uuid.uuid4().hex[:8]}"
-    services = [Service(each, deployed, tmp_path / f"{each}.log") for each in ("evaluation", "inference")]
+    # However long a busy machine takes to start a service, its shadows have waited for less.
+    patient = {**deployed, "INFERENCE_SHADOW_WAIT_S": "600"}
+    services = [Service(each, patient, tmp_path / f"{each}.log") for each in ("evaluation", "inference")]
     async with KafkaBus(kafka_settings, client_id=name) as bus, refusing() as url:
         producer = Producer(bus.producer(), codec, "tests")
         route = Route(
