@@ -130,6 +130,8 @@ def test_well_rated_answers_and_corrections_are_learned_by_their_rating() -> Non
     ("text", "kind"),
     [
         ("card 4111 1111 1111 1111.", "a payment card number"),
+        ("order 2024 4111 1111 1111 1111 of the 3rd", "a payment card number"),
+        ("3782 822463 10005", "a payment card number"),
         ("order 4111 1111 1111 1112, 0000 0000 0000 0000", None),
         ("GB82 WEST 1234 5698 7654 32", "an IBAN"),
         ("GB83 WEST 1234 5698 7654 32", None),

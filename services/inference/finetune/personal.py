@@ -13,7 +13,10 @@ __all__ = ["personal_data"]
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){0,4}\.[A-Za-z]{2,24}\b")
 _PHONE = re.compile(r"(?<![\w+])\+[1-9](?:[ ()/.-]{0,2}\d){7,14}(?!\d)")
 """International form (ITU-T E.164: a plus and at most 15 digits); others look like any number."""
-_CARD = re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)")
+_CARD = re.compile(
+    r"(?<!\d)(?=(\d{13,19}|\d{4}[ -]\d{6}[ -]\d{4,5}|\d{4}(?:[ -]\d{4}){2}[ -]\d{1,4}(?:[ -]\d{1,3})?)(?!\d))"
+)
+"""In one, or in the groups that are printed on it; from every group on, since another number may stand before it."""
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
 
 
@@ -24,7 +27,7 @@ def personal_data(texts: Iterable[str]) -> str | None:
             return "an e-mail address"
         if "+" in text and _PHONE.search(text):
             return "a telephone number"
-        if any(_luhn(match.group()) for match in _CARD.finditer(text)):
+        if any(_luhn(match.group(1)) for match in _CARD.finditer(text)):
             return "a payment card number"
         if any(_mod_97(match.group()) for match in _IBAN.finditer(text)):
             return "an IBAN"
