@@ -284,4 +284,5 @@ def inference_hop(
         urgency=lambda event: urgency_of(event.record),
         waiting=waiting,
         on_assigned=kept_flights.assigned,
+        settled=lambda event: kept_flights.settled(event.record),
     )

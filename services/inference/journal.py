@@ -48,7 +48,8 @@ FIRST = Earlier()
 class Journal(Protocol):
     """Keeps what is in flight where it outlives the process.
 
-    Every flight that is opened is closed or broken off, once.
+    Every flight that is opened is closed or broken off, once. One that is closed is settled once the log has what it came
+    to.
     """
 
     async def assigned(self, backlog: Mapping[Partition, Backlog]) -> None:
@@ -70,6 +71,10 @@ class Journal(Protocol):
         """``flight`` has ended with events that go to the log now."""
         ...
 
+    def settled(self, request: GroundedRequest) -> None:
+        """The log has what came of ``request``, whether there was a flight or none."""
+        ...
+
     def broken_off(self, flight: Flight) -> None:
         """``flight`` was given up without events: its request will be read again, here or elsewhere."""
         ...
@@ -88,6 +93,9 @@ class NoJournal:
         return
 
     def closed(self, flight: Flight) -> None:
+        return
+
+    def settled(self, request: GroundedRequest) -> None:
         return
 
     def broken_off(self, flight: Flight) -> None:

@@ -32,8 +32,6 @@ log = get_logger(__name__)
 
 _INTERVAL_S = 0.25
 """What a call has used since it was last written is not known when its process dies."""
-_SETTLED_S = 1.0
-"""How long after its end a flight is taken out: the log has its completion by then, and who looks finds one of both."""
 _LONGEST_READ_S = 30.0
 _REMEMBERED = 32_768
 """Requests that this process ended lately: they may come a second time, and when the process gets a partition back, the log
@@ -96,7 +94,9 @@ class KeptJournal:
         self._clock = clock
         self._open: dict[str, _Open] = {}
         self._broken: dict[str, tuple[Wasted, ...]] = {}
-        self._ended: deque[tuple[float, Place]] = deque(maxlen=_TAKEN_OUT)
+        self._ending: dict[str, _Open] = {}
+        """Flights that have ended, and the log does not have it yet: who looks finds them in one place or the other."""
+        self._ended: deque[Place] = deque(maxlen=_TAKEN_OUT)
         self._lately: OrderedDict[str, None] = OrderedDict()
         self._ends: dict[Partition, int] = {}
         self._left: dict[str, list[Left]] = {}
@@ -157,7 +157,7 @@ class KeptJournal:
         places = [(each.process, request.event_id) for each in left]
         if self._is_answered(request):
             metrics.REDELIVERED.labels("answered").inc()
-            self._take_out(places)
+            self._ended += places
             return Earlier(answered=True)
         metrics.REDELIVERED.labels("generated").inc()
         if not places:
@@ -229,7 +229,13 @@ class KeptJournal:
         if len(self._lately) > _REMEMBERED:
             self._lately.popitem(last=False)
         if ended is not None:
-            self._take_out([*ended.adopted, *([(self.process, event_id)] if ended.stands else [])])
+            self._ending[event_id] = ended
+
+    def settled(self, request: GroundedRequest) -> None:
+        event_id = request.event_id
+        ended = self._ending.pop(event_id, None)
+        if ended is not None:
+            self._ended += [*ended.adopted, *([(self.process, event_id)] if ended.stands else [])]
 
     def broken_off(self, flight: Flight) -> None:
         event_id = flight.request.event_id
@@ -242,11 +248,7 @@ class KeptJournal:
             if places := [*ended.adopted, *mine]:
                 self._adopting[event_id] = places
         else:
-            self._take_out([*ended.adopted, *mine])
-
-    def _take_out(self, places: Sequence[Place]) -> None:
-        due = self._clock.monotonic() + _SETTLED_S
-        self._ended.extend((due, place) for place in places)
+            self._ended += [*ended.adopted, *mine]
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Write what is in flight, until ``stopping`` is set and nothing is."""
@@ -256,23 +258,21 @@ class KeptJournal:
 
     async def write(self) -> None:
         """Write what has changed, in one round trip; nothing where nothing is in flight."""
-        now = self._clock.monotonic()
-        ended: list[Place] = []
-        while self._ended and self._ended[0][0] <= now:
-            ended.append(self._ended.popleft()[1])
-        entries = {event_id: entry for event_id, one in self._open.items() if (entry := _entry_of(one))}
-        if not entries and not ended and not self._open:
+        ended = list(self._ended)
+        flights = self._ending | self._open
+        entries = {event_id: entry for event_id, one in flights.items() if (entry := _entry_of(one))}
+        if not flights and not ended:
             return
-        changed = {event_id: entry for event_id, entry in entries.items() if entry != self._open[event_id].entry}
-        adopted = [place for event_id in changed for place in self._open[event_id].adopted]
-        writing = {event_id: self._open[event_id] for event_id in changed}
-        for one in writing.values():
+        self._ended.clear()
+        changed = {event_id: entry for event_id, entry in entries.items() if entry != flights[event_id].entry}
+        adopted = [place for event_id in changed for place in flights[event_id].adopted]
+        for event_id in changed:
             # Before it is so: what ends in the meantime is taken out by a later round trip.
-            one.stands = True
+            flights[event_id].stands = True
         try:
             await self._flights.write(self.process, changed, [*ended, *adopted])
         except Transient as error:
-            self._ended.extendleft((now, place) for place in reversed(ended))
+            self._ended.extendleft(reversed(ended))
             if not self._is_away:
                 log.warning(
                     "what is in flight is not kept: if this process dies, its waste is not known", reason=str(error)
@@ -281,19 +281,20 @@ class KeptJournal:
             return
         self._is_away = False
         for event_id, entry in changed.items():
-            writing[event_id].entry, writing[event_id].adopted = entry, []
+            flights[event_id].entry, flights[event_id].adopted = entry, []
 
     async def close(self) -> None:
-        """Leave to others what was broken off, and say that this process is gone."""
+        """Leave to others what was broken off, and what the log may not have, and say that this process is gone."""
         if self._awaiting is not None:
             self._awaiting.cancel()
             await asyncio.gather(self._awaiting, return_exceptions=True)
         try:
-            ended = [place for _, place in self._ended]
-            broken = {event_id: written(calls) for event_id, calls in self._broken.items()}
-            await self._flights.died(self.process, broken, ended)
+            left = {event_id: written(calls) for event_id, calls in self._broken.items()}
+            left |= {event_id: entry for event_id, one in self._ending.items() if (entry := _entry_of(one))}
+            await self._flights.died(self.process, left, list(self._ended))
         except Transient as error:
-            log.warning("what was broken off is not known to others", reason=str(error), requests=len(self._broken))
+            requests = len(self._broken) + len(self._ending)
+            log.warning("what was broken off is not known to others", reason=str(error), requests=requests)
 
 
 def _entry_of(one: _Open) -> bytes:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from penstock.bus import MemoryBus
+from penstock.bus import MemoryBus, Sent
+from penstock.bus.types import RawProducer
 from penstock.clock import ManualClock
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.records import Completion
@@ -208,6 +209,45 @@ async def test_what_ends_while_it_is_written_is_taken_out(bus: MemoryBus, clock:
     await kept.write()
     assert flights.entries == {}
     await one.stopped()
+
+
+class HesitantBus(MemoryBus):
+    """Has completions on their way for ever, as to a broker that is cut off."""
+
+    def producer(self) -> RawProducer:
+        return HesitantProducer(super().producer())
+
+
+class HesitantProducer:
+    def __init__(self, producer: RawProducer) -> None:
+        self._producer = producer
+
+    async def send(self, topic: str, *rest: Any, **more: Any) -> Awaitable[Sent]:
+        if topic == "completions":
+            return asyncio.get_running_loop().create_future()
+        return await self._producer.send(topic, *rest, **more)
+
+
+async def test_an_answer_that_the_log_did_not_take_is_paid_for_when_it_is_made_again(clock: ManualClock) -> None:
+    bus, flights, first, second = HesitantBus(CATALOGUE, clock), MemoryFlights(), HeldModel(hold=False), HeldModel()
+    kept = journal(bus, flights, clock, "one")
+    await send(bus, clock, *NAMES)
+    one = Process(bus, first, clock, journal=kept)
+    await until(lambda: len(kept._ending) == 4)
+    clock.advance(60)
+    await kept.write()
+    assert len(flights.entries) == 4
+    await one.stopped()
+    await kept.close()
+    found = MemoryBus(CATALOGUE, clock)
+    await send(found, clock, *NAMES)
+    second.let_go()
+    two = Process(found, second, clock, journal=journal(found, flights, clock, "two"))
+    await found.settled("inference", TOPICS)
+    await two.stopped()
+    abandoned = await completions(found, "abandoned")
+    assert {(c.usage.input_tokens, c.usage.output_tokens) for c in abandoned} == {(PROMPT_TOKENS, ANSWER_TOKENS)}
+    assert len(abandoned) == len(await completions(found)) == 4
 
 
 async def test_what_another_process_is_still_at_is_waited_for(bus: MemoryBus, clock: ManualClock) -> None:

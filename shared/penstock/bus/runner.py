@@ -35,6 +35,7 @@ _PIPELINE = 8
 _WAITING_BYTES = 64 * 1024 * 1024
 
 _Taken = tuple[Message, Event[Any] | Undecodable | None]
+_Emitted = tuple[list[Message], list[Event[Any]], list[Awaitable[Sent]]]
 
 
 class _Broken(Reject):
@@ -64,7 +65,7 @@ class HopRunner:
         self._tracing = tracing or NoTracing()
         self._tracker = OffsetTracker()
         self._limit = DeadLetterLimit(settings.dlq_max_ratio, settings.dlq_min_messages)
-        self._acks: asyncio.Queue[tuple[list[Message], list[Awaitable[Sent]]]] = asyncio.Queue(_PIPELINE)
+        self._acks: asyncio.Queue[_Emitted] = asyncio.Queue(_PIPELINE)
         self._waiting: Waiting[_Taken] = Waiting()
         self._running: set[asyncio.Task[None]] = set()
         self._unprepared = False  # partitions were assigned, and the hop does not know it yet
@@ -245,7 +246,7 @@ class HopRunner:
             for event, outcome in zip(events, await self._handle(events), strict=True) if events else ():
                 await self._emit(event, outcome, acks)
         self._batch_seconds.observe(self._clock.monotonic() - started)
-        await self._acks.put(([message for message, _ in taken], acks))
+        await self._acks.put(([message for message, _ in taken], events, acks))
 
     async def _handle(self, events: Sequence[Event[Any]]) -> Sequence[Outcome]:
         try:
@@ -297,9 +298,12 @@ class HopRunner:
 
     async def _acknowledge(self) -> None:
         while True:
-            messages, acks = await self._acks.get()
+            messages, events, acks = await self._acks.get()
             for ack in acks:
                 await ack
+            if self.hop.settled is not None:
+                for event in events:
+                    self.hop.settled(event)
             for message in messages:
                 self._tracker.finished(Partition(message.topic, message.partition), message.offset)
                 self._consumed[message.topic].inc()

@@ -131,6 +131,8 @@ class Hop:
 
     ``wanted`` tells before a message is read whether the hop has any use for messages now; one without is passed over, as
     if nothing had come of it. What it cannot decode is then left to the other readers of its topic. None: all are read.
+
+    ``settled`` is called with an event when all that came of it is on the log.
     """
 
     service: str
@@ -144,6 +146,7 @@ class Hop:
     waiting: int | None = None
     on_assigned: Callable[[Mapping[Partition, Backlog]], Awaitable[None]] | None = None
     wanted: Callable[[], bool] | None = None
+    settled: Callable[[Event[Any]], None] | None = None
 
 
 class RawProducer(Protocol):
