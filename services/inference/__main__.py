@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 
 from services.inference.adapters import Backend, ExtractiveBackend
 from services.inference.answered import AnsweredTail
-from services.inference.answers import RedisAnswers
+from services.inference.answers import Answers, RedisAnswers
 from services.inference.app import inference_hop
 from services.inference.cancellations import Cancellations, FollowedCancellations
 from services.inference.flights import RedisFlights
@@ -32,50 +32,65 @@ _MOST_SHADOWS = 4
 
 
 async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
-    """Open the connection pool and return the hop."""
+    """Return the hops, with every backend there is here."""
+    return await hops_with(runtime, await open_backends(runtime))
+
+
+async def open_backends(runtime: Runtime[Settings]) -> dict[str, Backend]:
+    """Open the connection pool, and the engine where one is configured."""
     concurrency, beside = runtime.settings.inference_concurrency, runtime.settings.inference_shadow_concurrency
     # Shadows never take a connection from what is served.
     session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=concurrency + _MOST_SHADOWS * beside))
     runtime.on_stop(session.close)
+    backends: dict[str, Backend] = {"extractive": ExtractiveBackend(), "openai": OpenAIBackend(session)}
+    if runtime.settings.inference_engine is not None:
+        backends["vllm"] = await open_backend(runtime, runtime.settings.inference_engine, runtime.config.adapter)
+    return backends
+
+
+async def hops_with(runtime: Runtime[Settings], backends: Mapping[str, Backend]) -> Sequence[Hop]:
+    """Return what answers by ``backends``, and what answers in shadow where that is on."""
+    settings = runtime.settings
+    hops = [
+        inference_hop(
+            runtime.config,
+            backends,
+            _answers(runtime),
+            runtime.clock,
+            settings.inference_concurrency,
+            runtime.producer(),
+            grid_grams_per_kwh=settings.grid_grams_per_kwh,
+            tracing=runtime.tracing,
+            routing=_routing(runtime, await _arms(runtime)),
+            journal=await _journal(runtime),
+            cancellations=await _cancellations(runtime),
+            waiting=settings.inference_waiting,
+        )
+    ]
+    if settings.inference_shadow_concurrency:
+        hops.append(
+            shadow_hop(
+                runtime.config,
+                backends,
+                runtime.clock,
+                settings.inference_shadow_concurrency,
+                max_wait_s=settings.inference_shadow_wait_s,
+                grid_grams_per_kwh=settings.grid_grams_per_kwh,
+                tracing=runtime.tracing,
+            )
+        )
+    return hops
+
+
+def _answers(runtime: Runtime[Settings]) -> Answers:
+    """Return where answers are kept that are given again."""
     # No connection is made before a route has its cache on. A try that fails is not repeated: the model is called.
     redis = Redis.from_url(
         runtime.settings.inference_cache_url or runtime.settings.redis_url, retry=Retry(NoBackoff(), 0)
     )
     runtime.on_stop(redis.aclose)
     configured = runtime.settings.inference_cache_key
-    answers = RedisAnswers(redis, configured.get_secret_value() if configured else None, runtime.clock)
-    backends: dict[str, Backend] = {"extractive": ExtractiveBackend(), "openai": OpenAIBackend(session)}
-    if runtime.settings.inference_engine is not None:
-        backends["vllm"] = await open_backend(runtime, runtime.settings.inference_engine, runtime.config.adapter)
-    hops = [
-        inference_hop(
-            runtime.config,
-            backends,
-            answers,
-            runtime.clock,
-            concurrency,
-            runtime.producer(),
-            grid_grams_per_kwh=runtime.settings.grid_grams_per_kwh,
-            tracing=runtime.tracing,
-            routing=_routing(runtime, await _arms(runtime)),
-            journal=await _journal(runtime),
-            cancellations=await _cancellations(runtime),
-            waiting=runtime.settings.inference_waiting,
-        )
-    ]
-    if beside:
-        hops.append(
-            shadow_hop(
-                runtime.config,
-                backends,
-                runtime.clock,
-                beside,
-                max_wait_s=runtime.settings.inference_shadow_wait_s,
-                grid_grams_per_kwh=runtime.settings.grid_grams_per_kwh,
-                tracing=runtime.tracing,
-            )
-        )
-    return hops
+    return RedisAnswers(redis, configured.get_secret_value() if configured else None, runtime.clock)
 
 
 async def _arms(runtime: Runtime[Settings]) -> Arms:

@@ -233,19 +233,13 @@ async def _measured(
 
 async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
     """The service's own hops, and the job that drives them."""
-    opened = []
-    original = inference.open_backend
-
-    async def keeping(*a):
-        opened.append(await original(*a))
-        return opened[0]
-
-    inference.open_backend = keeping
-    hops = await inference.build(runtime)
+    backends = await inference.open_backends(runtime)
+    hops = await inference.hops_with(runtime, backends)
     parameters = msgspec.json.decode(os.environ["BENCH_ROUNDS"], type=Parameters)
 
     async def drive() -> None:
-        (backend,) = opened
+        backend = backends["vllm"]
+        assert isinstance(backend, VllmBackend)
         print(json.dumps(await measure(runtime, backend, parameters)), flush=True)
         runtime.stopping.set()
 
