@@ -302,11 +302,15 @@ def test_scores_of_others_do_not_count_and_builds_of_a_model_do() -> None:
         quality.take(an_evaluation(0.1, model="gpt-4o", route="other"), WANTED)
         quality.take(an_evaluation(0.1, model="gpt-4o", name="relevance"), WANTED)
         quality.take(an_evaluation(0.4, model="served"), WANTED)
+        quality.take(an_evaluation(0.8, model="gemini-pro-002"), WANTED)
+        quality.take(an_evaluation(0.1, model="support-2"), WANTED)
     score = "answer.groundedness"
     assert quality.mean("r", score, ["gpt-4o"], now) == pytest.approx(0.9)
     assert quality.mean("r", score, ["gpt-4o-mini"], now) == pytest.approx(0.1)
     assert quality.mean("r", score, ["alias", "served"], now) == pytest.approx(0.4)
     assert quality.mean("other", score, ["gpt-4o"], now) is None
+    assert quality.mean("r", score, ["gemini-pro"], now) == pytest.approx(0.8)
+    assert quality.mean("r", score, ["support"], now) is None  # another adapter
     for number in range(200):
         quality.take(an_evaluation(0.5, model=f"made-up-{number}"), WANTED)
     assert quality.mean("r", score, ["gpt-4o"], now) is None

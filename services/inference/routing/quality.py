@@ -34,8 +34,9 @@ _MOST_MODELS = 64
 _TOPIC = "evaluations"
 _RETRY_S = 10.0
 _CHECK_S = 1.0
-# What providers write behind a model's name for one build of it: gpt-4o-mini-2024-07-18, claude-sonnet@20250514.
-_BUILD = re.compile(r"[-@:]\d[\d.-]*")
+# What providers write behind a model's name for one build of it: gpt-4o-mini-2024-07-18, claude-sonnet@20250514. A number
+# of one or two digits is part of a name: support-2 is no build of support.
+_BUILD = re.compile(r"[-@:]\d{3}[\d.-]*")
 
 
 @dataclass(slots=True)
