@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Collection, Mapping
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
-from penstock.bus import MemoryBus, Sent
-from penstock.bus.types import RawProducer
+from penstock.bus import Backlog, MemoryBus, Partition, Sent
+from penstock.bus.types import RawProducer, RawReader
 from penstock.clock import ManualClock
 from penstock.contracts.catalogue import Catalogue
-from penstock.contracts.records import Completion
+from penstock.contracts.records import Completion, Usage
 from penstock.telemetry import metrics
 
 from services.inference.answered import AnsweredTail
-from services.inference.flights import MemoryFlights, Place
+from services.inference.flights import MemoryFlights, Place, written
+from services.inference.journal import Wasted
 from services.inference.redelivery import KeptJournal
 from tests.stream.inference_model import (
     ANSWER_TOKENS,
     PROMPT_TOKENS,
+    TARGET,
     TOKENS_SO_FAR,
     HeldModel,
     Process,
@@ -270,6 +273,59 @@ async def test_what_another_process_is_still_at_is_waited_for(bus: MemoryBus, cl
     assert set(calls.values()) == {1}, "each model call was made once"
     assert len(await completions(bus)) == 12
     assert await completions(bus, "abandoned") == []
+
+
+class SlowlyClosed(MemoryBus):
+    """Its readers are closed when that is let."""
+
+    def __init__(self, catalogue: Catalogue, clock: ManualClock) -> None:
+        super().__init__(catalogue, clock)
+        self.opened, self.closing, self.go_on = 0, asyncio.Event(), asyncio.Event()
+
+    async def read(self, topics: Sequence[str], **which: Any) -> RawReader:
+        self.opened += 1
+        reader = await super().read(topics, **which)
+        close = reader.close
+
+        async def slowly() -> None:
+            self.closing.set()
+            await self.go_on.wait()
+            await close()
+
+        return cast("RawReader", SimpleNamespace(poll=reader.poll, at_end=reader.at_end, close=slowly))
+
+
+async def test_what_comes_while_the_log_is_closed_behind_others_is_waited_for(clock: ManualClock) -> None:
+    bus, flights = SlowlyClosed(CATALOGUE, clock), MemoryFlights(alive={"other"})
+    usage = Usage(input_tokens=PROMPT_TOKENS, output_tokens=TOKENS_SO_FAR)
+    for name in ("a", "b"):
+        flights.entries["other", f"event-{name}"] = written([Wasted(TARGET, usage)])
+    await send(bus, clock, "a", "b")
+    events = {event.record.request_id: event for event in await bus.collect("requests-grounded", 2)}
+    bus.go_on.set()
+    kept = journal(bus, flights, clock, "one")
+    places = {Partition(event.topic, event.partition) for event in events.values()}
+    await kept.assigned({place: Backlog(0, 10, event_ms(clock)) for place in places})
+    bus.go_on.clear()
+    bus.closing.clear()
+    opened = bus.opened
+    first = asyncio.create_task(kept.earlier(events["a"]))
+    await until(lambda: bus.opened == opened + 1)
+    del flights.entries["other", "event-a"]
+    assert (await first).wasted == ()
+    await bus.closing.wait()
+    second = asyncio.create_task(kept.earlier(events["b"]))
+    await until(lambda: "event-b" in kept._awaited)
+    bus.go_on.set()
+    await until(lambda: second.done() or bus.opened == opened + 2)
+    assert not second.done(), "the other process is still at it"
+    del flights.entries["other", "event-b"]
+    assert (await second).wasted == ()
+    await kept.close()
+
+
+def event_ms(clock: ManualClock) -> int:
+    return int(clock.now().timestamp() * 1000)
 
 
 async def test_where_a_process_dies_that_was_waited_for_the_request_is_generated_again(
