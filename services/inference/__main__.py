@@ -75,11 +75,17 @@ async def hops_with(runtime: Runtime[Settings], backends: Mapping[str, Backend])
                 runtime.clock,
                 settings.inference_shadow_concurrency,
                 max_wait_s=settings.inference_shadow_wait_s,
+                wanted=lambda: _has_shadows(runtime),
                 grid_grams_per_kwh=settings.grid_grams_per_kwh,
                 tracing=runtime.tracing,
             )
         )
     return hops
+
+
+def _has_shadows(runtime: Runtime[Settings]) -> bool:
+    routes = runtime.config.entries("routes").values()
+    return any(isinstance(route, Route) and bool(route.shadows) for route in routes)
 
 
 def _answers(runtime: Runtime[Settings]) -> Answers:

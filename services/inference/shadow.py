@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -100,6 +100,7 @@ def shadow_hop(
     max_wait_s: float,
     grid_grams_per_kwh: float | None = None,
     tracing: Tracing | None = None,
+    wanted: Callable[[], bool] | None = None,
 ) -> Hop:
     """Return the hop requests-grounded -> completions of kind shadow.
 
@@ -107,6 +108,7 @@ def shadow_hop(
         concurrency: requests in flight at once in this process, beside those that are served.
         max_wait_s: a request that is older is left out, seconds.
         grid_grams_per_kwh: as in :func:`services.inference.app.inference_hop`.
+        wanted: whether any route has a shadow now: requests are not even decoded where none has. None: one may.
     """
 
     def energy_of(target: Target, usage: Usage) -> Energy | None:
@@ -158,8 +160,8 @@ def shadow_hop(
         group=GROUP,
         topics=("requests-grounded",),
         handler=handle,
-        max_batch=1,
         concurrency=concurrency,
+        wanted=wanted,
     )
 
 
