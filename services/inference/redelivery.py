@@ -260,9 +260,10 @@ class KeptJournal:
         """Write what has changed, in one round trip; nothing where nothing is in flight."""
         ended = list(self._ended)
         flights = self._ending | self._open
-        entries = {event_id: entry for event_id, one in flights.items() if (entry := _entry_of(one))}
         if not flights and not ended:
             return
+        # Those that wait for their model too: whoever gets their partition is to know that somebody is at them.
+        entries = {event_id: written(one.calls()) for event_id, one in flights.items()}
         self._ended.clear()
         changed = {event_id: entry for event_id, entry in entries.items() if entry != flights[event_id].entry}
         adopted = [place for event_id in changed for place in flights[event_id].adopted]
@@ -290,16 +291,11 @@ class KeptJournal:
             await asyncio.gather(self._awaiting, return_exceptions=True)
         try:
             left = {event_id: written(calls) for event_id, calls in self._broken.items()}
-            left |= {event_id: entry for event_id, one in self._ending.items() if (entry := _entry_of(one))}
+            left |= {event_id: written(calls) for event_id, one in self._ending.items() if (calls := one.calls())}
             await self._flights.died(self.process, left, list(self._ended))
         except Transient as error:
             requests = len(self._broken) + len(self._ending)
             log.warning("what was broken off is not known to others", reason=str(error), requests=requests)
-
-
-def _entry_of(one: _Open) -> bytes:
-    calls = one.calls()
-    return written(calls) if calls else b""
 
 
 def _counted(calls: Sequence[Wasted], cause: str) -> tuple[Wasted, ...]:

@@ -18,6 +18,7 @@ from penstock.contracts.records import Completion, Usage
 from penstock.telemetry import metrics
 
 from services.inference.answered import AnsweredTail
+from services.inference.core import Answered
 from services.inference.flights import MemoryFlights, Place, written
 from services.inference.journal import Wasted
 from services.inference.redelivery import KeptJournal
@@ -326,6 +327,36 @@ async def test_what_comes_while_the_log_is_closed_behind_others_is_waited_for(cl
 
 def event_ms(clock: ManualClock) -> int:
     return int(clock.now().timestamp() * 1000)
+
+
+async def test_what_waits_for_a_model_elsewhere_is_waited_for(bus: MemoryBus, clock: ManualClock) -> None:
+    flights, first, second = MemoryFlights(), HeldModel(), HeldModel(hold=False)
+    kept = journal(bus, flights, clock, "one")
+    waiting = asyncio.Event()
+
+    class Starting:
+        """Has no engine yet."""
+
+        async def generate(self, *call: Any) -> Answered:
+            waiting.set()
+            await started.wait()
+            return await first.generate(*call)
+
+    started = asyncio.Event()
+    await send(bus, clock, "a")
+    one = Process(bus, cast("HeldModel", Starting()), clock, journal=kept)
+    await waiting.wait()
+    await kept.write()
+    again = journal(bus, flights, clock, "two")
+    two = Process(bus, second, clock, journal=again)
+    await until(lambda: len(bus._members["inference"]) == 2)
+    await until(lambda: bool(second.calls or again._awaited) or one.task.done())
+    first.let_go()
+    started.set()
+    await bus.settled("inference", TOPICS, timeout_s=15)
+    await two.stopped()
+    await one.stopped()
+    assert (first.calls["a"], second.calls["a"]) == (1, 0)
 
 
 async def test_where_a_process_dies_that_was_waited_for_the_request_is_generated_again(
