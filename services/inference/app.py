@@ -147,12 +147,7 @@ def inference_hop(
             status, code, reason = Status.CANCELLED, "cancelled", cancelled.result()
         else:
             status, code, reason = Status.EXPIRED, "expired", "the deadline passed while the model was at work"
-        if (call := flight.latest) is not None and call.has_used:
-            # The model was at work: whoever runs it charges for that.
-            call.cancelled = call.charged = True
-            call.stopped = call.stopped or clock.monotonic()
-            if flight.pieces is not None and call.progress.usage is None:
-                call.progress.answer_size = max(call.progress.answer_size, flight.pieces.size)
+        caller.gave_up(flight)
         return unanswered(flight, wasted, status, code, reason)
 
     async def ask(flight: Flight, wasted: Sequence[Wasted]) -> list[Emit]:

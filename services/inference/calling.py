@@ -160,8 +160,7 @@ class Caller:
         log.warning("target failed", request_id=flight.request.request_id, model=call.target.model, reason=reason)
         call.stopped = self._clock.monotonic()
         call.cancelled, call.charged, call.reason = error.cancelled, error.charged, reason
-        if flight.pieces is not None and call.progress.usage is None:
-            call.progress.answer_size = max(call.progress.answer_size, flight.pieces.size)
+        _count_pieces(flight, call)
         flight.failures.append(TargetFailure(target=call.target.label, reason=reason))
         if error.charged:
             observe_broken_call(call.target)
@@ -169,6 +168,15 @@ class Caller:
             # Another target has other words: they come with the completion, not after these.
             await flight.pieces.break_off()
             flight.pieces = None
+
+    def gave_up(self, flight: Flight) -> None:
+        """Nobody waits for ``flight`` any more: a call that used anything is charged for by whoever runs its model."""
+        call = flight.latest
+        if call is None or not call.has_used:
+            return
+        call.cancelled = call.charged = True
+        call.stopped = call.stopped or self._clock.monotonic()
+        _count_pieces(flight, call)
 
     def charged(self, flight: Flight) -> list[Called]:
         """Return the calls of ``flight`` that gave no answer and may be charged for, in their order."""
@@ -187,3 +195,9 @@ class Caller:
             cancelled=call.cancelled,
         )
         return Called(call.target, answer, self._energy(call.target, answer.usage))
+
+
+def _count_pieces(flight: Flight, call: Call) -> None:
+    """Let the pieces that went out say how long the answer was, where nobody counts its tokens."""
+    if flight.pieces is not None and call.progress.usage is None:
+        call.progress.answer_size = max(call.progress.answer_size, flight.pieces.size)
