@@ -64,7 +64,10 @@ def list_(as_json: bool) -> None:
 @click.argument("name")
 @_json
 def show(name: str, as_json: bool) -> None:
-    """Show the route NAME: its targets, what is on trial, and every version there was with who published it and why."""
+    """Show a route, what is on trial, and its versions.
+
+    Each version of the route NAME there was, with who published it and why.
+    """
     run_command(_show(name, as_json))
 
 
@@ -86,9 +89,9 @@ def set_(
     name: str, weights: tuple[str, ...], choice: str | None, file: Path | None, reason: str, author: str | None,
     dry_run: bool, yes: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Change the route NAME: weights, the choice among targets, or all of it from a file.
+    """Change weights, the choice, or the whole route.
 
-    Shows what differs from what is in force and asks before it is published. Exits 2, having published nothing, when the
+    The choice among the targets of the route NAME, their weights, or all of it from a file. Shows what differs from what is in force and asks before it is published. Exits 2, having published nothing, when the
     route would not be valid.
     """
     wanted = _weights(weights)
@@ -119,9 +122,9 @@ def set_(
 def rollback(
     name: str, version: str | None, reason: str, author: str | None, dry_run: bool, yes: bool, as_json: bool
 ) -> None:
-    """Take the canary of the route NAME out; without one, publish the version before the present one again.
+    """Take the canary out, or the last change back.
 
-    Two of these in a row end where they began; --to names any version that `penstock routes show` lists. Exits 2, having
+    Without a canary, the version of the route NAME before the present one is published again. Two of these in a row end where they began; --to names any version that `penstock routes show` lists. Exits 2, having
     published nothing, when that version would not be valid any more.
     """
 

@@ -32,7 +32,10 @@ _UNITS = {"failed": "share", "model_ms": "ms", "cost": "USD", "output_tokens": "
 @click.option("--since", type=INSTANT, help="Begin: an instant, or how long ago.  [default: 24h]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 def shadow(name: str, since: datetime | None, as_json: bool) -> None:
-    """Compare what targets in shadow said on route NAME with what was served: failures, time, cost and scores."""
+    """Compare targets in shadow with what was served.
+
+    On the route NAME, on the same requests: failures, time, cost and scores, with intervals of their differences.
+    """
     run_command(_shadow(name, since or datetime.now(UTC) - timedelta(days=1), as_json))
 
 
