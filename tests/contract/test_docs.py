@@ -15,7 +15,16 @@ import pytest
 from penstock.cli.main import main
 
 PROJECT = Path(__file__).resolve().parents[2]
-_BUILT = {".venv", ".penstock", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis", "node_modules"}
+_BUILT = {
+    ".venv",
+    ".venv-vllm",
+    ".penstock",
+    ".pytest_cache",
+    ".ruff_cache",
+    ".mypy_cache",
+    ".hypothesis",
+    "node_modules",
+}
 PAGES = sorted(path for path in PROJECT.rglob("*.md") if not _BUILT & set(path.relative_to(PROJECT).parts))
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(PROJECT)))
 

@@ -92,7 +92,9 @@ async def test_receivers_that_go_away_and_fail_lose_none_and_get_none_twice(bus:
                     ]  # fmt: skip
                     await publish(bus, *over)
                     await until_all(bus, "delivered", 8)
-                    assert await active(address) == []
+                    async with asyncio.timeout(30):
+                        while await active(address):
+                            await asyncio.sleep(0.1)
     finally:
         mail.stop()
     for name in NAMES:

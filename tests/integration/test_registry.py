@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import socket
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -44,7 +45,15 @@ async def test_codec_resolves_every_topic_to_the_ids_of_the_registry(
         for topic in catalogue.topics.values():
             versions = await registry.versions(topic.subject)
             assert codec.schema_id(topic.name) == versions[-1].schema_id
-            assert await registry.schema(versions[-1].schema_id) == versions[-1].schema == topic.versions[topic.newest]
+            assert await registry.schema(versions[-1].schema_id) == versions[-1].schema
+            # Documentation is no part of a schema's identity: a version that changes nothing else has the id before it.
+            assert _without_docs(versions[-1].schema) == _without_docs(topic.versions[topic.newest])
+
+
+def _without_docs(schema: Any) -> Any:
+    if isinstance(schema, Mapping):
+        return {name: _without_docs(value) for name, value in schema.items() if name != "doc"}
+    return [_without_docs(one) for one in schema] if isinstance(schema, list) else schema
 
 
 async def test_registry_itself_refuses_a_breaking_version(catalogue: Catalogue, kafka_settings: KafkaSettings) -> None:

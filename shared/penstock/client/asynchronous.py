@@ -47,6 +47,10 @@ class RequestNotSent(Exception):
     """The log did not take the event; the message says why. Sending again with the same request_id is safe."""
 
 
+_LEAVE_S = 1.0
+"""How long readers of topics may take to end before they are told again."""
+
+
 class Client:
     """A producer and consumer of Penstock's public topics. Use as an async context manager.
 
@@ -94,9 +98,13 @@ class Client:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        for follower in self._followers.values():
-            follower.cancel()
-        await asyncio.gather(*self._followers.values(), return_exceptions=True)
+        left = set(self._followers.values())
+        while left:
+            # More than once: a consumer that gets its answer at that very moment may not hear of it.
+            for follower in left:
+                follower.cancel()
+            ended, left = await asyncio.wait(left, timeout=_LEAVE_S)
+            await asyncio.gather(*ended, return_exceptions=True)
         # An iteration that was left by `break` is closed when Python gets to it, which may be after the loop has ended.
         while self._reading:
             await self._reading.pop().close()
