@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import random
 import statistics
@@ -23,7 +24,7 @@ import msgspec
 from penstock.bus import Hop, Producer
 from penstock.bus.types import Emit, RawReader
 from penstock.contracts.envelope import new_id
-from penstock.contracts.records import Completion, CompletionChunk, Context, GroundedRequest, Message, Sampling
+from penstock.contracts.records import Completion, Context, GroundedRequest, Message, Sampling
 from penstock.service import Runtime, run_service
 
 from services.inference import __main__ as inference
@@ -82,7 +83,7 @@ class Driver:
         self._params = SamplingParams
         self._delta, self._final = RequestOutputKind.DELTA, RequestOutputKind.FINAL_ONLY
         self._producer: Producer = runtime.producer()
-        self._waiting: dict[str, tuple[Seen, float, asyncio.Future[None]]] = {}
+        self._waiting: dict[str, Waiting] = {}
         self._dice = random.Random(7)
 
     def prompt(self, tokens: int) -> str:
@@ -117,32 +118,56 @@ class Driver:
             context=Context(requested_at=now, route=ROUTE), messages=[Message(role="user", content=text)],
             sampling=Sampling(temperature=0.0, max_completion_tokens=output_tokens), stream=streamed,
         )  # fmt: skip
-        seen, done = Seen(), asyncio.get_running_loop().create_future()
-        self._waiting[request_id] = seen, due, done
+        waiting = Waiting(Seen(), due, streamed, asyncio.get_running_loop().create_future())
+        self._waiting[request_id] = waiting
         emit = Emit("requests-grounded", request_id, request)
         await self._producer.send(emit.topic, emit.key, emit.record, ())
-        await done
-        return seen
+        await waiting.done
+        del self._waiting[request_id]
+        return waiting.seen
 
     async def read(self, reader: RawReader) -> None:
-        """Take what comes of the requests that were published."""
+        """Take what comes of the requests that were published. Only completions are decoded: whoever reads an answer bit by bit
+        has a machine of its own."""
         codec = self._runtime.codec
         while True:
             for message in await reader.poll(0.5):
                 now = time.perf_counter()
-                record = codec.decode(message.topic, message.value)
-                if record.request_id not in self._waiting:
+                waiting = self._waiting.get((message.key or b"").decode())
+                if waiting is None:
                     continue
-                seen, due, done = self._waiting[record.request_id]
-                if isinstance(record, CompletionChunk):
-                    if record.sequence == 0:
-                        seen.first_s = now - due
-                elif isinstance(record, Completion):
-                    if record.error is not None:
-                        raise RuntimeError(record.error)
-                    seen.end_s, seen.tokens = now - due, record.usage.output_tokens
-                    del self._waiting[record.request_id]
-                    done.set_result(None)
+                if message.topic == "completion-chunks":
+                    waiting.saw_piece(now)
+                    continue
+                record = codec.decode(message.topic, message.value)
+                assert isinstance(record, Completion)
+                if record.error is not None:
+                    raise RuntimeError(record.error)
+                waiting.saw_end(now, record.usage.output_tokens)
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A request that was published and is due since ``due``. It is done when its end was seen, and its first piece too."""
+
+    seen: Seen
+    due: float
+    streamed: bool
+    done: asyncio.Future[None]
+
+    def saw_piece(self, now: float) -> None:
+        if math.isnan(self.seen.first_s):
+            self.seen.first_s = now - self.due
+            self._settle()
+
+    def saw_end(self, now: float, tokens: int) -> None:
+        self.seen.end_s, self.seen.tokens = now - self.due, tokens
+        self._settle()
+
+    def _settle(self) -> None:
+        whole = not math.isnan(self.seen.end_s) and not (self.streamed and math.isnan(self.seen.first_s))
+        if whole and not self.done.done():
+            self.done.set_result(None)
 
 
 Way = Callable[..., Awaitable[Seen]]

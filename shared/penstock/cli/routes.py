@@ -91,7 +91,8 @@ def set_(
 ) -> None:  # fmt: skip
     """Change weights, the choice, or the whole route.
 
-    The choice among the targets of the route NAME, their weights, or all of it from a file. Shows what differs from what is in force and asks before it is published. Exits 2, having published nothing, when the
+    The choice among the targets of the route NAME, their weights, or all of it from a file. Shows what differs from
+    what is in force and asks before it is published. Exits 2, having published nothing, when the
     route would not be valid.
     """
     wanted = _weights(weights)
@@ -124,7 +125,8 @@ def rollback(
 ) -> None:
     """Take the canary out, or the last change back.
 
-    Without a canary, the version of the route NAME before the present one is published again. Two of these in a row end where they began; --to names any version that `penstock routes show` lists. Exits 2, having
+    Without a canary, the version of the route NAME before the present one is published again. Two of these in a row
+    end where they began; --to names any version that `penstock routes show` lists. Exits 2, having
     published nothing, when that version would not be valid any more.
     """
 
