@@ -104,7 +104,8 @@ class Driver:
         )
         seen = Seen()
         async for output in self._llm.generate(prompt, parameters, new_id()):
-            if seen.tokens == 0 and output.outputs[0].token_ids:
+            # The first text: a token may be half a character.
+            if math.isnan(seen.first_s) and output.outputs[0].text:
                 seen.first_s = time.perf_counter() - due
             seen.tokens += len(output.outputs[0].token_ids)
         seen.end_s = time.perf_counter() - due
@@ -127,8 +128,7 @@ class Driver:
         return waiting.seen
 
     async def read(self, reader: RawReader) -> None:
-        """Take what comes of the requests that were published. Only completions are decoded: whoever reads an answer bit by bit
-        has a machine of its own."""
+        """Take what comes of the requests that were published. Pieces are not decoded: their readers have other machines."""
         codec = self._runtime.codec
         while True:
             for message in await reader.poll(0.5):
