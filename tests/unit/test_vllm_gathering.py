@@ -13,7 +13,7 @@ from penstock.contracts.records import Priority, Sampling, Usage
 from penstock.telemetry import metrics
 
 from services.inference.vllm.gathering import Gathered
-from services.inference.vllm.sampling import SamplingError, asked_of, engine_priority
+from services.inference.vllm.sampling import SamplingError, asked_of, engine_priority, reading_interval
 from services.inference.vllm.stats import StepStats
 
 
@@ -38,7 +38,7 @@ class Said:
 
 
 def test_what_a_request_leaves_open_is_the_models_own_choice() -> None:
-    asked = asked_of(Sampling(), room=100, defaults={"temperature": 0.6, "top_k": 20}, streamed=True)
+    asked = asked_of(Sampling(), room=100, defaults={"temperature": 0.6, "top_k": 20}, interval=1)
     assert asked.parameters == {"temperature": 0.6, "top_k": 20, "max_tokens": 100}
     assert (dict(asked.structured), asked.copies) == ({}, 1)
 
@@ -48,30 +48,41 @@ def test_what_a_request_says_goes_before() -> None:
         temperature=0.9, top_p=0.8, top_k=5, min_p=0.1, seed=3, stop=["x"], frequency_penalty=0.5, presence_penalty=-0.5,
         top_logprobs=0, max_completion_tokens=7, n=2,
     )  # fmt: skip
-    asked = asked_of(sampling, room=100, defaults={"temperature": 0.6, "max_tokens": 50}, streamed=True)
+    asked = asked_of(sampling, room=100, defaults={"temperature": 0.6, "max_tokens": 50}, interval=1)
     assert asked.parameters == {
         "temperature": 0.9, "top_p": 0.8, "top_k": 5, "min_p": 0.1, "seed": 3, "stop": ["x"], "frequency_penalty": 0.5,
         "presence_penalty": -0.5, "logprobs": 0, "max_tokens": 7, "n": 2,
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("pace_s", "interval"), [(None, 1), (0.2, 1), (0.03, 1), (0.02, 2), (0.01, 5), (0.002, 8), (0.0, 8)]
+)
+def test_who_reads_along_gets_as_many_tokens_at_once_as_come_while_pieces_are_gathered(
+    pace_s: float | None, interval: int
+) -> None:
+    assert reading_interval(pace_s) == interval
+    parameters = asked_of(Sampling(), room=9, defaults={}, interval=interval).parameters
+    assert parameters.get("stream_interval", 1) == interval
+
+
 @given(st.integers(1, 4096), st.none() | st.integers(1, 8192), st.none() | st.integers(1, 8192))
 def test_an_answer_never_takes_more_than_the_prompt_leaves(room: int, wanted: int | None, own: int | None) -> None:
     defaults = {} if own is None else {"max_tokens": own}
-    asked = asked_of(Sampling(max_completion_tokens=wanted), room=room, defaults=defaults, streamed=False)
+    asked = asked_of(Sampling(max_completion_tokens=wanted), room=room, defaults=defaults, interval=16)
     assert asked.parameters["max_tokens"] == min(each for each in (room, own if wanted is None else wanted) if each)
 
 
 def test_a_form_reaches_the_engine_and_two_are_refused() -> None:
-    form = asked_of(Sampling(response_format='{"type": "object"}'), room=9, defaults={}, streamed=False)
+    form = asked_of(Sampling(response_format='{"type": "object"}'), room=9, defaults={}, interval=16)
     assert form.structured == {"json": '{"type": "object"}'}
-    assert asked_of(Sampling(regex="a+"), room=9, defaults={}, streamed=False).structured == {"regex": "a+"}
+    assert asked_of(Sampling(regex="a+"), room=9, defaults={}, interval=16).structured == {"regex": "a+"}
     with pytest.raises(SamplingError, match="exclude each other"):
-        asked_of(Sampling(regex="a+", response_format="{}"), room=9, defaults={}, streamed=False)
+        asked_of(Sampling(regex="a+", response_format="{}"), room=9, defaults={}, interval=16)
 
 
 def test_answers_that_can_only_be_the_same_are_generated_once() -> None:
-    asked = asked_of(Sampling(temperature=0.0, n=3), room=9, defaults={}, streamed=False)
+    asked = asked_of(Sampling(temperature=0.0, n=3), room=9, defaults={}, interval=16)
     assert "n" not in asked.parameters
     gathered = Gathered(prompt_tokens=5)
     gathered.take(Said([Part("same", [1], finish_reason="stop")], finished=True))

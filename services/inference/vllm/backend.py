@@ -20,7 +20,7 @@ from services.inference.prompt import Prompt, prompt_of
 from services.inference.vllm.adapters import AdapterError, Adapters
 from services.inference.vllm.gathering import Gathered
 from services.inference.vllm.protocol import AdapterRefused, Engine, EngineDied, Generation, LoadedAdapter, Refused
-from services.inference.vllm.sampling import SamplingError, asked_of, engine_priority
+from services.inference.vllm.sampling import QUIET_INTERVAL, SamplingError, asked_of, engine_priority, reading_interval
 from services.inference.vllm.settings import EngineSettings
 
 __all__ = ["Engines", "VllmBackend"]
@@ -28,6 +28,8 @@ __all__ = ["Engines", "VllmBackend"]
 log = get_logger(__name__)
 
 _NAME = "vllm"
+_NEWEST = 0.1
+"""Weight of the newest answer in the pace of tokens."""
 _BORNE_DEATHS = 2
 """A request is generated again after the engine died under it once, and more often where more restarts are allowed."""
 
@@ -64,6 +66,7 @@ class VllmBackend:
         self._engines = engines
         self._settings = settings
         self._adapters = Adapters(find_adapter, settings)
+        self._pace_s: float | None = None  # that a token takes, of late
         self._calls = itertools.count(1)
 
     async def generate(self, request: GroundedRequest, target: Target, pieces: Pieces, progress: Progress) -> Answered:
@@ -121,7 +124,8 @@ class VllmBackend:
                     f"the prompt has {rendered.tokens:,} tokens, which leaves none of the {engine.context_tokens:,} of the "
                     "context window for an answer; shorten the conversation, or attach fewer passages"
                 )
-            asked = asked_of(sampling, room=room, defaults=engine.defaults, streamed=stream.wanted)
+            interval = reading_interval(self._pace_s) if stream.wanted else QUIET_INTERVAL
+            asked = asked_of(sampling, room=room, defaults=engine.defaults, interval=interval)
             progress.began = True
             # A request may be here more than once (a shadow is one beside it), and each is stopped by itself.
             generation = await engine.submit(
@@ -162,14 +166,17 @@ class VllmBackend:
         if gathered.failed:
             raise BackendError(f"target {target.model}: the engine broke off inside the answer", charged=True)
         await stream.end()
-        usage = gathered.usage()
+        usage, model_us = gathered.usage(), _since(started)
+        if first_token_us is not None and usage.output_tokens > 1:
+            pace_s = (model_us - first_token_us) / 1e6 / (usage.output_tokens - 1)
+            self._pace_s = pace_s if self._pace_s is None else self._pace_s + _NEWEST * (pace_s - self._pace_s)
         return Answered(
             model=target.model,
             backend=_NAME,
             content=gathered.first.content,
             finish_reason=gathered.first.finish_reason or "stop",
             usage=usage,
-            model_us=_since(started),
+            model_us=model_us,
             first_token_us=first_token_us,
             reduced_input_tokens=prompt.reduced_tokens(usage.input_tokens),
             alternatives=gathered.alternatives(asked.copies),

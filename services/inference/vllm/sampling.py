@@ -8,11 +8,14 @@ from typing import Any
 
 from penstock.contracts.records import Priority, Sampling
 
-__all__ = ["Asked", "SamplingError", "asked_of", "engine_priority"]
+from services.inference.pieces import MAX_WAIT_S
 
-_QUIET_INTERVAL = 16
+__all__ = ["QUIET_INTERVAL", "Asked", "SamplingError", "asked_of", "engine_priority", "reading_interval"]
+
+QUIET_INTERVAL = 16
 """Tokens that gather before word of them comes where nobody reads along: word of each costs the process as much time
 as generating it costs a small model."""
+_MOST_READ_ALONG = 8
 _GREEDY = 1e-5
 """Temperatures below it are 0 to vLLM (vllm/sampling_params.py, _SAMPLING_EPS)."""
 
@@ -36,13 +39,13 @@ class Asked:
     copies: int = 1
 
 
-def asked_of(sampling: Sampling, *, room: int, defaults: Mapping[str, Any], streamed: bool) -> Asked:
+def asked_of(sampling: Sampling, *, room: int, defaults: Mapping[str, Any], interval: int) -> Asked:
     """Return what ``sampling`` comes to.
 
     Args:
         room: tokens that the prompt leaves of the context window, 1 or more.
         defaults: what the model's own generation config says, in vLLM's names; it fills what the request leaves open.
-        streamed: whether somebody reads along.
+        interval: tokens that gather before word of them comes; of the first one it comes at once.
 
     Raises:
         SamplingError: it contradicts itself.
@@ -69,8 +72,8 @@ def asked_of(sampling: Sampling, *, room: int, defaults: Mapping[str, Any], stre
             copies = sampling.n
         else:
             parameters["n"] = sampling.n
-    if not streamed:
-        parameters["stream_interval"] = _QUIET_INTERVAL
+    if interval > 1:
+        parameters["stream_interval"] = interval
     structured = {}
     if sampling.response_format is not None:
         structured["json"] = sampling.response_format
@@ -83,3 +86,12 @@ def engine_priority(priority: str) -> int:
     """Return a request's priority as the engine's scheduler takes it: the smaller is served first."""
     order = list(Priority)
     return order.index(Priority(priority)) if priority in order else order.index(Priority.STANDARD)
+
+
+def reading_interval(pace_s: float | None) -> int:
+    """Return how many tokens gather where somebody reads along: those of the time that pieces are gathered for anyhow.
+
+    Args:
+        pace_s: seconds that a token took lately; None where that is not known: each is told.
+    """
+    return 1 if pace_s is None else max(1, min(_MOST_READ_ALONG, int(MAX_WAIT_S / max(pace_s, 1e-6))))
