@@ -261,7 +261,17 @@ async def test_offsets_set_back_repeat_work_but_no_result(flow: Flow) -> None:
 
 
 @pytest.mark.skipif(bool(os.environ.get("KAFKA_BOOTSTRAP")), reason="Kafka is given: it is not ours to restart")
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL], ids=lambda signum: signum.name)
+@pytest.mark.parametrize(
+    "signum",
+    [
+        signal.SIGKILL,
+        pytest.param(
+            signal.SIGTERM,
+            marks=pytest.mark.skipif("SOAK" not in os.environ, reason="the milder one: make soak runs it"),
+        ),
+    ],
+    ids=lambda signum: signum.name,
+)
 async def test_kafka_restarts_under_the_services(flow: Flow, signum: signal.Signals) -> None:
     pids = flow.supervisor.pids()
     async with flow.stream() as stream:

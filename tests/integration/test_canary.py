@@ -25,6 +25,7 @@ from penstock.contracts.codec import Codec
 from penstock.contracts.records import (
     Completion,
     Context,
+    Cost,
     Evaluation,
     ExperimentEvent,
     GroundedRequest,
@@ -95,7 +96,7 @@ async def test_a_canary_that_fails_is_taken_back_and_a_shadow_is_compared(
         price = Price(model=f"{name}-beside", input_cost_per_token=rate, output_cost_per_token=rate)
         changes = [Change("routes", name, "new", None, route), Change("prices", price.key, "new", None, price)]
         await publish_changes(changes, producer, datetime.now(UTC))
-        reader = await bus.read(["completions", "evaluations", "experiment-events"], from_end=True)
+        reader = await bus.read(["completions", "costs", "evaluations", "experiment-events"], from_end=True)
         seen: dict[str, Record] = {}
 
         async def send(numbers: range) -> None:
@@ -105,6 +106,9 @@ async def test_a_canary_that_fails_is_taken_back_and_a_shadow_is_compared(
 
         def completions(kind: str) -> list[Completion]:
             return [each for each in seen.values() if isinstance(each, Completion) and each.kind == kind]
+
+        def priced(kind: str) -> int:
+            return sum(isinstance(each, Cost) and each.kind == kind for each in seen.values())
 
         def decisions() -> list[ExperimentEvent]:
             return [each for each in seen.values() if isinstance(each, ExperimentEvent)]
@@ -122,6 +126,9 @@ async def test_a_canary_that_fails_is_taken_back_and_a_shadow_is_compared(
             await until(lambda: len(completions("completion")) >= REQUESTS + 20, reader, codec, seen, name)
             scored = {each.causation_id for each in seen.values() if isinstance(each, Evaluation)}
             await until(lambda: len(completions("shadow")) >= REQUESTS, reader, codec, seen, name)
+            await until(
+                lambda: priced("shadow") >= REQUESTS and priced("completion") >= REQUESTS, reader, codec, seen, name
+            )
         finally:
             for service in services:
                 service.end(signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -92,6 +93,8 @@ def test_send_cancels_what_it_sent_when_it_is_interrupted(deployed: Mapping[str,
     waiting = subprocess.Popen(
         [sys.executable, "-c", program, "send", "Who waits?", "--team", team, "--conversation", "c", "--timeout", "60"],
         env={**os.environ, **deployed},
+        # Whoever runs the tests in the background has it ignored, and so would the command.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
     def told(topic: str) -> list[dict[str, Any]]:
