@@ -61,6 +61,9 @@ def rounds(environ: dict[str, str], parameters: dict[str, Any]) -> dict[str, Any
         "INFERENCE_CONCURRENCY": str(_CONCURRENCY),
         "BENCH_ROUNDS": msgspec.json.encode(parameters).decode(),
         "PENSTOCK_LOG_LEVEL": "warning",
+        # As beside an accelerator: the engine has a core of its own, all else the other; it does not spin while idle.
+        "VLLM_CPU_OMP_THREADS_BIND": "0",
+        "OMP_WAIT_POLICY": "PASSIVE",
         "HF_HUB_OFFLINE": "1",
         "PYTHONPATH": f"{project_file('shared')}:{project_file('services').parent}",
     }
