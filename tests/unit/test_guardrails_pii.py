@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from penstock.text.checksums import luhn
 
 from services.guardrails.findings import Reference, Rule
-from services.guardrails.scanners.checksums import is_payment_card, luhn
+from services.guardrails.scanners.checksums import is_payment_card
 from services.guardrails.scanners.pii import PiiScanner
 from services.guardrails.scanners.pii.identifiers import NUMBER_FORMATS, PRESIDIO
 from services.guardrails.scanners.pii.scanner import MAX_CONFIRMATIONS

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from penstock.text.checksums import luhn
+
 __all__ = ["personal_data"]
 
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){0,4}\.[A-Za-z]{2,24}\b")
@@ -27,18 +29,17 @@ def personal_data(texts: Iterable[str]) -> str | None:
             return "an e-mail address"
         if "+" in text and _PHONE.search(text):
             return "a telephone number"
-        if any(_luhn(match.group(1)) for match in _CARD.finditer(text)):
+        if any(_is_card(match.group(1)) for match in _CARD.finditer(text)):
             return "a payment card number"
         if any(_mod_97(match.group()) for match in _IBAN.finditer(text)):
             return "an IBAN"
     return None
 
 
-def _luhn(number: str) -> bool:
-    """Whether the check digit of a card number is right (ISO/IEC 7812-1, annex B)."""
-    digits = [int(char) for char in reversed(number) if char.isdigit()]
-    doubled = (sum(divmod(2 * digit, 10)) for digit in digits[1::2])
-    return any(digits) and (sum(digits[::2]) + sum(doubled)) % 10 == 0
+def _is_card(number: str) -> bool:
+    """Whether the check digit of a card number is right, and it is more than zeros. Digits may be those of any script."""
+    digits = "".join(str(int(char)) for char in number if char.isdigit())
+    return digits.strip("0") != "" and luhn(digits)
 
 
 def _mod_97(iban: str) -> bool:
