@@ -24,7 +24,7 @@ from penstock.client.reading import LATE_PIECES_S, REMEMBERED, Unread, pieces_th
 from penstock.clock import Clock, SystemClock
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.codec import Codec, Invalid
-from penstock.contracts.envelope import event_id, new_id
+from penstock.contracts.envelope import Envelope, event_id, new_id
 from penstock.contracts.records import (
     Cancellation,
     Document,
@@ -148,13 +148,9 @@ class Client:
             RequestNotSent: the log did not take it, or it does not fit its schema.
         """
         request_id = request_id or new_id()
-        now = self._clock.now()
+        envelope = self._envelope(new_id(), request_id, tenant)
         request = LlmRequest(
-            event_id=new_id(),
-            request_id=request_id,
-            tenant_id=self._team(tenant),
-            occurred_at=now,
-            causation_id="",
+            **envelope,
             conversation_id=conversation_id,
             user_id=user_id,
             route=route,
@@ -164,7 +160,7 @@ class Client:
             messages=_messages(question),
             sampling=sampling or Sampling(),
             stream=stream,
-            deadline_at=None if deadline_s is None else now + timedelta(seconds=deadline_s),
+            deadline_at=None if deadline_s is None else envelope["occurred_at"] + timedelta(seconds=deadline_s),
             tags=dict(tags or {}),
             key_id=key_id,
             purpose=purpose,
@@ -186,11 +182,7 @@ class Client:
             RequestNotSent: the log did not take it.
         """
         record = Cancellation(
-            event_id=new_id(),
-            request_id=request_id,
-            tenant_id=self._team(tenant),
-            occurred_at=self._clock.now(),
-            causation_id="",
+            **self._envelope(new_id(), request_id, tenant),
             conversation_id=conversation_id,
             reason=reason,
         )
@@ -216,11 +208,7 @@ class Client:
             RequestNotSent: the log did not take it.
         """
         record = Feedback(
-            event_id=new_id(),
-            request_id=request_id,
-            tenant_id=self._team(tenant),
-            occurred_at=self._clock.now(),
-            causation_id="",
+            **self._envelope(new_id(), request_id, tenant),
             conversation_id=conversation_id,
             user_id=user_id,
             source=source,
@@ -251,11 +239,7 @@ class Client:
         """
         upload = new_id()
         record = Document(
-            event_id=event_id(upload, "client.document", 0),
-            request_id=upload,
-            tenant_id=self._team(tenant),
-            occurred_at=self._clock.now(),
-            causation_id="",
+            **self._envelope(event_id(upload, "client.document", 0), upload, tenant),
             document_id=document_id,
             title=title,
             source=source,
@@ -407,6 +391,16 @@ class Client:
             await (await self._producer.send(topic, key, record, headers))
         except (Invalid, ValueError, OSError, RuntimeError) as error:
             raise RequestNotSent(f"{topic}: {error}") from error
+
+    def _envelope(self, identity: str, request_id: str, tenant: str | None) -> Envelope:
+        """The first fields of the first event of a chain."""
+        return {
+            "event_id": identity,
+            "request_id": request_id,
+            "tenant_id": self._team(tenant),
+            "occurred_at": self._clock.now(),
+            "causation_id": "",
+        }
 
     def _team(self, tenant: str | None) -> str:
         team = tenant or self._tenant
