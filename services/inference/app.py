@@ -11,7 +11,7 @@ import msgspec
 from penstock.bus import Emit, Event, Hop, Outcome, Producer, Transient
 from penstock.clock import Clock
 from penstock.config.kinds import EnergyFigures, Route, Target
-from penstock.contracts.records import Energy, GroundedRequest, Status, Usage
+from penstock.contracts.records import Energy, GroundedRequest, Status, TargetFailure, Usage
 from penstock.telemetry import metrics
 from penstock.telemetry.traces import Tracing
 
@@ -20,6 +20,7 @@ from services.inference.answers import Answers
 from services.inference.calling import Caller, Flight
 from services.inference.cancellations import Cancellations, NoCancellations
 from services.inference.core import (
+    Answered,
     Called,
     completion,
     completion_id,
@@ -172,17 +173,13 @@ def inference_hop(
         target, answered = found
         if is_repeatable(request, target, route.cache) and (kept := kept_of(request, answered, completion_id(request))):
             await answers.keep(request.tenant_id, asked_of(request, target), kept, route.cache.ttl_s)
-        return completion(
-            request,
+        return completed(
+            flight,
+            target,
             answered,
-            flight.called_at,
-            clock.now(),
-            target=target,
-            streamed=flight.pieces is not None,
-            first_piece_at=flight.first_piece_at,
-            abandoned=[*died(request, wasted), *caller.charged(flight)],
-            failures=flight.failures,
-            energy=energy_of(target, answered.usage),
+            [*died(request, wasted), *caller.charged(flight)],
+            energy_of(target, answered.usage),
+            flight.failures,
         )
 
     async def given_again(
@@ -197,16 +194,30 @@ def inference_hop(
             for start in range(0, len(kept.content), _REPEATED_PIECE_CHARS):
                 await flight.pieces.add(kept.content[start : start + _REPEATED_PIECE_CHARS])
             await flight.pieces.end(answered.finish_reason)
+        if own:
+            return completed(flight, target, answered, (), energy_of(target, answered.usage))
+        return completed(flight, target, answered, died(request, wasted), None)
+
+    def completed(
+        flight: Flight,
+        target: Target,
+        answered: Answered,
+        abandoned: Sequence[Called],
+        energy: Energy | None,
+        failures: Sequence[TargetFailure] = (),
+    ) -> list[Emit]:
+        """Return the completion of a request that has its answer, behind those of the calls that were given up for it."""
         return completion(
-            request,
+            flight.request,
             answered,
             flight.called_at,
             clock.now(),
             target=target,
             streamed=flight.pieces is not None,
             first_piece_at=flight.first_piece_at,
-            abandoned=() if own else died(request, wasted),
-            energy=energy_of(target, answered.usage) if own else None,
+            abandoned=abandoned,
+            failures=failures,
+            energy=energy,
         )
 
     def unanswered(flight: Flight, wasted: Sequence[Wasted], status: Status, code: str, reason: str) -> list[Emit]:
