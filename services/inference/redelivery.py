@@ -33,6 +33,10 @@ log = get_logger(__name__)
 _INTERVAL_S = 0.25
 """What a call has used since it was last written is not known when its process dies."""
 _LONGEST_READ_S = 30.0
+_PATIENCE_S = 10.0
+"""How long Redis is asked again for what others were at: a process that has just come up, or a busy machine, may miss an answer
+that was there in time. After that what died is not paid for, and requests are answered all the same."""
+_AGAIN_S = 0.5
 _REMEMBERED = 32_768
 """Requests that this process ended lately: they may come a second time, and when the process gets a partition back, the log
 may not have their ends yet. Each takes some 150 bytes."""
@@ -169,11 +173,15 @@ class KeptJournal:
         return request in self._tail or request.event_id in self._lately
 
     async def _others(self) -> dict[str, list[Left]]:
-        try:
-            return await self._flights.others(self.process)
-        except Transient as error:
-            log.warning("what died in mid-generation is not known and not accounted for", reason=str(error))
-            return {}
+        give_up = self._clock.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return await self._flights.others(self.process)
+            except Transient as error:
+                if self._clock.monotonic() >= give_up:
+                    log.warning("what died in mid-generation is not known and not accounted for", reason=str(error))
+                    return {}
+            await self._clock.sleep(_AGAIN_S)
 
     async def _outcome(self, request: GroundedRequest, left: list[Left]) -> list[Left]:
         """Wait until processes that are still at ``request`` have answered it, or are gone; return what they leave."""
@@ -187,12 +195,20 @@ class KeptJournal:
             self._awaited.pop(request.event_id, None)
 
     async def _await_others(self) -> None:
+        give_up = None
         try:
             # Again where one has come while the reader was closed.
             while self._awaited:
                 async with self._tail.reading(*self._since) as reading:
                     while self._awaited:
-                        await self._look_at_others(reading)
+                        try:
+                            await self._look_at_others(reading)
+                            give_up = None
+                        except Transient:
+                            now = self._clock.monotonic()
+                            give_up = now + _PATIENCE_S if give_up is None else give_up
+                            if now >= give_up:
+                                raise
                         await reading.wait()
         except (Transient, KafkaUnavailable, OSError, RuntimeError) as error:
             log.warning("requests that others are still at are answered again", reason=str(error))

@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench.request_trace import Arrival, drawn, read_trace, scaled
+from tests.bench.scheduling import sessions_as_equals
 from tests.integration.tiny_model import tiny_model, vllm_python
 
 _TRACE = Path(__file__).resolve().parents[3] / "shared/data/traffic/AzureLLMInferenceTrace_conv.csv"
@@ -126,7 +127,9 @@ def main(arguments: argparse.Namespace) -> None:
         parameters = {
             "lengths": lengths, "rounds": arguments.rounds, "singles": arguments.singles, "arrivals": trace,
         }  # fmt: skip
-        show(console, rounds(environ, parameters))
+        with sessions_as_equals(console):
+            found = rounds(environ, parameters)
+        show(console, found)
     finally:
         stack.down(purge=True)
         shutil.rmtree(state, ignore_errors=True)
