@@ -194,8 +194,9 @@ async def replayed(way: Way, driver: Driver, arrivals: Sequence[Arrival]) -> lis
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Milliseconds: median, 95th and 99th percentile."""
-    cuts = statistics.quantiles([value * 1000 for value in values], n=100, method="inclusive")
+    """Milliseconds: median, 95th and 99th percentile, of those there are: an answer may have no text at all."""
+    known = [value * 1000 for value in values if not math.isnan(value)]
+    cuts = statistics.quantiles(known, n=100, method="inclusive")
     return {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98]}
 
 

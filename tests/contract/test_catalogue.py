@@ -17,7 +17,7 @@ from penstock.contracts.draft import draft_schema, file_stem
 CATALOGUE = Catalogue.load()
 TOPICS = list(CATALOGUE.topics.values())
 SCHEMAS = sorted((CATALOGUE.root / "avro").glob("*.avsc"))
-SERVICES = {"intake", "guardrails", "retrieval", "inference", "evaluation", "drift", "alerting"}
+SERVICES = {"edge", "intake", "guardrails", "retrieval", "inference", "evaluation", "drift", "alerting"}
 PEOPLE = {
     "annotators",
     "reviewers",
@@ -27,9 +27,10 @@ PEOPLE = {
     "finance",
     "operations",
     "penstock config apply",
+    "penstock keys",
     "every service",
 }
-SHARED_TOPICS = {"refusals", "signals", "alerts", "judge-tasks", "llm-requests"}
+SHARED_TOPICS = {"refusals", "signals", "alerts", "judge-tasks", "llm-requests", "feedback", "documents"}
 """Topics that several services may write, by design; every other has one writing service."""
 
 KEYS = {

@@ -20,14 +20,15 @@ from penstock.config.energy import EnergyFigures
 from penstock.config.entry import Entry, FieldError, ModelName, Name, Part, Share
 from penstock.config.evaluators import Evaluator
 from penstock.config.experiments import Arm, Experiment, Metric
+from penstock.config.keys import ApiKey
 from penstock.config.policies import SCANNERS, Policy, ScannerRule
 from penstock.config.prices import Price
 from penstock.config.prompts import Prompt, PromptMessage, PromptVariable, VariableError
 from penstock.config.rubrics import Choice, Rubric
 
 __all__ = [
-    "KINDS", "SCANNERS", "Adapter", "AlertRoute", "Alerting", "Arm", "Breaker", "Budget", "Cache", "Canary", "Choice",
-    "EnergyFigures", "Entry", "Escalation", "Evaluator", "Experiment", "Metric", "Policy", "Price", "Prompt",
+    "KINDS", "SCANNERS", "Adapter", "AlertRoute", "Alerting", "ApiKey", "Arm", "Breaker", "Budget", "Cache", "Canary",
+    "Choice", "EnergyFigures", "Entry", "Escalation", "Evaluator", "Experiment", "Metric", "Policy", "Price", "Prompt",
     "PromptMessage", "PromptVariable", "QualityFloor", "Receiver", "Retrieval", "Route", "RouteSampling", "Rubric",
     "ScannerRule", "Shadow", "Target", "Team", "VariableError",
 ]  # fmt: skip
@@ -47,7 +48,40 @@ class Team(Entry):
         default=(), description="Policies that a request may name for itself; none by default."
     )
     default_route: Name = Field(default="default", description='Route of requests that ask for "default".')
+    allowed_models: tuple[str, ...] = Field(
+        default=("*",), description='Models that may answer the team, by the names routes give them; ["*"] allows all.'
+    )
     requests_per_minute: int | None = Field(default=None, ge=1, description="Admission limit; null for none.")
+    tokens_per_minute: int | None = Field(
+        default=None,
+        ge=1,
+        description="Tokens of prompts and answers that are admitted in a minute; null for no limit.",
+    )
+    max_concurrent: int | None = Field(
+        default=None, ge=1, description="Requests that are admitted and have no result yet, at most; null for no limit."
+    )
+    max_prompt_tokens: int | None = Field(
+        default=None, ge=1, description="Tokens of a request's messages, as estimated at admission; null for no limit."
+    )
+    max_deadline_s: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds that a request waits for its answer at most; null for no limit.",
+    )
+    priorities: tuple[Literal["interactive", "standard", "batch"], ...] = Field(
+        default=("interactive", "standard", "batch"), min_length=1, description="Priorities that its requests may have."
+    )
+    require_key: bool = Field(
+        default=False,
+        description="Requests are refused without the key_id of a key of the team that is in force, however they come.",
+    )
+    weight: int = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="Share of what is admitted while teams wait for each other, against theirs.",
+    )
     budgets: tuple[Budget, ...] = Field(default=(), description="What the team may spend; none for no limit.")
     toxicity_alert: Share | None = Field(
         default=None, description="Toxicity from 0 to 1 that raises an alert; null leaves it to evaluation."
@@ -303,6 +337,7 @@ KINDS: dict[str, type[Entry]] = {
     kind.KIND: kind
     for kind in (
         Team, Route, Policy, Prompt, Price, Alerting, Evaluator, Rubric, Experiment, Adapter, EnergyFigures,
+        ApiKey,
     )
 }  # fmt: skip
 """Every kind by its name; the topic is ``config-<name>``, the folder ``infra/config/<name>``."""

@@ -18,6 +18,7 @@ from penstock.config.kinds import (
     KINDS,
     Adapter,
     Alerting,
+    ApiKey,
     EnergyFigures,
     Entry,
     Evaluator,
@@ -148,6 +149,10 @@ class ConfigPlane:
         """What is stated of the energy of ``model``, else of any model, else None."""
         entries = self._entries["energy"]
         return cast("EnergyFigures | None", entries.get(model) or entries.get("*"))
+
+    def api_key(self, key_id: str) -> ApiKey | None:
+        """The API key ``key_id``, in force or not, or None."""
+        return cast("ApiKey | None", self._entries["keys"].get(key_id))
 
     def price(self, model: str, at: datetime) -> Price | None:
         """The price of ``model`` in force at ``at``, or None: an unknown price is never zero."""

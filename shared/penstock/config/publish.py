@@ -97,7 +97,7 @@ async def publish_changes(
     """
     order = {
         "policies": 0, "prompts": 1, "prices": 2, "routes": 3, "teams": 4, "alerting": 5, "evaluators": 6, "rubrics": 7,
-        "experiments": 8, "energy": 2, "adapters": 2,
+        "experiments": 8, "energy": 2, "adapters": 2, "keys": 9,
     }  # fmt: skip
     for step in sorted({_step(change, order) for change in changes}):
         sent = [

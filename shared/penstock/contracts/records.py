@@ -20,9 +20,9 @@ __all__ = [
     "CompletionChunk",
     "ConfigEntry", "Context", "Cost", "DeadLetter", "Document", "DocumentIndexed", "DriftCommand", "DriftEvent", "Energy", "Evaluation",
     "ExperimentEvent", "Feedback", "Finding", "GroundedRequest", "JudgeTask", "Label", "LlmRequest", "LlmResult", "LogRange",
-    "Message", "ModelCommand", "ModelWeights", "Observation", "Passage", "Priority", "Purpose", "Record", "Refusal", "Release", "ResultChunk",
+    "Message", "ModelCommand", "ModelWeights", "Observation", "Passage", "Priority", "Purpose", "Record", "Refusal", "Release", "RequestConflict", "ResultChunk",
     "Review", "ReviewDecision", "Sampling", "Score", "ScoredSentence", "ScreenedDocument", "ScreenedRequest", "Severity",
-    "Signal", "Status", "TargetFailure", "TeamSpend", "Timings", "TokenLogprob", "Usage", "Verdict",
+    "Signal", "Status", "TargetFailure", "TeamSpend", "Timings", "TokenLogprob", "ToolCall", "Usage", "Verdict",
 ]  # fmt: skip
 
 
@@ -77,12 +77,22 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     """Base of the records that stand inside other records."""
 
 
+class ToolCall(Part, frozen=True, kw_only=True):
+    """A tool that a model wants called. Who calls it is the producer."""
+
+    id: Annotated[str, Meta(description="Identity of the call, which the tool's message repeats.")]
+    name: Annotated[str, Meta(description="Name of the function.")]
+    arguments: Annotated[str, Meta(description="Arguments as the model wrote them: JSON, if it kept to it.")] = ""
+
+
 class Message(Part, frozen=True, kw_only=True):
     """One message of a conversation, as in OpenAI's chat API."""
 
     role: Annotated[str, Meta(description="system, user, assistant or tool.")]
     content: Annotated[str, Meta(description="Text of the message.")]
     name: Annotated[str | None, Meta(description="Name of the participant, where several share a role.")] = None
+    tool_calls: Annotated[list[ToolCall], Meta(description="Tools that the assistant called in this message.")] = []
+    tool_call_id: Annotated[str | None, Meta(description="Call that a message of a tool answers.")] = None
 
 
 class Sampling(Part, frozen=True, kw_only=True):
@@ -101,6 +111,9 @@ class Sampling(Part, frozen=True, kw_only=True):
     presence_penalty: Annotated[float | None, Meta(description="From -2 to 2: above 0, words that stand there are repeated less.")] = None
     top_k: Annotated[int | None, Meta(description="Tokens are drawn from so many of the likeliest, where the backend can; null for no limit.")] = None
     min_p: Annotated[float | None, Meta(description="Tokens less likely than this share of the likeliest one are not drawn, where the backend can.")] = None
+    tools: Annotated[str | None, Meta(description="Tools that the model may call, as JSON: OpenAI's list of tools; null for none.")] = None
+    tool_choice: Annotated[str | None, Meta(description="Which of them it calls, as JSON: OpenAI's tool_choice; null leaves it to the model.")] = None
+    parallel_tool_calls: Annotated[bool | None, Meta(description="Whether it may call several at once; null leaves it to the backend.")] = None
 
 
 class Context(Part, frozen=True, kw_only=True):
@@ -122,6 +135,7 @@ class Context(Part, frozen=True, kw_only=True):
     experiments: Annotated[dict[str, str], Meta(description="Arm of every experiment that the request takes part in, by the experiment's name.")] = {}
     experiment_versions: Annotated[dict[str, str], Meta(description="What of each of these experiments was in force (Experiment.design), by its name: an observation counts for that alone.")] = {}
     priority: Annotated[str, Meta(description="Who is served first where requests wait: interactive, standard or batch.")] = "standard"
+    prompt_label: Annotated[str | None, Meta(description="Label by which the prompt's version was found, e.g. production; null where no prompt was rendered.")] = None
 
 
 class TokenLogprob(Part, frozen=True, kw_only=True):
@@ -138,6 +152,7 @@ class Alternative(Part, frozen=True, kw_only=True):
     content: Annotated[str, Meta(description="The answer.")]
     finish_reason: Annotated[str, Meta(description="As in Completion.")] = "stop"
     logprobs: Annotated[list[TokenLogprob], Meta(description="Its tokens, where they are wanted.")] = []
+    tool_calls: Annotated[list[ToolCall], Meta(description="Tools that it wants called.")] = []
 
 
 class TargetFailure(Part, frozen=True, kw_only=True):
@@ -301,6 +316,7 @@ class Completion(Record, frozen=True, kw_only=True):
     failures: Annotated[list[TargetFailure], Meta(description="Targets that were asked before and gave no answer, in their order.")] = []
     energy: Annotated[Energy | None, Meta(description="Estimate of what the call took from the grid; null where nothing is stated of the model.")] = None
     ends_as: Annotated[str | None, Meta(description="Status that the request ends with, where there is an error: expired or cancelled; null: failed, or expired where it came after the deadline.")] = None
+    tool_calls: Annotated[list[ToolCall], Meta(description="Tools that the model wants called; content is then often empty.")] = []
 
 
 class CompletionChunk(Record, frozen=True, kw_only=True):
@@ -335,6 +351,8 @@ class LlmResult(Record, frozen=True, kw_only=True):
     calls: Annotated[int | None, Meta(description="Completions there are of the request: so many costs it has; null in events older than this field.")] = None
     alternatives: Annotated[list[Alternative], Meta(description="The released answers after the first, where several were asked for.")] = []
     logprobs: Annotated[list[TokenLogprob], Meta(description="Tokens of the answer, where their probabilities are wanted and it is released as the model gave it.")] = []
+    tool_calls: Annotated[list[ToolCall], Meta(description="Tools that the model wants called, released as the answer is.")] = []
+    retry_after_ms: Annotated[int | None, Meta(description="After so many milliseconds the same request may be admitted; null where waiting does not help.")] = None
 
 
 class ResultChunk(Record, frozen=True, kw_only=True):
@@ -363,6 +381,16 @@ class Refusal(Record, frozen=True, kw_only=True):
     reason: Annotated[str, Meta(description="The same in words, with the remedy.")]
     prompt: Annotated[str, Meta(description="The question, masked where guardrails saw it; empty before.")] = ""
     calls: Annotated[int, Meta(description="Completions there are of the request: so many costs it has.")] = 0
+    retry_after_ms: Annotated[int | None, Meta(description="As in LlmResult.")] = None
+
+
+class RequestConflict(Record, frozen=True, kw_only=True):
+    """A request came under the request_id of another one of the same team. It was not taken up; the other has its own result.
+    causation_id is the event that was turned away."""
+
+    code: Annotated[str, Meta(description="conflict.")]
+    reason: Annotated[str, Meta(description="The same in words, with the remedy.")]
+    key_id: Annotated[str | None, Meta(description="Credential of the one that was turned away.")] = None
 
 
 class Verdict(Record, frozen=True, kw_only=True):

@@ -1,0 +1,50 @@
+"""API keys: who may speak for a team. What is kept of a key proves it and cannot be used as one."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import ClassVar
+
+from pydantic import Field, field_validator
+
+from penstock.config.entry import Entry, Instant, Name
+
+__all__ = ["ApiKey"]
+
+
+class ApiKey(Entry):
+    """A key of a team. It is written by `penstock keys`; there is no file of it."""
+
+    KIND: ClassVar[str] = "keys"
+
+    id: Name = Field(
+        description="Identity of the key: the key_id of events. It begins the key itself and is no secret."
+    )
+    team: Name = Field(description="Team that it speaks for.")
+    digest: str = Field(description="HMAC-SHA256 of the key's secret under the installation's secret, hexadecimal.")
+    description: str = Field(default="", max_length=200, description="Who has it, in words.")
+    created_at: Instant = Field(description="When it was made.")
+    expires_at: Instant | None = Field(default=None, description="It is refused from then on; null for never.")
+    revoked_at: Instant | None = Field(
+        default=None, description="It is refused from then on; null while it is in force."
+    )
+    replaces: Name | None = Field(default=None, description="The key that it was rotated from.")
+    routes: tuple[str, ...] = Field(
+        default=("*",), description='Routes it may ask for, of those that its team may; ["*"] for all of them.'
+    )
+
+    @property
+    def key(self) -> str:
+        return self.id
+
+    def in_force(self, now: datetime) -> bool:
+        """Return whether it is neither revoked nor expired."""
+        return (self.expires_at is None or now < self.expires_at) and (self.revoked_at is None or now < self.revoked_at)
+
+    @field_validator("digest")
+    @classmethod
+    def _is_digest(cls, value: str) -> str:
+        if not re.fullmatch(r"[0-9a-f]{64}", value):
+            raise ValueError("must be 64 hexadecimal digits; keys are made with `penstock keys create`")
+        return value
