@@ -34,8 +34,8 @@ _INTERVAL_S = 0.25
 """What a call has used since it was last written is not known when its process dies."""
 _LONGEST_READ_S = 30.0
 _PATIENCE_S = 10.0
-"""How long Redis is asked again for what others were at: a process that has just come up, or a busy machine, may miss an answer
-that was there in time. After that what died is not paid for, and requests are answered all the same."""
+"""How long Redis is asked again for what others were at: a process that has just come up, or a busy machine, may miss an
+answer that was there in time. After that what died is not paid for, and requests are answered all the same."""
 _AGAIN_S = 0.5
 _REMEMBERED = 32_768
 """Requests that this process ended lately: they may come a second time, and when the process gets a partition back, the log

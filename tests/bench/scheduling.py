@@ -1,9 +1,9 @@
 """Linux's autogroups, off while a bench runs that puts a busy engine and a broker on the same cores.
 
-The kernel gives processor time to sessions first (sched_autogroup_enabled; sched(7)), and every part of the stack has a session
-of its own. Beside an engine that never sleeps the broker's session was seen to wait for up to a second before it ran, at a
-tenth of a core of load: that is a figure of the scheduler, not of the log. It does not arise where the broker has cores of its
-own.
+The kernel gives processor time to sessions first (sched_autogroup_enabled; sched(7)), and every part of the stack has a
+session of its own. Beside an engine that never sleeps the broker's session was seen to wait for up to a second before it
+ran, at a tenth of a core of load: that is a figure of the scheduler, not of the log. It does not arise where the broker has
+cores of its own.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ from tests.integration.test_streaming import Service
 
 TEAM = "redelivered"
 SAID = "one two three"
+FLIGHTS = "penstock:{inference-flights}:of:"
 
 
 class Counting:
@@ -140,8 +141,9 @@ def free_port() -> int:
 async def kept_calls(redis: Redis, event_ids: Sequence[str]) -> int:
     """Return how many of ``event_ids`` are kept in flight with a call that has used something."""
     kept = 0
-    async for place in redis.scan_iter("penstock:{inference-flights}:of:*"):
-        kept += sum(1 for entry in await redis.hmget(place, event_ids) if entry is not None and read_entry(entry))
+    async for place in redis.scan_iter(f"{FLIGHTS}*"):
+        entries: list[Any] = await redis.hmget(place, event_ids)
+        kept += len([entry for entry in entries if entry is not None and read_entry(entry)])
     return kept
 
 
@@ -226,9 +228,7 @@ async def test_a_process_killed_in_mid_batch_asks_again_only_for_what_has_no_com
             following.cancel()
         each = Counter(record.request_id for record in observed.of("completion"))
         assert set(each.values()) == {1}, "not even a second event of the same identity"
-        left = [
-            k async for k in redis.scan_iter(f"{flights}of:*") for field in await redis.hkeys(k) if name in str(field)
-        ]
+        left = [k async for k in redis.scan_iter(f"{FLIGHTS}*") for field in await redis.hkeys(k) if name in str(field)]
         assert left == []
     await redis.aclose()
 
