@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from penstock.bus import Backlog, MemoryBus, Partition, Sent
+from penstock.bus import Backlog, MemoryBus, Partition, Sent, Transient
 from penstock.bus.types import RawProducer, RawReader
 from penstock.clock import ManualClock
 from penstock.contracts.catalogue import Catalogue
@@ -19,7 +20,7 @@ from penstock.telemetry import metrics
 
 from services.inference.answered import AnsweredTail
 from services.inference.core import Answered
-from services.inference.flights import MemoryFlights, Place, written
+from services.inference.flights import Left, MemoryFlights, Place, written
 from services.inference.journal import Wasted
 from services.inference.redelivery import KeptJournal
 from tests.stream.inference_model import (
@@ -399,22 +400,66 @@ async def test_a_call_whose_pieces_the_log_did_not_take_is_paid_for_when_it_is_m
     assert counted("log") - before == PROMPT_TOKENS + ANSWER_TOKENS
 
 
+@asynccontextmanager
+async def passing(clock: ManualClock) -> AsyncIterator[None]:
+    """Let the clock's time pass."""
+
+    async def pass_on() -> None:
+        while True:
+            await asyncio.sleep(0)
+            clock.advance(0.1)
+
+    passing = asyncio.create_task(pass_on())
+    try:
+        yield
+    finally:
+        passing.cancel()
+        await asyncio.gather(passing, return_exceptions=True)
+
+
 async def test_without_redis_requests_are_answered_all_the_same(bus: MemoryBus, clock: ManualClock) -> None:
     flights, model = MemoryFlights(away=True), HeldModel(hold=False)
     await send(bus, clock, *NAMES)
     kept = journal(bus, flights, clock, "one")
     process = Process(bus, model, clock, journal=kept)
-    await bus.settled("inference", TOPICS)
-    await kept.write()
-    await process.stopped()
+    async with passing(clock):
+        await bus.settled("inference", TOPICS)
+        await kept.write()
+        await process.stopped()
     await kept.close()
     bus._committed["inference"].clear()
     second = HeldModel(hold=False)
     process = Process(bus, second, clock, journal=journal(bus, flights, clock, "two"))
-    await bus.settled("inference", TOPICS)
-    await process.stopped()
+    async with passing(clock):
+        await bus.settled("inference", TOPICS)
+        await process.stopped()
     assert second.calls == {}
     assert len(await completions(bus)) == 4
+
+
+class MissedFlights(MemoryFlights):
+    """Misses the first answers, as Redis does beside a process that has its hands full."""
+
+    missed = 0
+
+    async def others(self, process: str) -> dict[str, list[Left]]:
+        self.missed += 1
+        if self.missed <= 3:
+            raise Transient("no answer in time")
+        return await super().others(process)
+
+
+async def test_what_died_is_paid_for_though_redis_answers_late(bus: MemoryBus, clock: ManualClock) -> None:
+    left = written([Wasted(TARGET, Usage(input_tokens=PROMPT_TOKENS, output_tokens=TOKENS_SO_FAR))])
+    flights = MissedFlights({("old", "event-a"): left})
+    await send(bus, clock, "a")
+    async with passing(clock):
+        process = Process(bus, HeldModel(hold=False), clock, journal=journal(bus, flights, clock, "two"))
+        await bus.settled("inference", TOPICS)
+        await process.stopped()
+    assert flights.missed == 4
+    (abandoned,) = await completions(bus, "abandoned")
+    assert abandoned.usage.output_tokens == TOKENS_SO_FAR
 
 
 async def test_what_cannot_be_read_of_what_a_process_left_costs_no_answer(bus: MemoryBus, clock: ManualClock) -> None:
