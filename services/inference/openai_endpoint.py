@@ -74,6 +74,11 @@ class _Call:
     key: str | None
     first_token_us: int | None = None
 
+    @property
+    def named(self) -> str:
+        """How the endpoint is called where whoever asks may read it: not by its address."""
+        return f"target {self.target.label}"
+
     def usage(self, reply: Reply) -> tuple[Usage, bool]:
         """Return the tokens of the call, and whether any had to be estimated."""
         most = self.request.sampling.max_completion_tokens
@@ -127,8 +132,8 @@ class OpenAIBackend:
         except TimeoutError as error:
             if progress.began:
                 # The model may have generated: another try could pay twice.
-                raise BackendError(f"{call.url}: no answer within {target.timeout_s:g} s", cancelled=True) from error
-            raise BackendError(f"{call.url}: no connection within {target.timeout_s:g} s") from error
+                raise BackendError(f"{call.named}: no answer within {target.timeout_s:g} s", cancelled=True) from error
+            raise BackendError(f"{call.named}: no connection within {target.timeout_s:g} s") from error
         except BackendError as error:
             progress.began = error.charged
             raise
@@ -156,10 +161,12 @@ class OpenAIBackend:
         if target.api_key_env:
             key = self._environment.get(target.api_key_env, "").strip()
             if not key:
-                raise BackendError(f"{url}: the environment variable {target.api_key_env} with its key is not set")
+                raise BackendError(
+                    f"target {target.label}: the environment variable {target.api_key_env} with its key is not set"
+                )
             if not (key.isascii() and key.isprintable()):
                 raise BackendError(
-                    f"{url}: the environment variable {target.api_key_env} holds what no key consists of"
+                    f"target {target.label}: the environment variable {target.api_key_env} holds what no key consists of"
                 )
         prompt = prompt_of(request)
         body = body_of(request.sampling, prompt, target, stream=not isinstance(pieces, NoPieces))
@@ -209,7 +216,7 @@ class OpenAIBackend:
         """
         started = time.perf_counter()
         sampling = call.request.sampling
-        reply = Reply(call.url, sampling.n, sampling.top_logprobs is not None)
+        reply = Reply(call.named, sampling.n, sampling.top_logprobs is not None)
         try:
             response = await self._pool.post(str(call.target.base_url), call.key, _sent(call), len(call.body))
             try:
@@ -228,25 +235,32 @@ class OpenAIBackend:
             raise self._refused(call, error.response) from error
         except (aiohttp.ClientError, openai.APIConnectionError) as error:
             cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
+            # Where an endpoint is, is nothing that whoever asks is told: the log has it.
+            log.warning("endpoint failed", url=call.url, reason=f"{type(cause).__name__}: {cause}")
             if call.progress.began:
-                raise BackendError(f"{call.url}: {type(cause).__name__}: {cause}", charged=True) from error
+                raise BackendError(f"{call.named}: {type(cause).__name__} within the answer", charged=True) from error
             # A host that does not even say no, or is another than it says, is the same in a moment.
             retriable = isinstance(cause, aiohttp.ClientConnectorError) and not isinstance(cause, ssl.SSLError)
-            raise _Refused(f"{call.url}: cannot connect: {cause}", retriable=retriable) from error
+            raise _Refused(f"{call.named}: cannot connect ({type(cause).__name__})", retriable=retriable) from error
         return reply
 
     def _refused(self, call: _Call, response: httpx2.Response) -> _Refused:
         """Return the error for an answer that has not the status of one."""
         status, payload = response.status_code, response.content
-        reason = f"{call.url}: HTTP {status}: {excerpt(payload)}"
         of_request = status in _OF_REQUEST_STATUS
+        reason = f"{call.named}: HTTP {status}"
+        if of_request:
+            reason += f": {excerpt(payload)}"
+        else:
+            # It may be about the key or the account, which are not those of whoever asks.
+            log.warning("endpoint refused", url=call.url, status=status, reason=excerpt(payload))
         if of_request and (name := refused_parameter(call.request.sampling, payload)):
             reason += (
                 f"; the endpoint does not take {name} as it was sent: change sampling.{name} or leave it out, or ask a "
                 "route whose endpoint takes it"
             )
         elif 300 <= status < 400:
-            reason += f"; it redirects to {response.headers.get('Location')}: set base_url to where the endpoint is"
+            reason += "; it redirects: set base_url to where the endpoint is"
         return _Refused(
             reason,
             retriable=status in _RETRIED_STATUS,

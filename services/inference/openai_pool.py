@@ -159,7 +159,7 @@ async def events(response: httpx2.Response) -> AsyncIterator[bytes]:
                 if line.startswith(b"data:"):
                     yield bytes(line[5:].strip())
         if len(waiting) > LARGEST_ANSWER:
-            raise BackendError(f"{response.url}: an event of the stream is over {LARGEST_ANSWER:,} bytes", charged=True)
+            raise BackendError(f"an event of the stream is over {LARGEST_ANSWER:,} bytes", charged=True)
     if waiting.startswith(b"data:"):
         yield bytes(waiting[5:].strip())
 
@@ -185,5 +185,5 @@ async def whole(response: httpx2.Response) -> bytes:
     async for chunk in response.aiter_raw():
         payload += chunk
         if len(payload) > LARGEST_ANSWER:
-            raise BackendError(f"{response.url}: the answer is over {LARGEST_ANSWER:,} bytes", charged=True)
+            raise BackendError(f"the answer is over {LARGEST_ANSWER:,} bytes", charged=True)
     return bytes(payload)

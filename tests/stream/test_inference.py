@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -335,6 +336,25 @@ async def test_the_next_target_stands_in_for_one_that_fails() -> None:
         (event,) = await through([a_request(passages=[passage])], openai(url, weight=10**6), EXTRACTIVE)
     assert isinstance(event.record, Completion)
     assert event.record.backend == "extractive"
+
+
+async def test_whoever_asks_is_not_told_where_an_endpoint_is_nor_what_it_said_of_the_account() -> None:
+    async with endpoint(garbage) as url:
+        gone = url
+    (event,) = await through([a_request()], openai(gone, timeout_s=2))
+    assert isinstance(event.record, Refusal)
+    assert "cannot connect" in event.record.reason
+    assert str(urlsplit(gone).port) not in event.record.reason
+    assert "127.0.0.1" not in event.record.reason
+
+    async def wrong_key(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"error": {"message": "key sk-planted of account 4711 is unknown"}}, status=401)
+
+    async with endpoint(wrong_key) as url:
+        (event,) = await through([a_request()], openai(url))
+    assert "HTTP 401" in event.record.reason
+    assert "planted" not in event.record.reason
+    assert "127.0.0.1" not in event.record.reason
 
 
 async def test_a_missing_key_is_named_and_never_its_value() -> None:
