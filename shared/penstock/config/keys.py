@@ -42,9 +42,22 @@ class ApiKey(Entry):
         """Return whether it is neither revoked nor expired."""
         return (self.expires_at is None or now < self.expires_at) and (self.revoked_at is None or now < self.revoked_at)
 
+    def allows(self, route: str) -> bool:
+        """Return whether it may ask for ``route``; its team's own limits stand beside it."""
+        return "*" in self.routes or route in self.routes
+
     @field_validator("digest")
     @classmethod
     def _is_digest(cls, value: str) -> str:
         if not re.fullmatch(r"[0-9a-f]{64}", value):
             raise ValueError("must be 64 hexadecimal digits; keys are made with `penstock keys create`")
+        return value
+
+    @field_validator("routes")
+    @classmethod
+    def _names_routes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError('is empty: the key could ask for nothing; name routes or write ["*"]')
+        if "*" in value and len(value) > 1:
+            raise ValueError('holds "*" beside other names: write ["*"] alone, or the names alone')
         return value
