@@ -7,6 +7,7 @@ pseudonyms in place of personal data, the model's chat template, and the second 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -15,6 +16,7 @@ from typing import Protocol
 
 from penstock.config.budgets import Budget
 from penstock.config.kinds import Policy, Price, Retrieval, Route, Target
+from penstock.contracts.messages import message_bytes
 from penstock.contracts.records import Context, Message
 from penstock.money import Subject, from_pico, pico, subjects, worst_case
 from penstock.money.bounds import BYTES_A_TOKEN
@@ -29,6 +31,8 @@ _TOKENS_A_MESSAGE = 16
 # And once a preamble of its own: a default system message (Qwen, 20), a date and a knowledge cutoff (Llama, 25; harmony
 # about 100), the opening of the answer.
 _TOKENS_A_CALL = 256
+# Where there are tools it says how to call them, and shows them one by one (Hermes and Qwen 200, Llama 100).
+_TOKENS_OF_TOOLS, _TOKENS_A_TOOL = 512, 16
 # Bytes around a passage, its title and text ("[100] " and three line feeds), and of the words that introduce them.
 _BYTES_A_PASSAGE = 16
 _BYTES_OF_GROUNDING = 256
@@ -104,6 +108,7 @@ def calls_of(
     embedder: str,
     schema: str = "",
     answers: int = 1,
+    tools: str | None = None,
 ) -> list[Call]:
     """Return the calls that a request may lead to.
 
@@ -116,6 +121,7 @@ def calls_of(
         embedder: name of the embedding model. Where it has no price, nothing is held for it.
         schema: JSON schema or expression that the answer is asked to follow, which a backend may put into its prompt.
         answers: answers that are asked for, each of up to ``output_tokens``.
+        tools: that the model may call, as JSON.
 
     Raises:
         Unpriced: a target of the route has no price: the canary's and the shadows' count as well.
@@ -124,9 +130,11 @@ def calls_of(
     until += timedelta(seconds=sum(_longest(target) for target in route.all_targets))
     growth = _growth(policy)
     generated = answers * output_tokens
-    question = growth * max((_size(message) for message in messages if message.role == "user"), default=0)
-    first = growth * sum(_size(message) for message in messages) + _framing(len(messages), route.retrieval)
-    first += len(schema.encode("utf-8", "surrogatepass"))
+    question = growth * max((message_bytes(message) for message in messages if message.role == "user"), default=0)
+    # A template puts as much around a call as around a message.
+    shown = len(messages) + sum(len(message.tool_calls) for message in messages)
+    first = growth * sum(map(message_bytes, messages)) + _framing(shown, route.retrieval)
+    first += len(schema.encode("utf-8", "surrogatepass")) + growth * _tools_tokens(tools)
     answering = [*route.targets, *([route.canary.target] if route.canary else [])]
     inputs = [first]
     if (schema_bytes := _asks_again(policy)) is not None:
@@ -208,9 +216,14 @@ def _framing(messages: int, retrieval: Retrieval) -> int:
     return tokens
 
 
-def _size(message: Message) -> int:
-    """Bytes of a message in UTF-8, which bound its tokens."""
-    return len(message.content.encode("utf-8", "surrogatepass")) + len((message.name or "").encode())
+def _tools_tokens(tools: str | None) -> int:
+    """Most tokens of tools in a prompt: templates write them as they came, or indented by four (Llama's)."""
+    if tools is None:
+        return 0
+    listed = json.loads(tools)
+    indented = json.dumps(listed, indent=4, ensure_ascii=False)
+    size = max(len(text.encode("utf-8", "surrogatepass")) for text in (tools, indented))
+    return size + _TOKENS_OF_TOOLS + _TOKENS_A_TOOL * len(listed)
 
 
 def _growth(policy: Policy | None) -> int:

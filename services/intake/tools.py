@@ -18,8 +18,10 @@ __all__ = ["MAX_CALLS", "MAX_TOOLS", "MAX_TOOLS_BYTES", "tools_problem"]
 MAX_TOOLS = 128
 """Tools of one request, and calls in one message, at most."""
 MAX_CALLS = 128
-MAX_TOOLS_BYTES = 262_144
+MAX_TOOLS_BYTES = 131_072
 """Bytes of all tools together, as JSON."""
+_MAX_DEPTH = 32
+"""Objects and lists within each other: what reads and writes them goes as deep."""
 _MAX_CHOICE_BYTES = 1_024
 _MAX_ID_BYTES = 256
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -47,7 +49,6 @@ class _Choice(msgspec.Struct):
     function: _Named | None = None
 
 
-_TOOLS = msgspec.json.Decoder(list[_Tool])
 _CHOICE = msgspec.json.Decoder(str | _Choice)
 
 
@@ -79,9 +80,12 @@ def _tools(tools: str | None) -> tuple[set[str], tuple[str, str] | None]:
             f"sampling.tools is {size:,} bytes, more than the {MAX_TOOLS_BYTES:,} allowed",
         )
     try:
-        listed = _TOOLS.decode(tools)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        whole = msgspec.json.decode(tools)
+        listed = msgspec.convert(whole, list[_Tool])
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeError, RecursionError) as error:
         return invalid(f" is no JSON list of tools: {error}")
+    if _is_deeper(whole, _MAX_DEPTH):
+        return invalid(f" goes more than {_MAX_DEPTH} objects and lists deep")
     if not 1 <= len(listed) <= MAX_TOOLS:
         return invalid(f" has {len(listed)} tools; it must be from 1 to {MAX_TOOLS}, or null for none")
     names: set[str] = set()
@@ -154,6 +158,17 @@ def _message_problem(index: int, message: Message) -> tuple[str, str] | None:
     if message.tool_call_id is not None and not _is_id(message.tool_call_id):
         return "invalid_tool_call_id", f"messages[{index}].tool_call_id must be 1 to {_MAX_ID_BYTES} bytes"
     return None
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    """Return whether ``value`` has objects or lists within more than ``most`` others."""
+    level = [value]
+    for _ in range(most + 1):
+        parts = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
+        level = [part for each in parts for part in each if isinstance(part, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _is_id(text: str) -> bool:
