@@ -26,14 +26,17 @@ class EntryRefused(Exception):
     """What an entry names does not exist, or what names it would be broken; the message says how."""
 
 
-def refuse_problems(plane: ConfigPlane, entry: Entry) -> None:
+def refuse_problems(plane: ConfigPlane, entry: Entry, key: str | None = None) -> None:
     """Say what would be wrong with the configuration with ``entry`` published; warnings go to standard error.
+
+    Args:
+        key: under which it would be published, where that is not its own.
 
     Raises:
         EntryRefused: it must not be published.
     """
     refused = []
-    for place, broken in new_problems({kind: plane.entries(kind) for kind in KINDS}, entry):
+    for place, broken in new_problems({kind: plane.entries(kind) for kind in KINDS}, entry, key):
         field = ".".join(map(str, broken.path))
         text = f"{place}: {field}: {broken.cause}; {broken.remedy}"
         if broken.warning:

@@ -144,7 +144,7 @@ def _files(root: Path, problems: list[Problem]) -> list[tuple[str, Path]]:
     found = []
     for path in sorted(root.iterdir()):
         if path.is_dir() and path.name in KINDS:
-            found += [(path.name, file) for file in sorted(path.rglob("*")) if file.suffix in (".yaml", ".yml")]
+            found += [(path.name, file) for file in sorted(path.rglob("*")) if _holds_entries(path.name, file)]
         elif path.is_dir() and not path.name.startswith("."):
             close = difflib.get_close_matches(path.name, KINDS, n=1)
             remedy = f"rename it to {close[0]}" if close else f"the kinds are {', '.join(KINDS)}"
@@ -154,6 +154,11 @@ def _files(root: Path, problems: list[Problem]) -> list[tuple[str, Path]]:
     if not found and not problems:
         problems.append(Problem(root, 1, "", "holds no configuration", there))
     return found
+
+
+def _holds_entries(kind: str, file: Path) -> bool:
+    """Tests of prompts lie beside the prompts, and are no entries."""
+    return file.suffix in (".yaml", ".yml") and not (kind == Prompt.KIND and file.stem.endswith(".tests"))
 
 
 def _read(kind: str, file: Path, problems: list[Problem]) -> list[Located]:

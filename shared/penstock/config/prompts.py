@@ -11,15 +11,12 @@ from pydantic import Field, model_validator
 
 from penstock.config.canonical import canonical_json
 from penstock.config.entry import Entry, FieldError, Name, Part
+from penstock.config.prompt_variables import PromptVariable, VariableError
 
 __all__ = ["Prompt", "PromptMessage", "PromptVariable", "VariableError"]
 
 _PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 _BRACES = re.compile(r"\{\{.*?\}\}|\{\{|\}\}", re.DOTALL)
-
-
-class VariableError(ValueError):
-    """A prompt's variables do not fit its template; the text names the variable and the remedy."""
 
 
 class PromptMessage(Part):
@@ -31,23 +28,6 @@ class PromptMessage(Part):
     def placeholders(self) -> list[str]:
         """Names between double braces, in order."""
         return _PLACEHOLDER.findall(self.content)
-
-
-class PromptVariable(Part):
-    """One variable of a prompt."""
-
-    description: str = Field(min_length=1, description="What the variable holds.")
-    required: bool = Field(default=True, description="Whether a request must give it.")
-    default: str | None = Field(default=None, description="Value where the request gives none.")
-    max_length: int | None = Field(default=None, ge=1, description="Most characters of a value; null for no limit.")
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.required and self.default is not None:
-            raise ValueError("is required and has a default: the default would never be used; write required: false")
-        if self.default is not None and self.max_length is not None and len(self.default) > self.max_length:
-            raise ValueError(f"its default has {len(self.default)} characters, max_length is {self.max_length}")
-        return self
 
 
 class Prompt(Entry):
@@ -91,13 +71,11 @@ class Prompt(Entry):
                 raise FieldError(("labels",), f"{label!r} looks like a version's hash: choose another")
         return self
 
-    def render(self, values: Mapping[str, str]) -> list[tuple[str, str]]:
-        """Return the messages as (role, content) with ``values`` in their places.
-
-        Values are put in as they are and never expanded again, so a value cannot bring placeholders of its own.
+    def filled(self, values: Mapping[str, str]) -> dict[str, str]:
+        """Return the text that each variable is put in as, by its name.
 
         Raises:
-            VariableError: a required variable is missing, an unknown one is given, or a value is too long.
+            VariableError: a required variable is missing, an unknown one is given, or a value is none of its variable's.
         """
         if unknown := sorted(values.keys() - self.variables.keys()):
             raise VariableError(
@@ -107,14 +85,32 @@ class Prompt(Entry):
         filled: dict[str, str] = {}
         for name, variable in self.variables.items():
             value = values.get(name, variable.default)
-            if value is None:
-                if variable.required:
-                    raise VariableError(f"prompt {self.name!r} needs the variable {name}: {variable.description}")
-                value = ""
-            if variable.max_length is not None and len(value) > variable.max_length:
-                raise VariableError(
-                    f"the variable {name} of prompt {self.name!r} has {len(value)} characters; "
-                    f"{variable.max_length} are allowed"
-                )
-            filled[name] = value
+            if value is not None:
+                filled[name] = variable.text(value, f"the variable {name} of prompt {self.name!r}")
+            elif variable.required:
+                raise VariableError(f"prompt {self.name!r} needs the variable {name}: {variable.description}")
+            else:
+                filled[name] = ""
+        return filled
+
+    def render(self, values: Mapping[str, str]) -> list[tuple[str, str]]:
+        """Return the messages as (role, content) with ``values`` in their places.
+
+        Values are put in as they are (those of lists joined) and never expanded again, so a value cannot bring
+        placeholders of its own, and none makes a message of its own.
+
+        Raises:
+            VariableError: as of :meth:`filled`.
+        """
+        filled = self.filled(values)
         return [(m.role, _PLACEHOLDER.sub(lambda hit: filled[hit[1]], m.content)) for m in self.template]
+
+    def inserted(self, values: Mapping[str, str]) -> list[str]:
+        """Return what ``values`` put into the system's messages: words that are not the platform's own, as they stand there.
+
+        Raises:
+            VariableError: as of :meth:`filled`.
+        """
+        filled = self.filled(values)
+        used = {name for m in self.template if m.role == "system" for name in m.placeholders()}
+        return [filled[name] for name in values if name in used and filled[name]]

@@ -96,15 +96,19 @@ def check_references(entry: Entry, known: Mapping[str, Mapping[str, Entry]]) -> 
                 yield BrokenReference((name,), cause, "divide it by 1000000, unless it is meant", warning=True)
 
 
-def new_problems(known: Mapping[str, Mapping[str, Entry]], entry: Entry) -> list[tuple[str, BrokenReference]]:
+def new_problems(
+    known: Mapping[str, Mapping[str, Entry]], entry: Entry, key: str | None = None
+) -> list[tuple[str, BrokenReference]]:
     """Return what would be broken with ``entry`` published that is not broken now: by the entry, as kind/key.
 
     Args:
         known: everything that is published, kind -> key -> entry.
+        key: under which it would be published, where that is not its own: a label of a prompt, ``<name>@<label>``.
     """
-    after = {**known, entry.KIND: {**known.get(entry.KIND, {}), entry.key: entry}}
+    key = key or entry.key
+    after = {**known, entry.KIND: {**known.get(entry.KIND, {}), key: entry}}
     before = set(_problems(known))
-    own = f"{entry.KIND}/{entry.key}"
+    own = f"{entry.KIND}/{key}"
     # What is wrong with the entry itself is told again: it is what is looked at.
     return [problem for problem in _problems(after) if problem not in before or problem[0] == own]
 
