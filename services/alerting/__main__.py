@@ -9,8 +9,8 @@ from datetime import timedelta
 
 from penstock.bus import Hop
 from penstock.config.alerting import Alerting, Receiver
+from penstock.redis_client import redis_client
 from penstock.service import Runtime, run_service
-from redis.asyncio import Redis
 
 from services.alerting.app import action_hop, alert_hop
 from services.alerting.channels.opening import open_channel
@@ -32,7 +32,7 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
     """Connect Redis and the channels, begin to dispatch and to watch, and return the hops."""
     settings, clock = runtime.settings, runtime.clock
     holder = uuid.uuid4().hex
-    redis = Redis.from_url(settings.redis_url)
+    redis = redis_client(settings)
     runtime.on_stop(redis.aclose)
     store = RedisStore(redis)
     directory = Directory(runtime.config, settings.otherwise(), timedelta(seconds=settings.alert_max_age_s))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.bus import Hop
+from penstock.redis_client import redis_client
 from penstock.sealing import Seal, shared_secret
 from penstock.service import Runtime, run_service
-from redis.asyncio import Redis
 
 from services.guardrails.adapters import RedisReleases
 from services.guardrails.app import document_hop, end_overdue_reviews, release_hop, request_hop, review_hop
@@ -25,7 +25,7 @@ _FINGERPRINT_KEY = "penstock:guardrails:fingerprint-key"
 async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
     """Connect Redis, load the scanners and return the hops."""
     settings = runtime.settings
-    redis = Redis.from_url(settings.redis_url)
+    redis = redis_client(settings)
     runtime.on_stop(redis.aclose)
     configured = settings.guardrails_fingerprint_key
     key = await shared_secret(redis, _FINGERPRINT_KEY, configured.get_secret_value() if configured else None)

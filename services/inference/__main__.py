@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import aiohttp
 from penstock.bus import Hop
 from penstock.config.kinds import Route
+from penstock.redis_client import redis_client
 from penstock.service import Runtime, run_service
-from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -91,9 +91,7 @@ def _has_shadows(runtime: Runtime[Settings]) -> bool:
 def _answers(runtime: Runtime[Settings]) -> Answers:
     """Return where answers are kept that are given again."""
     # No connection is made before a route has its cache on. A try that fails is not repeated: the model is called.
-    redis = Redis.from_url(
-        runtime.settings.inference_cache_url or runtime.settings.redis_url, retry=Retry(NoBackoff(), 0)
-    )
+    redis = redis_client(runtime.settings, url=runtime.settings.inference_cache_url, retry=Retry(NoBackoff(), 0))
     runtime.on_stop(redis.aclose)
     configured = runtime.settings.inference_cache_key
     return RedisAnswers(redis, configured.get_secret_value() if configured else None, runtime.clock)
@@ -128,7 +126,7 @@ def _routing(runtime: Runtime[Settings], arms: Arms) -> Routing:
 async def _journal(runtime: Runtime[Settings]) -> Journal:
     """Return what knows what was read before, and keeps what is in flight."""
     # Not in the cache's Redis, which may drop what it holds.
-    redis = Redis.from_url(runtime.settings.redis_url, retry=Retry(NoBackoff(), 0))
+    redis = redis_client(runtime.settings, retry=Retry(NoBackoff(), 0))
     runtime.on_stop(redis.aclose)
     journal = KeptJournal(RedisFlights(redis), AnsweredTail(runtime.bus, runtime.codec, runtime.clock), runtime.clock)
     runtime.on_stop(journal.close)

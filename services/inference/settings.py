@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from penstock.settings import ServiceSettings
-from pydantic import Field, SecretStr
+from penstock.settings import ServiceSettings, redis_address
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from services.inference.vllm.settings import EngineSettingsField
@@ -58,3 +58,8 @@ class Settings(ServiceSettings):
         le=3000,
         allow_inf_nan=False,
     )
+
+    @field_validator("inference_cache_url")
+    @classmethod
+    def _cache_address(cls, value: str | None) -> str | None:
+        return None if value is None else redis_address(value)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from penstock.bus import Hop, Transient
+from penstock.redis_client import redis_client
 from penstock.service import Runtime, run_service
 from penstock.telemetry import get_logger
-from redis.asyncio import Redis
 
 from services.intake.adapters import RedisClaims, may_evict
 from services.intake.app import admission_hop, settlement_hop
@@ -22,7 +22,7 @@ log = get_logger(__name__)
 async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
     """Connect Redis and return the hops."""
     settings = runtime.settings
-    redis = Redis.from_url(settings.redis_url)
+    redis = redis_client(settings)
     runtime.on_stop(redis.aclose)
     with contextlib.suppress(Transient):  # the hops wait for it, and say so
         if await may_evict(redis):

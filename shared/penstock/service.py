@@ -20,6 +20,7 @@ from penstock.config.plane import ConfigError, ConfigPlane
 from penstock.contracts.catalogue import Catalogue, CatalogueError
 from penstock.contracts.codec import Codec, Invalid
 from penstock.contracts.registry import RegistryError
+from penstock.redaction import secrets_of
 from penstock.settings import ServiceSettings, SettingsError, load_settings
 from penstock.telemetry import configure_logging, get_logger, metrics
 from penstock.telemetry.http import StatusServer
@@ -84,7 +85,7 @@ def run_service(service: str, settings_class: type[S], build: Build) -> int:
     except SettingsError as error:
         print(f"{service}: {error}", file=sys.stderr)
         return 2
-    configure_logging(service, settings.log_level)
+    configure_logging(service, settings.log_level, secrets=secrets_of(settings))
     os.nice(settings.niceness)
     return uvloop.run(_serve(service, settings, build))
 

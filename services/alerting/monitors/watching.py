@@ -23,9 +23,9 @@ from penstock.contracts.catalogue import Topic
 from penstock.contracts.codec import Codec, Undecodable
 from penstock.contracts.records import Alert, DeadLetter, LogRange
 from penstock.contracts.registry import RegistryError
+from penstock.redis_client import redis_client
 from penstock.service import Runtime
 from penstock.telemetry import get_logger
-from redis.asyncio import Redis
 
 from services.alerting.monitors import dlq as monitors_dlq
 from services.alerting.monitors import health as monitors_health
@@ -57,7 +57,7 @@ def start(runtime: Runtime[Any]) -> None:
         return
     catalogue = runtime.codec.catalogue.topics
     services = sorted(name.removeprefix("dlq-") for name in catalogue if name.startswith("dlq-"))
-    redis = Redis.from_url(settings.redis_url)
+    redis = redis_client(settings)
     client = httpx.AsyncClient(follow_redirects=False)
 
     async def away() -> Mapping[str, str]:

@@ -12,6 +12,7 @@ from penstock.clock import Clock, SystemClock
 from penstock.contracts.codec import Codec
 from penstock.contracts.envelope import event_id
 from penstock.contracts.records import DeadLetter, Record
+from penstock.redaction import without_credentials
 from penstock.telemetry import metrics
 
 __all__ = ["REPLAYED", "Producer", "dead_letter"]
@@ -72,11 +73,15 @@ class Producer:
         letter = dead_letter(self.service, group, message, code, reason, self._clock.now())
         topic = f"dlq-{self.service}"
         key = f"{message.topic}/{message.partition}/{message.offset}"
-        return await self._raw.send(topic, key.encode(), self.codec.encode(topic, letter), message.headers)
+        headers = without_credentials(message.headers)
+        return await self._raw.send(topic, key.encode(), self.codec.encode(topic, letter), headers)
 
 
 def dead_letter(service: str, group: str, message: Message, code: str, reason: str, now: datetime) -> DeadLetter:
-    """Return the dead letter of ``message``. Its identity follows from the origin: a replay makes the same one."""
+    """Return the dead letter of ``message``. Its identity follows from the origin: a replay makes the same one.
+
+    A header that is a credential by its name is left out: dead letters are read by people.
+    """
     value = message.value
     truncated = value is not None and len(value) > _LARGEST_ORIGIN
     return DeadLetter(
@@ -92,7 +97,7 @@ def dead_letter(service: str, group: str, message: Message, code: str, reason: s
         origin_offset=message.offset,
         origin_key=message.key,
         origin_value=value[:_CUT_ORIGIN] if truncated and value is not None else value,
-        origin_headers=dict(message.headers),
+        origin_headers=dict(without_credentials(message.headers)),
         truncated=truncated,
         code=code,
         reason=reason,

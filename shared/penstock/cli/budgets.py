@@ -7,7 +7,6 @@ from decimal import Decimal
 from typing import Any
 
 import click
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rich.markup import escape
 from rich.table import Table
@@ -22,7 +21,8 @@ from penstock.config.plane import ConfigPlane
 from penstock.contracts.records import TeamSpend
 from penstock.money.balances import BudgetBalance, balances
 from penstock.money.counters import Counter, read_counters
-from penstock.settings import ServiceSettings, load_settings
+from penstock.redis_client import redis_client
+from penstock.settings import RedisSettings, load_settings
 
 __all__ = ["budgets"]
 
@@ -72,8 +72,7 @@ async def _show(team: str | None, as_json: bool) -> None:
 
 
 async def _counters(team: str | None) -> list[Counter]:
-    url = load_settings(ServiceSettings).redis_url
-    redis = Redis.from_url(url)
+    redis = redis_client(load_settings(RedisSettings))
     try:
         return await read_counters(redis, team)
     except (RedisError, OSError) as error:

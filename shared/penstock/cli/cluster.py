@@ -17,6 +17,7 @@ from penstock.config.plane import ConfigError
 from penstock.contracts.catalogue import CatalogueError
 from penstock.contracts.codec import Invalid
 from penstock.contracts.registry import RegistryError
+from penstock.redaction import Redaction
 from penstock.settings import KafkaSettings, SettingsError, load_settings
 
 __all__ = ["cluster_settings", "one_line_errors", "table_console"]
@@ -68,7 +69,11 @@ def one_line_errors(*others: type[Exception]) -> Iterator[None]:
     """
     before = structlog.get_config()
     structlog.configure(
-        processors=[structlog.processors.add_log_level, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())],
+        processors=[
+            structlog.processors.add_log_level,
+            Redaction().event,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )

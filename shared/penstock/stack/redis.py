@@ -7,6 +7,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from penstock.settings import RedisSettings
 from penstock.stack.errors import ArtifactError, NotReady
 from penstock.stack.part import Command, Install
 from penstock.stack.ports import HOST
@@ -30,6 +33,9 @@ databases 4
 loglevel notice
 logfile ""
 """
+
+
+_LOGIN = ("redis_username", "redis_password", "redis_ssl_cafile", "redis_ssl_certfile", "redis_ssl_keyfile")
 
 
 class Redis:
@@ -70,8 +76,15 @@ class Redis:
         """Send PING; a server that is still loading its file answers with an error."""
         import redis
 
+        from penstock.redis_client import blocking_redis_client
+
         try:
-            with redis.Redis.from_url(address, socket_timeout=timeout_s, socket_connect_timeout=timeout_s) as client:
+            # Each is given, if only as absent: the environment of this process is not asked.
+            settings = RedisSettings(redis_url=address, **{name: environ.get(name.upper()) for name in _LOGIN})  # type: ignore[arg-type]
+        except ValidationError as error:
+            raise NotReady("; ".join(each["msg"].removeprefix("Value error, ") for each in error.errors())) from None
+        try:
+            with blocking_redis_client(settings, socket_timeout=timeout_s, socket_connect_timeout=timeout_s) as client:
                 client.ping()
-        except (redis.RedisError, ValueError) as error:
+        except (redis.RedisError, OSError) as error:
             raise NotReady(f"no PONG from the server: {error}") from error

@@ -1,18 +1,26 @@
-"""Structured logs: one JSON object a line on standard output, never the text of users."""
+"""Structured logs: one JSON object a line on standard output, never the text of users, and no credential."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterable
 from typing import Any, cast
 
 import structlog
 
+from penstock.redaction import Redaction
+
 __all__ = ["configure_logging", "get_logger"]
 
 
-def configure_logging(service: str, level: str = "info", *, json: bool = True) -> None:
-    """Send structlog and the standard library's loggers to standard output as JSON lines bound to ``service``."""
+def configure_logging(service: str, level: str = "info", *, json: bool = True, secrets: Iterable[str] = ()) -> None:
+    """Send structlog and the standard library's loggers to standard output as JSON lines bound to ``service``.
+
+    Credentials are masked in every line, whoever wrote it: see :mod:`penstock.redaction`. ``secrets`` are values to mask
+    wherever they stand.
+    """
+    redaction = Redaction(secrets)
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -25,7 +33,12 @@ def configure_logging(service: str, level: str = "info", *, json: bool = True) -
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                redaction.event,
+                renderer,
+                redaction.line,
+            ],
         )
     )
     root = logging.getLogger()
@@ -34,6 +47,7 @@ def configure_logging(service: str, level: str = "info", *, json: bool = True) -
     # These say every poll and every request at info.
     for chatty in (
         "aiokafka", "faust", "mode", "httpx", "httpx2", "httpcore", "httpcore2", "openai", "presidio-analyzer",
+        "uvicorn",
     ):  # fmt: skip
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
     # Reports each step of finding the coordinator and of a rebalance as an error, which they are not: what lasts ends

@@ -28,7 +28,8 @@ from penstock.ledger.reading import decoded, read_topic
 from penstock.ledger.repair import plan_repair
 from penstock.ledger.verification import Verification
 from penstock.money.counters import open_reservations, read_counters, restore
-from penstock.settings import ServiceSettings, load_settings
+from penstock.redis_client import redis_client
+from penstock.settings import RedisSettings, load_settings
 
 __all__ = ["verify"]
 
@@ -251,7 +252,7 @@ async def _redis(asked: _Asked) -> AsyncIterator[Any]:
     if not asked.redis:
         yield None
         return
-    redis: Redis = Redis.from_url(load_settings(ServiceSettings).redis_url, socket_connect_timeout=5, socket_timeout=30)
+    redis = redis_client(load_settings(RedisSettings), socket_connect_timeout=5, socket_timeout=30)
     try:
         await redis.ping()
     except RedisError as error:
