@@ -45,15 +45,9 @@ def key_problem(request: LlmRequest, team: Team, config: Keys, now: datetime) ->
         return "key_not_allowed", (
             f"the key {key.id} does not speak for team {team.name!r}; send the request with a key of that team"
         )
-    if key.revoked_at is not None and key.revoked_at <= now:
-        return "key_revoked", (
-            f"the key {key.id} was revoked at {key.revoked_at:%Y-%m-%dT%H:%M:%SZ}; use another, or have one made with "
-            f"`penstock keys create {team.name}`"
-        )
-    if key.expires_at is not None and key.expires_at <= now:
-        return "key_expired", (
-            f"the key {key.id} expired at {key.expires_at:%Y-%m-%dT%H:%M:%SZ}; use the one that replaces it, or have one "
-            f"made with `penstock keys create {team.name}`"
+    if (why := key.ended(now)) is not None:
+        return ("key_revoked" if key.revoked_at is not None else "key_expired"), (
+            f"the key {key.id} {why}; use another, or have one made with `penstock keys create {team.name}`"
         )
     return None
 

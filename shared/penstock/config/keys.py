@@ -26,9 +26,7 @@ class ApiKey(Entry):
     description: str = Field(default="", max_length=200, description="Who has it, in words.")
     created_at: Instant = Field(description="When it was made.")
     expires_at: Instant | None = Field(default=None, description="It is refused from then on; null for never.")
-    revoked_at: Instant | None = Field(
-        default=None, description="It is refused from then on; null while it is in force."
-    )
+    revoked_at: Instant | None = Field(default=None, description="When it was revoked, for ever; null while it is not.")
     replaces: Name | None = Field(default=None, description="The key that it was rotated from.")
     routes: tuple[str, ...] = Field(
         default=("*",), description='Routes it may ask for, of those that its team may; ["*"] for all of them.'
@@ -38,9 +36,20 @@ class ApiKey(Entry):
     def key(self) -> str:
         return self.id
 
+    def ended(self, now: datetime) -> str | None:
+        """Return why it is refused at ``now``, with the instant, as in ``was revoked at ...``; None while it is in force.
+
+        A key with ``revoked_at`` is refused wherever that is known: a clock that is slow brings no revoked key back.
+        """
+        if self.revoked_at is not None:
+            return f"was revoked at {self.revoked_at:%Y-%m-%dT%H:%M:%SZ}"
+        if self.expires_at is not None and self.expires_at <= now:
+            return f"expired at {self.expires_at:%Y-%m-%dT%H:%M:%SZ}"
+        return None
+
     def in_force(self, now: datetime) -> bool:
         """Return whether it is neither revoked nor expired."""
-        return (self.expires_at is None or now < self.expires_at) and (self.revoked_at is None or now < self.revoked_at)
+        return self.ended(now) is None
 
     def allows(self, route: str) -> bool:
         """Return whether it may ask for ``route``; its team's own limits stand beside it."""
