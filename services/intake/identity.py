@@ -45,9 +45,9 @@ def key_problem(request: LlmRequest, team: Team, config: Keys, now: datetime) ->
         return "key_not_allowed", (
             f"the key {key.id} does not speak for team {team.name!r}; send the request with a key of that team"
         )
-    if (why := key.ended(now)) is not None:
+    if (ended := key.ended(now)) is not None:
         return ("key_revoked" if key.revoked_at is not None else "key_expired"), (
-            f"the key {key.id} {why}; use another, or have one made with `penstock keys create {team.name}`"
+            f"the key {key.id} {ended}; use another, or have one made with `penstock keys create {team.name}`"
         )
     return None
 

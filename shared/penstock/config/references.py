@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from penstock.config.kinds import Entry, Experiment, Policy, Price, Prompt, Route, Rubric, Target, Team
+from penstock.config.kinds import ApiKey, Entry, Experiment, Policy, Price, Prompt, Route, Rubric, Target, Team
 
 __all__ = ["BrokenReference", "UnpricedTarget", "check_references", "new_problems", "unpriced_targets"]
 
@@ -89,6 +89,16 @@ def check_references(entry: Entry, known: Mapping[str, Mapping[str, Entry]]) -> 
         yield from _judge(entry, known)
     elif isinstance(entry, Experiment):
         yield from _experiment(entry, known, missing)
+    elif isinstance(entry, ApiKey):
+        yield from missing("teams", entry.team, "team")
+        team = known.get("teams", {}).get(entry.team)
+        for index, name in enumerate(entry.routes):
+            if name == "*":
+                continue
+            yield from missing("routes", name, "routes", index)
+            if isinstance(team, Team) and not team.allows(name):
+                cause = f"team {team.name!r} may not ask for {name!r}"
+                yield BrokenReference(("routes", index), cause, "add it to the team's allowed_routes or leave it out")
     elif isinstance(entry, Price):
         for name in _COSTS_OF_TOKENS:
             if (cost := getattr(entry, name)) is not None and cost >= _DEAR:
