@@ -1,0 +1,242 @@
+"""What the edge keeps in Redis, where a request and its result meet: any replica can answer any request.
+
+All keys of a request lie in its team's hash slot, behind ``penstock:{team}:edge:``:
+
+    request:<request_id>  HASH: hash (of the content), taken (us), try, stream, event (of the result), again (1 where the
+                          result is a refusal that waiting helps), was (result of the try before), place (of the result in
+                          the log), conflict (why intake turned it away)
+    result:<request_id>   the result, as it stands in the log
+    pieces:<request_id>   LIST of the pieces of a streamed answer, as they stand in the log; after a crash some twice
+
+Whoever writes publishes the requests that have news to one channel. A notice that is lost costs a second: see desk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from penstock.bus import Message, Transient
+from penstock.money.counters import claim_key, key_prefix
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from services.edge.pipelining import Command, Gathered, script
+from services.edge.waiters import RequestKey
+
+__all__ = ["EdgeStore", "Found", "KeptResult", "Place", "Taken", "Taking"]
+
+CHANNEL = "penstock:edge:news"
+
+_SCRIPTS = Path(__file__).parent / "scripts"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[tuple[str, str]]).decode
+
+
+class Taking(StrEnum):
+    """What became of a send."""
+
+    NEW = "new"
+    AGAIN = "again"
+    CONFLICT = "conflict"
+
+
+class Place(msgspec.Struct, frozen=True, array_like=True):
+    """Where a result stands in the log."""
+
+    partition: int
+    offset: int
+    timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of a send.
+
+    Attributes:
+        at: when the request was taken up.
+        number: of the try: 0, and one more after each refusal that waiting was to help.
+        ended: the request has its result already.
+        known_since: since when intake has known the request_id, where it came another way before; None elsewhere.
+    """
+
+    how: Taking
+    at: datetime
+    number: int
+    ended: bool = False
+    known_since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is kept of a request.
+
+    Attributes:
+        taken: when it was taken up.
+        number: of its try.
+        streamed: whether pieces of its answer are wanted.
+        conflict: why intake turned it away; None where it did not.
+        result: the result as it stands in the log; None where there is none, or where it stands there alone.
+        place: where it stands there; None where there is no result yet.
+        pieces: those of the answer after the ones that were asked to be left out, as they stand in the log.
+    """
+
+    taken: datetime
+    number: int
+    streamed: bool
+    conflict: str | None = None
+    result: bytes | None = None
+    place: Place | None = None
+    pieces: Sequence[bytes] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeptResult:
+    """A result to keep. ``again``: the same request may be admitted later."""
+
+    key: RequestKey
+    event_id: str
+    message: Message
+    again: bool = False
+
+
+class EdgeStore:
+    """Requests, results and pieces in Redis.
+
+    Args:
+        redis: where; its answers are bytes.
+        request_ttl_s: how long a request is known after it was taken up, and after its result came, seconds.
+        result_ttl_s: how long a result and pieces stand there, seconds; the log has the result for longer.
+    """
+
+    def __init__(self, redis: Redis, request_ttl_s: int = 86_400, result_ttl_s: int = 3_600) -> None:
+        self._redis: Any = redis
+        self._request_ttl_s = request_ttl_s
+        self._result_ttl_s = min(result_ttl_s, request_ttl_s)
+        self._take, self._keep, self._piece = (
+            (_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8") for name in ("take", "keep", "piece")
+        )
+        scripts = [self._take, self._keep, self._piece]
+        # What waiters look at must not stand behind what the hop writes.
+        self._desk, self._hop = Gathered(redis, scripts), Gathered(redis, scripts)
+
+    async def take(self, key: RequestKey, content: str, now: datetime, *, streamed: bool) -> Taken:
+        """Take a request up; ``content`` is the hash of what it asks.
+
+        Raises:
+            Transient: Redis cannot be used.
+        """
+        keys = [_request(key), _result(key), _pieces(key), claim_key(*key)]
+        arguments = [content, _digits(now), self._request_ttl_s, int(streamed)]
+        [[how, at, number, ended, since]] = await self._desk.execute([script(self._take, keys, arguments)])
+        return Taken(Taking(how.decode()), _instant(at), int(number), bool(ended), _instant(since) if since else None)
+
+    async def find(self, key: RequestKey, *, pieces_after: int | None = None) -> Found | None:
+        """Return what is kept of a request; None where it is not known (any more).
+
+        Args:
+            pieces_after: how many pieces to leave out; None leaves out all.
+
+        Raises:
+            Transient: Redis cannot be used.
+        """
+        commands: list[Command] = [
+            ("HMGET", _request(key), "taken", "try", "stream", "conflict", "place"),
+            ("GET", _result(key)),
+        ]
+        if pieces_after is not None:
+            commands.append(("LRANGE", _pieces(key), pieces_after, -1))
+        [[taken, number, streamed, conflict, place], result, *pieces] = await self._desk.execute(commands)
+        if taken is None:
+            return None
+        return Found(
+            _instant(taken),
+            int(number),
+            streamed == b"1",
+            conflict.decode() if conflict is not None else None,
+            result,
+            msgspec.json.decode(place, type=Place) if place is not None else None,
+            pieces[0] if pieces else (),
+        )
+
+    async def keep(self, results: Sequence[KeptResult], pieces: Sequence[tuple[RequestKey, Message]]) -> None:
+        """Keep what came of requests that are known here, and tell every replica which they are.
+
+        Raises:
+            Transient: Redis cannot be used; keeping the same again does no harm.
+        """
+        commands = [
+            script(self._piece, [_request(key), _pieces(key)], [message.value or b"", self._result_ttl_s])
+            for key, message in pieces
+        ]
+        for kept in results:
+            message = kept.message
+            place = msgspec.json.encode(Place(message.partition, message.offset, message.timestamp_ms))
+            arguments = [
+                kept.event_id, message.value or b"", int(kept.again), self._result_ttl_s, self._request_ttl_s, place,
+            ]  # fmt: skip
+            commands.append(script(self._keep, [_request(kept.key), _result(kept.key)], arguments))
+        if not commands:
+            return
+        news = await self._hop.execute(commands)
+        keys = [*(key for key, _ in pieces), *(kept.key for kept in results)]
+        await self._tell({key for key, new in zip(keys, news, strict=True) if new})
+
+    async def conflicted(self, key: RequestKey, number: int, reason: str) -> None:
+        """Note that intake turned a try away: its request_id is another request's, which came another way.
+
+        Raises:
+            Transient: Redis cannot be used.
+        """
+        [current] = await self._hop.execute([("HGET", _request(key), "try")])
+        if current is None or int(current) != number:
+            return
+        await self._hop.execute([("HSET", _request(key), "conflict", reason)])
+        await self._tell({key})
+
+    async def _tell(self, keys: set[RequestKey]) -> None:
+        if keys:
+            await self._hop.execute([("PUBLISH", CHANNEL, _encode(sorted(keys)))])
+
+    async def news(self) -> AsyncGenerator[list[RequestKey], None]:
+        """Yield the requests that have news, from now on; first an empty list, when it listens.
+
+        Raises:
+            Transient: Redis cannot be used; what is published until the next call is lost.
+        """
+        async with self._redis.pubsub() as subscription:
+            try:
+                await subscription.subscribe(CHANNEL)
+                yield []
+                async for message in subscription.listen():
+                    if message["type"] == "message":
+                        yield _decode(message["data"])
+            except (RedisError, OSError) as error:
+                raise Transient(f"Redis cannot be used: {error}") from error
+
+
+def _request(key: RequestKey) -> str:
+    return f"{key_prefix(key[0])}edge:request:{key[1]}"
+
+
+def _result(key: RequestKey) -> str:
+    return f"{key_prefix(key[0])}edge:result:{key[1]}"
+
+
+def _pieces(key: RequestKey) -> str:
+    return f"{key_prefix(key[0])}edge:pieces:{key[1]}"
+
+
+def _digits(at: datetime) -> str:
+    return str((at - _EPOCH) // _MICROSECOND)
+
+
+def _instant(digits: bytes) -> datetime:
+    return _EPOCH + int(digits) * _MICROSECOND

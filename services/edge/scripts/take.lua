@@ -1,0 +1,26 @@
+-- Takes a request up, once for each content: a send that is repeated joins the first.
+--   KEYS: request, result, pieces, claim (intake's)
+--   ARGV: hash of the content, now (us, digits), seconds that it is kept, '1' where it is streamed
+-- Returns how it stands (new, again, conflict), when it was taken up, the number of the try, '1' where it has a result,
+-- and when intake had it already (us, digits; '' where intake has it not).
+
+local held = redis.call('HMGET', KEYS[1], 'hash', 'taken', 'try', 'again', 'event', 'conflict')
+local hash, taken, try, again, event, conflict = held[1], held[2], held[3], held[4], held[5], held[6]
+
+if hash and not conflict then
+  if hash ~= ARGV[1] then return {'conflict', taken, try, '', ''} end
+  if again ~= '1' then return {'again', taken, try, event and '1' or '', ''} end
+end
+-- What intake turned away for another's sake is turned away again, unless it is the other one that comes now.
+if conflict and hash == ARGV[1] then return {'conflict', taken, try, '', ''} end
+
+-- The first send of it, or one after a refusal that waiting was to help: that one's late event is no result any more.
+try = try and string.format('%.0f', try + 1) or '0'
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
+redis.call('HSET', KEYS[1], 'hash', ARGV[1], 'taken', ARGV[2], 'try', try, 'stream', ARGV[4])
+if again == '1' then redis.call('HSET', KEYS[1], 'was', event) end
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+local claim = redis.call('GET', KEYS[4])
+local since = ''
+if claim and again ~= '1' then since = cjson.decode(claim).at or '' end
+return {'new', ARGV[2], try, '', since}
