@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 import msgspec
-from penstock.contracts.envelope import event_id
 from penstock.contracts.records import LlmRequest, Message, Priority, Sampling, ToolCall
 
 from services.edge.errors import ApiError
@@ -31,7 +30,7 @@ from services.edge.openai_types import (
 )
 from services.edge.protocol import Caller
 
-__all__ = ["ANY_OBJECT", "chat_of", "decoded", "request_event_id", "request_id_of", "request_of", "submitted_of"]
+__all__ = ["ANY_OBJECT", "chat_of", "decoded", "request_id_of", "request_of", "submitted_of"]
 
 ANY_OBJECT = '{"type":"object"}'
 """The JSON schema of ``response_format: {"type": "json_object"}``."""
@@ -90,14 +89,18 @@ def decoded(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
         raise ApiError(400, f"the body is no JSON in UTF-8: {why}", code="invalid_json") from None
 
 
-def request_id_of(key: str | None) -> str | None:
-    """Return the request_id that an Idempotency-Key stands for; None where none is given.
+def request_id_of(key: str | None, named: str | None = None) -> str | None:
+    """Return the request_id that an Idempotency-Key stands for, or that the body has named; None where neither is given.
 
     Raises:
-        ApiError: 400: it cannot be one.
+        ApiError: 400: it cannot be one, or the two are not the same.
     """
     if key is None:
-        return None
+        return named
+    if named is not None and named != key:
+        raise _contradiction(
+            "request_id", "request_id and Idempotency-Key differ; send one of them, or the same in both"
+        )
     if not _REQUEST_ID.fullmatch(key):
         raise ApiError(
             400,
@@ -108,20 +111,15 @@ def request_id_of(key: str | None) -> str | None:
     return key
 
 
-def request_event_id(team: str, request_id: str) -> str:
-    """Return the event_id of a request: every send of it is the same event."""
-    return event_id(f"{team}/{request_id}", "edge.request", 0)
-
-
 def request_of(chat: ChatRequest, caller: Caller, request_id: str, now: datetime) -> LlmRequest:
-    """Return the event of ``chat``, sent by ``caller`` at ``now``.
+    """Return the event of ``chat``, sent by ``caller`` at ``now``. Its event_id is the desk's, which counts its tries.
 
     Raises:
         ApiError: 400: it contradicts itself.
     """
     options = chat.penstock
     return LlmRequest(
-        event_id=request_event_id(caller.team, request_id),
+        event_id="",
         request_id=request_id,
         tenant_id=caller.team,
         occurred_at=now,

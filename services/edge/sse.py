@@ -103,17 +103,21 @@ class ChatStream:
         self._model = chat.model
         self._usage = bool(chat.stream_options and chat.stream_options.include_usage)
         self._text: list[str] = []
+        self._next = 0
         self._ended = False
         self.started = False
 
     def piece(self, chunk: ResultChunk) -> bytes:
         """Return the events of a piece; the first has the role before it."""
         events = b"" if self.started else self._opening(0)
+        if chunk.sequence != self._next:
+            # Something is missing before it. What is sent already may still be the beginning of the answer.
+            return events
+        self._next += 1
         self._text.append(chunk.content)
-        events += self._content(0, chunk.content)
         # A piece that ends the stream before its time says so; whether what follows is an answer, the result does.
         self._ended = chunk.finish_reason is not None and chunk.finish_reason not in _CUT
-        return events
+        return events + self._content(0, chunk.content)
 
     def result(self, result: LlmResult) -> bytes:
         """Return the last events: what is left of the answer, the other answers, tools, how it ended, usage.
