@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import Protocol
 
+import msgspec
 from penstock.config.kinds import Target
 from penstock.contracts.records import GroundedRequest, Sampling, Usage
 
@@ -100,6 +101,8 @@ def _refuse_what_cannot_be_followed(sampling: Sampling, target: Target) -> None:
         (sampling.regex is not None, "follow a regular expression", "sampling.regex"),
         (sampling.n > 1, f"give {sampling.n} answers, as it has one to each question", "sampling.n"),
         (sampling.top_logprobs is not None, "give log-probabilities, as it draws no tokens", "sampling.top_logprobs"),
+        # Tools that it may call it leaves alone, as a model may: it answers in words.
+        (_must_call(sampling.tool_choice), "call tools", "sampling.tool_choice"),
     )
     for asked, what, field in refused:
         if asked:
@@ -108,6 +111,11 @@ def _refuse_what_cannot_be_followed(sampling: Sampling, target: Target) -> None:
                 f"model that can, or leave {field} out",
                 of_request=True,
             )
+
+
+def _must_call(tool_choice: str | None) -> bool:
+    """Return whether a tool has to be called: any one, or the one that is named."""
+    return tool_choice is not None and msgspec.json.decode(tool_choice) not in ("auto", "none")
 
 
 def _extracted(request: GroundedRequest) -> tuple[Answer, int, int]:

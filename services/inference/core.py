@@ -10,6 +10,7 @@ from penstock.bus import Emit, Urgency
 from penstock.config.kinds import Target
 from penstock.contracts.digest import extended_digest
 from penstock.contracts.envelope import derive, event_id, request_key
+from penstock.contracts.messages import message_bytes
 from penstock.contracts.records import (
     Alternative,
     Completion,
@@ -23,11 +24,13 @@ from penstock.contracts.records import (
     TargetFailure,
     Timings,
     TokenLogprob,
+    ToolCall,
     Usage,
 )
 
 from services.inference.progress import Progress
 from services.inference.prompt import prompt_of, text_bytes
+from services.inference.tool_calls import call_bytes
 from services.inference.usage import estimated_usage
 
 __all__ = [
@@ -54,6 +57,7 @@ class Answered:
         alternatives: the answers after the first, where several were asked for.
         logprobs: tokens of the answer, where their probabilities are wanted.
         engine_queue_us: part of ``model_us`` that the call waited in the engine's own queue.
+        tool_calls: tools that the model wants called; content is then often empty.
     """
 
     model: str
@@ -71,6 +75,7 @@ class Answered:
     alternatives: tuple[Alternative, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     engine_queue_us: int | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,17 +162,26 @@ def fitted(request: GroundedRequest, answer: Answered) -> Answered:
     """Return ``answer``, without its text where one event cannot hold it beside the conversation: it was paid for all the
     same, so there must be a completion.
     """
-    beside = sum(text_bytes(message.content) for message in request.messages)
+    beside = sum(map(message_bytes, request.messages)) + text_bytes(request.sampling.tools or "")
     beside += sum(text_bytes(passage.text) + text_bytes(passage.title) for passage in request.passages)
-    size = text_bytes(answer.content) + _logprobs_bytes(answer.logprobs)
-    size += sum(text_bytes(other.content) + _logprobs_bytes(other.logprobs) for other in answer.alternatives)
+    answers: Sequence[Answered | Alternative] = (answer, *answer.alternatives)
+    size = sum(text_bytes(a.content) + _logprobs_bytes(a.logprobs) + call_bytes(a.tool_calls) for a in answers)
     if beside + size <= _LARGEST_TEXT:
         return answer
     reason = (
         f"the answer of {size:,} bytes, beside a conversation of {beside:,}, is over the {_LARGEST_TEXT:,} that one event "
         "may hold; ask for less with max_completion_tokens, n or top_logprobs"
     )
-    return replace(answer, content="", citations=(), finish_reason="error", error=reason, alternatives=(), logprobs=())
+    return replace(
+        answer,
+        content="",
+        citations=(),
+        finish_reason="error",
+        error=reason,
+        alternatives=(),
+        logprobs=(),
+        tool_calls=(),
+    )
 
 
 def _logprobs_bytes(logprobs: Sequence[TokenLogprob]) -> int:
@@ -259,6 +273,7 @@ def completion(
         cached_from=answer.cached_from,
         alternatives=list(answer.alternatives),
         logprobs=list(answer.logprobs),
+        tool_calls=list(answer.tool_calls),
         target=None if target is None or answer.cached_from is not None else target.label,
         failures=list(failures),
         energy=energy,

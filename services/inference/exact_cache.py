@@ -88,25 +88,29 @@ def asked_of(request: GroundedRequest, target: Target) -> bytes:
     """
     context = request.context
     return msgspec.msgpack.encode((
-        1,
+        2,
         request.tenant_id,
         context.route,
         (context.policy_name, context.policy_version),
         (context.prompt_name, context.prompt_version),
         (target.backend, target.model, target.base_url),
-        [(message.role, content, message.name) for message, (content, _) in _unmarked(request.messages)],
+        [
+            (message.role, content, message.name, message.tool_calls, message.tool_call_id)
+            for message, (content, _) in _unmarked(request.messages)
+        ],
         [(p.passage_id, p.document_id, p.title, p.source, p.start, p.end, p.text) for p in request.passages],
         request.sampling,
     ))  # fmt: skip
 
 
 def kept_of(request: GroundedRequest, answered: Answered, event_id: str) -> Kept | None:
-    """Return the answer as it is kept; None where it, or an alternative, is cut short, empty, very long, or has the
-    prompt's marker in it.
+    """Return the answer as it is kept; None where it, or an alternative, is cut short, empty, very long, calls tools, or
+    has the prompt's marker in it.
 
-    Whoever gets it again has another marker, and guardrails would not know this one.
+    What a tool is asked for belongs to the conversation that it is asked in. Whoever gets the answer again has another
+    marker, and guardrails would not know this one.
     """
-    if answered.error is not None:
+    if answered.error is not None or answered.tool_calls or any(each.tool_calls for each in answered.alternatives):
         return None
     contents = (answered.content, *(other.content for other in answered.alternatives))
     reasons = {answered.finish_reason, *(other.finish_reason for other in answered.alternatives)}

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 from penstock.config.kinds import Target
-from penstock.contracts.records import Sampling
+from penstock.contracts.records import Message, Sampling
 
 from services.inference.prompt import Prompt
 
-__all__ = ["body_of", "refused_parameter"]
+__all__ = ["body_of", "message_body", "refused_parameter"]
 
 # Where a parameter has another name than in Sampling.
 _FIELDS = {"logprobs": "top_logprobs", "structured_outputs": "regex"}
@@ -29,10 +29,26 @@ class _ErrorBody(msgspec.Struct):
 
 
 def body_of(sampling: Sampling, prompt: Prompt, target: Target, *, stream: bool) -> bytes:
-    """Return the body of POST /chat/completions, JSON. A JSON schema goes out as it came in, to the byte."""
-    messages = [{"role": m.role, "content": m.content} | ({"name": m.name} if m.name else {}) for m in prompt.messages]
+    """Return the body of POST /chat/completions, JSON. A JSON schema and tools go out as they came in, to the byte."""
+    messages = [message_body(message) for message in prompt.messages]
     streamed = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
     return msgspec.json.encode({"model": target.model, "messages": messages} | _parameters(sampling) | streamed)
+
+
+def message_body(message: Message) -> dict[str, Any]:
+    """Return ``message`` as OpenAI's API has it: what calls tools and says nothing has no content."""
+    calls = [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in message.tool_calls
+    ]
+    body = {
+        "role": message.role,
+        "content": None if calls and not message.content else message.content,
+        "name": message.name or None,
+        "tool_calls": calls or None,
+        "tool_call_id": message.tool_call_id,
+    }
+    return {name: value for name, value in body.items() if value is not None or name == "content"}
 
 
 def refused_parameter(sampling: Sampling, payload: bytes) -> str | None:
@@ -64,6 +80,9 @@ def _parameters(sampling: Sampling) -> dict[str, Any]:
         "top_k": sampling.top_k,
         "min_p": sampling.min_p,
         "structured_outputs": None if sampling.regex is None else {"regex": sampling.regex},
+        "tools": None if sampling.tools is None else msgspec.Raw(sampling.tools.encode()),
+        "tool_choice": None if sampling.tool_choice is None else msgspec.Raw(sampling.tool_choice.encode()),
+        "parallel_tool_calls": sampling.parallel_tool_calls,
     }
     return {name: value for name, value in parameters.items() if value is not None}
 

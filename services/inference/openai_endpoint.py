@@ -128,7 +128,7 @@ class OpenAIBackend:
         try:
             async with asyncio.timeout(target.timeout_s):
                 reply = await self._tried(call, asyncio.get_running_loop().time() + target.timeout_s)
-            content, finish_reason, logprobs = reply.answer()
+            first = reply.answer()
         except TimeoutError as error:
             if progress.began:
                 # The model may have generated: another try could pay twice.
@@ -143,14 +143,15 @@ class OpenAIBackend:
         return Answered(
             model=reply.model or target.model,
             backend="openai",
-            content=content,
-            finish_reason=finish_reason,
+            content=first.content,
+            finish_reason=first.finish_reason,
             usage=usage,
             model_us=_since(started),
             first_token_us=call.first_token_us,
             reduced_input_tokens=call.prompt.reduced_tokens(usage.input_tokens),
             alternatives=tuple(reply.alternatives()),
-            logprobs=tuple(logprobs),
+            logprobs=tuple(first.logprobs),
+            tool_calls=tuple(first.tool_calls),
         )
 
     def _prepared(self, request: GroundedRequest, target: Target, pieces: Pieces, progress: Progress) -> _Call:
@@ -216,7 +217,13 @@ class OpenAIBackend:
         """
         started = time.perf_counter()
         sampling = call.request.sampling
-        reply = Reply(call.named, sampling.n, sampling.top_logprobs is not None)
+        reply = Reply(
+            call.named,
+            sampling.n,
+            wants_logprobs=sampling.top_logprobs is not None,
+            takes_calls=sampling.tools is not None,
+            event_id=call.request.event_id,
+        )
         try:
             response = await self._pool.post(str(call.target.base_url), call.key, _sent(call), len(call.body))
             try:
@@ -283,9 +290,10 @@ async def _read_stream(call: _Call, reply: Reply, response: httpx2.Response, sta
         elif reply.size != progress.answer_size:
             # What the last words took nobody has said.
             progress.answer_size, progress.usage = reply.size, None
+        if reply.size and call.first_token_us is None:
+            # A call of a tool is the first that is said where it stands before any words.
+            call.first_token_us = _since(started)
         if text:
-            if call.first_token_us is None:
-                call.first_token_us = _since(started)
             await call.pieces.add(text)
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from penstock.contracts.records import Alternative, TokenLogprob
+from penstock.contracts.records import Alternative, TokenLogprob, ToolCall
 from penstock.telemetry import get_logger
 
 from services.inference.adapters import BackendError
 from services.inference.prompt import text_bytes
+from services.inference.tool_calls import CalledTools, ToolCallPart
 from services.inference.usage import ReportedUsage
 
 __all__ = ["LARGEST_ANSWER", "Reply", "excerpt"]
@@ -42,7 +43,7 @@ class _Logprobs(msgspec.Struct):
 class _Words(msgspec.Struct):
     content: str | None = None
     refusal: str | None = None
-    tool_calls: list[Any] | None = None
+    tool_calls: list[ToolCallPart] | None = None
 
     @property
     def text(self) -> str:
@@ -100,7 +101,7 @@ class _Said:
     text: list[str] = field(default_factory=list)
     finish_reason: str | None = None
     logprobs: list[TokenLogprob] = field(default_factory=list)
-    calls_tools: bool = False
+    tools: CalledTools = field(default_factory=CalledTools)
 
 
 @dataclass(slots=True)
@@ -111,14 +112,18 @@ class Reply:
         place: address of the endpoint, for messages.
         n: answers that were asked for.
         wants_logprobs: whether the probabilities of tokens were.
+        takes_calls: whether tools were offered: a call of another one is no part of an answer.
+        event_id: of the request, by which calls are named that the endpoint gives no id.
         begun: a model is at work, though it may reason before it says anything.
         usage: what the endpoint last said of it.
-        size: bytes of the texts.
+        size: bytes of the texts, and of the calls of tools.
     """
 
     place: str
     n: int = 1
     wants_logprobs: bool = False
+    takes_calls: bool = False
+    event_id: str = ""
     begun: bool = False
     model: str = ""
     usage: ReportedUsage | None = None
@@ -165,8 +170,8 @@ class Reply:
                 first += "" if choice.index else choice.delta.text
         return first
 
-    def answer(self) -> tuple[str, str, list[TokenLogprob]]:
-        """Return the first answer: text, finish_reason and log-probabilities.
+    def answer(self) -> Alternative:
+        """Return the first answer.
 
         Raises:
             BackendError: it is not there, or not whole.
@@ -174,32 +179,38 @@ class Reply:
         said = self._answers.get(0)
         if said is None or said.finish_reason is None:
             raise BackendError(f"{self.place}: the stream ended before the answer did", charged=self.begun)
-        text = "".join(said.text)
-        if said.calls_tools and not text:
+        answer = self._told(0, said, said.finish_reason)
+        if said.tools and not answer.content and not answer.tool_calls:
             raise BackendError(
-                f"{self.place}: the answer has only calls of tools, which nothing here runs; set the endpoint's model to "
-                "answer in words",
+                f"{self.place}: the answer has only calls of tools, and the request offers none; set the endpoint's model "
+                "to answer in words",
                 charged=True,
             )
-        return text, said.finish_reason, said.logprobs
+        return answer
 
     def alternatives(self) -> list[Alternative]:
         """Return the answers after the first, those that are whole."""
         return [
-            Alternative(content="".join(said.text), finish_reason=said.finish_reason, logprobs=said.logprobs)
+            self._told(index, said, said.finish_reason)
             for index, said in sorted(self._answers.items())
             if index and said.finish_reason is not None
         ]
 
+    def _told(self, index: int, said: _Said, finish_reason: str) -> Alternative:
+        calls: list[ToolCall] = said.tools.calls(self.event_id, index) if self.takes_calls else []
+        return Alternative(
+            content="".join(said.text), finish_reason=finish_reason, logprobs=said.logprobs, tool_calls=calls
+        )
+
     def _add(self, index: int, words: _Words, finish_reason: str | None, logprobs: msgspec.Raw) -> None:
         said = self._answers.setdefault(index, _Said())
         said.finish_reason = finish_reason or said.finish_reason
-        said.calls_tools = said.calls_tools or bool(words.tool_calls)
+        self.size += said.tools.add(words.tool_calls or ())
         if text := words.text:
             said.text.append(text)
             self.size += text_bytes(text)
-            if self.size > LARGEST_ANSWER:
-                raise BackendError(f"{self.place}: the answer is over {LARGEST_ANSWER:,} bytes", charged=True)
+        if self.size > LARGEST_ANSWER:
+            raise BackendError(f"{self.place}: the answer is over {LARGEST_ANSWER:,} bytes", charged=True)
         if self.wants_logprobs:
             said.logprobs += self._logprobs(logprobs)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
+from penstock.contracts.messages import message_bytes
 from penstock.contracts.records import GroundedRequest, Message, Passage
 
 __all__ = ["Prompt", "prompt_of", "text_bytes"]
@@ -17,7 +18,7 @@ class Prompt:
 
     Attributes:
         messages: the conversation.
-        size: bytes of its texts. No byte-level tokenizer makes more tokens of them.
+        size: bytes of its texts and of the tools. No byte-level tokenizer makes more tokens of them.
         repeated: bytes that were left out because they stand in it already.
     """
 
@@ -51,7 +52,8 @@ def prompt_of(request: GroundedRequest) -> Prompt:
             repeated = text_bytes(_shown(apart)) - text_bytes(_shown(shown))
         content = _with_evidence(question.content, _shown(shown))
         messages[last] = msgspec.structs.replace(question, content=content)
-    return Prompt(tuple(messages), sum(text_bytes(m.content) + text_bytes(m.name or "") for m in messages), repeated)
+    size = sum(map(message_bytes, messages)) + text_bytes(request.sampling.tools or "")
+    return Prompt(tuple(messages), size, repeated)
 
 
 def text_bytes(text: str) -> int:

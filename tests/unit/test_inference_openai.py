@@ -112,7 +112,7 @@ def test_answers_of_a_stream_are_told_apart() -> None:
         chunk(usage={"prompt_tokens": 3, "completion_tokens": 5}),
     ]
     assert [reply.take_chunk(event) for event in events] == ["a", "", "A", ""]
-    assert reply.answer() == ("aA", "stop", PROBABLE)
+    assert reply.answer() == Alternative(content="aA", logprobs=PROBABLE)
     # The third one was never finished: half an answer is none.
     assert reply.alternatives() == [Alternative(content="bB", finish_reason="length", logprobs=PROBABLE)]
     assert (reply.size, reply.model) == (5, "m1")
@@ -129,7 +129,7 @@ def test_answers_that_come_at_once_have_their_order_and_their_probabilities() ->
     other = {"index": 1, "message": {"content": None, "refusal": "no"}, "finish_reason": "length"}
     first = {"index": 0, "message": {"content": "hi"}, "finish_reason": None, "logprobs": LOGPROBS}
     assert reply.take_completion(whole(other, first)) == "hi"
-    assert reply.answer() == ("hi", "stop", PROBABLE)
+    assert reply.answer() == Alternative(content="hi", logprobs=PROBABLE)
     assert reply.alternatives() == [Alternative(content="no", finish_reason="length")]
 
 
@@ -137,13 +137,13 @@ def test_answers_that_come_at_once_have_their_order_and_their_probabilities() ->
 def test_probabilities_that_cannot_be_read_do_not_cost_the_answer(logprobs: Any) -> None:
     reply = Reply("e", wants_logprobs=True)
     reply.take_completion(whole({"message": {"content": "hi"}, "logprobs": logprobs}))
-    assert reply.answer() == ("hi", "stop", [])
+    assert reply.answer() == Alternative(content="hi")
 
 
 def test_probabilities_that_nobody_asked_for_are_not_read() -> None:
     reply = Reply("e")
     reply.take_completion(whole({"message": {"content": "hi"}, "logprobs": LOGPROBS}))
-    assert reply.answer() == ("hi", "stop", [])
+    assert reply.answer() == Alternative(content="hi")
 
 
 CALLS = {"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}
@@ -158,7 +158,7 @@ def test_an_answer_of_tool_calls_alone_is_none_and_is_paid_for() -> None:
             reply.answer()
         assert raised.value.charged
     beside.take_completion(whole({"message": {"content": "hi"} | CALLS, "finish_reason": "stop"}))
-    assert beside.answer() == ("hi", "stop", [])
+    assert beside.answer() == Alternative(content="hi")
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_whatever_an_endpoint_says_it_is_read_or_refused(said: list[Any], n: int
     streamed = Reply("e", n=n, wants_logprobs=True)
     try:
         text = "".join(streamed.take_chunk(json.dumps(event).encode()) for event in said)
-        assert streamed.answer()[0] == text
+        assert streamed.answer().content == text
     except BackendError as error:
         assert error.charged <= streamed.begun
     assert len(streamed.alternatives()) < n
