@@ -30,7 +30,6 @@ __all__ = ["LogDesk"]
 log = get_logger(__name__)
 T = TypeVar("T")
 
-LOOK_AGAIN_S = 1.0
 LATE_PIECES_S = 2.0
 """How long the last pieces are waited for once the result is there: both leave guardrails at about the same time."""
 _STALLED_S = 5.0
@@ -38,10 +37,23 @@ _STALLED_S = 5.0
 
 
 class LogDesk:
-    """The desk on Kafka and Redis (see :class:`services.edge.protocol.Desk`). :meth:`run` must run beside it."""
+    """The desk on Kafka and Redis (see :class:`services.edge.protocol.Desk`). :meth:`run` must run beside it.
 
-    def __init__(self, store: EdgeStore, results: ResultLog, producer: Producer, codec: Codec, clock: Clock) -> None:
+    Args:
+        look_again_s: how often who waits looks at Redis without being told to, seconds.
+    """
+
+    def __init__(
+        self,
+        store: EdgeStore,
+        results: ResultLog,
+        producer: Producer,
+        codec: Codec,
+        clock: Clock,
+        look_again_s: float = 1.0,
+    ) -> None:
         self._store = store
+        self._look_again_s = look_again_s
         self._results = results
         self._producer = producer
         self._codec = codec
@@ -142,7 +154,7 @@ class LogDesk:
                     if away is not None:
                         raise away
                     return None
-                await waiter.wait(min(remaining, LOOK_AGAIN_S))
+                await waiter.wait(min(remaining, self._look_again_s))
 
     @asynccontextmanager
     async def following(self, ticket: Ticket) -> AsyncGenerator[AsyncIterator[ResultChunk | LlmResult], None]:
@@ -168,7 +180,7 @@ class LogDesk:
                 result = await self._result_of(key, found) if found is not None else None
             except (Transient, Unavailable) as error:
                 log.warning("a request is looked for again", request_id=key[1], reason=str(error))
-                await waiter.wait(LOOK_AGAIN_S)
+                await waiter.wait(self._look_again_s)
                 continue
             pieces = found.pieces if found is not None else ()
             read += len(pieces)
@@ -190,7 +202,7 @@ class LogDesk:
                 if ended or not streamed or (expected == 0 and result.status != "completed") or now >= give_up:
                     yield result
                     return
-            await waiter.wait(LOOK_AGAIN_S if give_up is None else max(0.01, give_up - self._clock.monotonic()))
+            await waiter.wait(self._look_again_s if give_up is None else max(0.01, give_up - self._clock.monotonic()))
 
     async def _result_of(self, key: RequestKey, found: Found) -> LlmResult | None:
         if found.conflict is not None:
@@ -231,7 +243,7 @@ class LogDesk:
                             self._waiters.wake_all()
             except Transient as error:
                 log.warning("news of results is not heard now; who waits looks once a second", reason=str(error))
-            await self._clock.sleep(LOOK_AGAIN_S)
+            await self._clock.sleep(self._look_again_s)
 
     def _background(self, job: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(job)
