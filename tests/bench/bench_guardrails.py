@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import argparse
 import gc
-import importlib.util
 import json
 import random
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from pydoc_data import topics
 
 import psutil
@@ -34,8 +31,8 @@ from services.guardrails.registry import shipped_scanners
 from services.guardrails.screening import Limits, Segment, screen
 from services.guardrails.verdicts import Judged
 from tests.bench import presidio_reference
+from tests.bench.environments import ROOT, environment
 
-ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TARGETS_MS = {"default": 12.0, "default-ner": 45.0}
 """p95 of all input scanners together on 1,000 characters."""
@@ -45,7 +42,6 @@ PERSONAL = (
     "from 192.168.7.{n}. "
 )
 LIMITS = Limits()
-LLM_GUARD = ROOT / ".venv/llm-guard"
 COUNTERPARTS = {
     "Secrets": "secrets", "InvisibleText": "invisible_text", "BanSubstrings": "banned_words", "Regex": "regex",
 }  # fmt: skip
@@ -171,7 +167,7 @@ def bench_llm_guard(scanners: Mapping[str, AnyScanner], samples: Mapping[str, Se
     """Print llm-guard's scanners beside ours on the same texts, or why they cannot be run."""
     header("llm-guard, without models", list(samples))
     try:
-        python = llm_guard_python()
+        python = environment("llm-guard") / "python"
         found = {
             kind: json.loads(
                 subprocess.run(
@@ -191,25 +187,6 @@ def bench_llm_guard(scanners: Mapping[str, AnyScanner], samples: Mapping[str, Se
         row(f"ours {name}", ours)
         ratios = ", ".join(f"{b[0] / a[0]:.1f}" for a, b in zip(ours, figures, strict=True))
         row(f"llm-guard {theirs}", figures, f"times ours, p50: {ratios}")
-
-
-def llm_guard_python() -> str:
-    """The interpreter of llm-guard's environment, which is made where it is not there yet.
-
-    Raises:
-        OSError, subprocess.CalledProcessError: it cannot be made.
-    """
-    python, stamp = LLM_GUARD / "bin/python", LLM_GUARD / ".made"
-    wanted = ROOT / "requirements/llm-guard.txt"
-    if not stamp.exists() or stamp.stat().st_mtime < wanted.stat().st_mtime:
-        uv = [sys.executable, "-m", "uv"] if importlib.util.find_spec("uv") else ["uv"]
-        for command in (
-            [*uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, str(LLM_GUARD)],
-            [*uv, "pip", "sync", "--quiet", "--require-hashes", "--python", str(python), str(wanted)],
-        ):
-            subprocess.run(command, check=True, capture_output=True, text=True)
-        stamp.touch()
-    return str(python)
 
 
 def bench_throughput(compiled: Mapping[str, CompiledPolicy], seconds: float) -> None:
