@@ -27,6 +27,8 @@ COMMANDS: Mapping[str, Subcommand] = {
     "config": Subcommand("penstock.cli.config:config", "Publish prompts, policies, prices, routes and teams."),
     "prices": Subcommand("penstock.cli.prices:prices", "Import prices, show them, find models without one."),
     "routes": Subcommand("penstock.cli.routes:routes", "Show, change and roll back what answers requests."),
+    "keys": Subcommand("penstock.cli.keys:keys", "Make, list, rotate and revoke the API keys of teams."),
+    "prompts": Subcommand("penstock.cli.prompts:prompts", "Publish, promote, roll back, render and test prompts."),
     "run": Subcommand("penstock.cli.run:run", "Run the services as processes of this machine."),
     "ingest": Subcommand("penstock.cli.ingest:ingest", "Send documents in, to be indexed for retrieval."),
     "send": Subcommand("penstock.cli.send:send", "Send requests and print their results."),

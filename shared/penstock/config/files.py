@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from penstock.config.entry import FieldError
 from penstock.config.kinds import KINDS, Entry, Prompt
+from penstock.config.prompt_tests import TESTS_SUFFIX
 from penstock.config.references import check_references
 from penstock.config.yaml_lines import Document, FieldPath, YamlError, read_yaml
 
@@ -158,7 +159,7 @@ def _files(root: Path, problems: list[Problem]) -> list[tuple[str, Path]]:
 
 def _holds_entries(kind: str, file: Path) -> bool:
     """Tests of prompts lie beside the prompts, and are no entries."""
-    return file.suffix in (".yaml", ".yml") and not (kind == Prompt.KIND and file.stem.endswith(".tests"))
+    return file.suffix in (".yaml", ".yml") and not (kind == Prompt.KIND and file.name.endswith(TESTS_SUFFIX))
 
 
 def _read(kind: str, file: Path, problems: list[Problem]) -> list[Located]:
