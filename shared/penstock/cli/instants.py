@@ -1,4 +1,7 @@
-"""Instants and spans as people type them: ``2026-01-05T09:00:00Z``, or how long ago, ``90m``; for how long, ``4h``."""
+"""Instants and spans as people type them.
+
+``2026-01-05T09:00:00Z``, or how long ago, ``90m``; for how long, ``4h``; until when, ``2027-01-01`` or ``90d`` from now.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 
 import click
 
-__all__ = ["INSTANT", "SPAN", "Instant", "Span"]
+__all__ = ["INSTANT", "SPAN", "UNTIL", "Instant", "Span", "Until"]
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -58,5 +61,35 @@ class Span(click.ParamType):
         return span
 
 
+class Until(click.ParamType):
+    """An option's value: an instant to come, as ISO 8601 (UTC where no zone is given), or a length of time from now."""
+
+    name = "until"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Return the instant in UTC."""
+        if isinstance(value, datetime):
+            return value
+        text = str(value).strip()
+        now = datetime.now(UTC)
+        if _AGO.fullmatch(text):
+            span = SPAN.convert(text, param, ctx)
+            try:
+                return now + span
+            except OverflowError:
+                self.fail(f"{text!r} is after the last year", param, ctx)
+        try:
+            instant = datetime.fromisoformat(text)
+        except ValueError:
+            self.fail(
+                f"{text!r} is no instant: write 2027-01-05T09:00:00Z, or how long from now, e.g. 12h, 90d", param, ctx
+            )
+        instant = instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+        if instant <= now:
+            self.fail(f"{text!r} has passed", param, ctx)
+        return instant
+
+
 INSTANT = Instant()
 SPAN = Span()
+UNTIL = Until()

@@ -1,0 +1,86 @@
+"""Whose a request is: what intake checks of the key that it names, whichever way it came."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from penstock.config.kinds import Team
+from penstock.config.plane import ConfigPlane
+from penstock.contracts.records import LlmRequest, Message, Purpose
+from penstock.identity import mint
+from penstock.identity.issuing import issued, revoked
+
+from services.intake.identity import key_problem, key_route_problem
+
+NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
+DAY = timedelta(days=1)
+SECRET = b"the secret of an installation, of 32 bytes and more"
+OPEN = Team(name="support")
+STRICT = Team(name="support", require_key=True)
+OWN = issued(mint(SECRET), "support", NOW - DAY, routes=("chat",))
+FOREIGN = issued(mint(SECRET), "research", NOW - DAY)
+REVOKED = revoked(issued(mint(SECRET), "support", NOW - DAY), NOW)
+EXPIRED = issued(mint(SECRET), "support", NOW - DAY, expires_at=NOW)
+LASTING = issued(mint(SECRET), "support", NOW - DAY, expires_at=NOW + DAY)
+PLANE = ConfigPlane.of([OWN, FOREIGN, REVOKED, EXPIRED, LASTING])
+
+
+def a_request(key_id: str | None, **changes: Any) -> LlmRequest:
+    fields: dict[str, Any] = {
+        "event_id": "e1", "request_id": "r1", "tenant_id": "support", "occurred_at": NOW, "causation_id": "",
+        "messages": [Message(role="user", content="hello")], "key_id": key_id,
+    }  # fmt: skip
+    return LlmRequest(**fields | changes)
+
+
+@pytest.mark.parametrize(
+    ("key_id", "of_any", "of_strict"),
+    [
+        (None, None, "key_required"),
+        ("what-the-producer-calls-it", None, "key_required"),
+        (OWN.id, None, None),
+        (LASTING.id, None, None),
+        (FOREIGN.id, "key_not_allowed", "key_not_allowed"),
+        (REVOKED.id, "key_revoked", "key_revoked"),
+        (EXPIRED.id, "key_expired", "key_expired"),
+    ],
+)
+def test_a_key_speaks_for_its_own_team_while_it_is_in_force(
+    key_id: str | None, of_any: str | None, of_strict: str | None
+) -> None:
+    for team, code in ((OPEN, of_any), (STRICT, of_strict)):
+        problem = key_problem(a_request(key_id), team, PLANE, NOW)
+        assert (problem[0] if problem else None) == code
+
+
+@pytest.mark.parametrize("purpose", [Purpose.JUDGE, Purpose.EVALUATION])
+def test_no_purpose_that_a_request_claims_lets_it_go_without_a_key(purpose: Purpose) -> None:
+    problem = key_problem(a_request(None, purpose=purpose), STRICT, PLANE, NOW)
+    assert problem is not None
+    assert problem[0] == "key_required"
+    assert key_problem(a_request(OWN.id, purpose=purpose), STRICT, PLANE, NOW) is None
+
+
+def test_refusals_name_the_remedy_and_no_other_team() -> None:
+    said = {
+        key.id: key_problem(a_request(key.id), STRICT, PLANE, NOW) or ("", "") for key in (FOREIGN, REVOKED, EXPIRED)
+    }
+    assert "research" not in said[FOREIGN.id][1]
+    assert "was revoked at 2026-01-05T09:00:00Z" in said[REVOKED.id][1]
+    assert "expired at 2026-01-05T09:00:00Z" in said[EXPIRED.id][1]
+    missing = key_problem(a_request(None), STRICT, PLANE, NOW)
+    assert missing is not None
+    assert "penstock keys list --team support" in missing[1]
+
+
+def test_a_key_asks_for_its_own_routes_only() -> None:
+    assert key_route_problem(a_request(OWN.id), "chat", PLANE) is None
+    assert key_route_problem(a_request(LASTING.id), "slow", PLANE) is None
+    assert key_route_problem(a_request(None), "slow", PLANE) is None
+    assert key_route_problem(a_request("what-the-producer-calls-it"), "slow", PLANE) is None
+    problem = key_route_problem(a_request(OWN.id), "slow", PLANE)
+    assert problem is not None
+    assert problem[0] == "route_not_allowed"
+    assert "only chat" in problem[1]
