@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -36,14 +37,16 @@ def may_come_again(result: LlmResult) -> bool:
 def _told(value: Any) -> Any:
     """Return ``value`` as plain data without what has its default."""
     if isinstance(value, msgspec.Struct):
-        told = {}
-        for field in msgspec.structs.fields(value):
-            one = getattr(value, field.name)
-            made = field.default_factory
-            default = field.default if made is msgspec.NODEFAULT else made()
-            if one != default:
-                told[field.name] = _told(one)
-        return told
-    if isinstance(value, list):
-        return [_told(one) for one in value]
-    return value
+        return {
+            name: _told(one) for name, default in _defaults(type(value)) if (one := getattr(value, name)) != default
+        }
+    return [_told(one) for one in value] if isinstance(value, list) else value
+
+
+@cache
+def _defaults(kind: type[msgspec.Struct]) -> tuple[tuple[str, Any], ...]:
+    """Return the fields of ``kind`` with their defaults; that of a field without one equals no value."""
+    return tuple(
+        (field.name, field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory())
+        for field in msgspec.structs.fields(kind)
+    )

@@ -29,9 +29,10 @@ from redis.exceptions import RedisError
 from services.edge.pipelining import Command, Gathered, script
 from services.edge.waiters import RequestKey
 
-__all__ = ["EdgeStore", "Found", "KeptResult", "Place", "Taken", "Taking"]
+__all__ = ["CHANNEL", "EdgeStore", "Found", "KeptResult", "Place", "Taken", "Taking"]
 
 CHANNEL = "penstock:edge:news"
+"""Where the requests that have news are published: pairs of team and request_id, as MessagePack."""
 
 _SCRIPTS = Path(__file__).parent / "scripts"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

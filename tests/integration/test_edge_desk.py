@@ -31,7 +31,7 @@ from redis.asyncio import Redis
 
 from services.edge.desk import LogDesk
 from services.edge.protocol import Conflict, Desk, Ticket, Unavailable
-from services.edge.redis_store import EdgeStore
+from services.edge.redis_store import CHANNEL, EdgeStore
 from services.edge.result_log import ResultLog
 from services.edge.results_hop import results_hop
 
@@ -65,17 +65,19 @@ class Edge:
             jobs = [desk.run(stopping)] if listening else []
             if hop:
                 jobs.append(run_hops([results_hop(store)], self.bus, codec, CLOCK, ServiceSettings(), stopping))
-            heard = len(await self._listeners())
+            heard = await self._listeners()
             tasks = [asyncio.create_task(job) for job in jobs]
             if listening:
-                await until(lambda: self._listeners(), lambda listeners: len(listeners) > heard)
+                async with asyncio.timeout(10):
+                    while await self._listeners() <= heard:
+                        await asyncio.sleep(0.005)
             yield desk
             stopping.set()
             await asyncio.gather(*tasks)
 
-    async def _listeners(self) -> list[object]:
-        [(_, count)] = await self.redis.pubsub_numsub("penstock:edge:news")
-        return [None] * count
+    async def _listeners(self) -> int:
+        [(_, count)] = await self.redis.pubsub_numsub(CHANNEL)
+        return int(count)
 
     def request(self, text: str = "How do I reset it?", request_id: str | None = None, **fields: object) -> LlmRequest:
         return LlmRequest(
@@ -118,14 +120,9 @@ class Edge:
         await self.bus.settled("edge", ["llm-results", "result-chunks", "request-conflicts"])
 
 
-async def until(look: Callable[[], object], good: Callable[[object], bool], timeout_s: float = 10.0) -> object:
+async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
     async with asyncio.timeout(timeout_s):
-        while True:
-            seen = look()
-            if asyncio.iscoroutine(seen):
-                seen = await seen
-            if good(seen):
-                return seen
+        while not condition():
             await asyncio.sleep(0.005)
 
 
@@ -148,7 +145,7 @@ async def test_a_request_taken_at_one_replica_is_answered_at_another(edge: Edge)
     ticket = await one.submit(edge.request())
     assert (await other.standing(edge.team, ticket.request_id)).result is None  # type: ignore[union-attr]
     waiting = [asyncio.create_task(desk.result(ticket, 10)) for desk in (one, other, one)]
-    await until(lambda: one.waiting + other.waiting, lambda count: count == 3)
+    await until(lambda: one.waiting + other.waiting == 3)
     [request] = await edge.sent()
     result = await edge.answer(request)
     assert await asyncio.gather(*waiting) == [result] * 3
@@ -163,7 +160,7 @@ async def test_a_lost_notice_costs_a_look_and_nothing_else(edge: Edge) -> None:
     deaf = await edge.replica(look_again_s=0.02, listening=False)
     ticket = await deaf.submit(edge.request())
     waiting = asyncio.create_task(deaf.result(ticket, 10))
-    await until(lambda: deaf.waiting, lambda count: count == 1)
+    await until(lambda: deaf.waiting == 1)
     [request] = await edge.sent()
     assert await edge.answer(request) == await waiting
 
@@ -231,7 +228,7 @@ async def test_a_stream_is_followed_in_order_whatever_order_it_comes_in(edge: Ed
     ticket = await one.submit(edge.request(stream=True))
     [request] = await edge.sent()
     following = asyncio.create_task(collected(one, ticket))
-    await until(lambda: one.waiting, lambda count: count == 1)
+    await until(lambda: one.waiting == 1)
     await edge.piece(request, 0, "Press ")
     await edge.piece(request, 1, "the ")
     await edge.settled()
@@ -265,7 +262,7 @@ async def test_intake_turns_away_what_came_another_way_with_other_content(edge: 
     ticket = await desk.submit(edge.request(request_id="key-3"))
     [request] = await edge.sent()
     waiting = asyncio.create_task(desk.result(ticket, 10))
-    await until(lambda: desk.waiting, lambda count: count == 1)
+    await until(lambda: desk.waiting == 1)
     for turned_away in (edge.request(request_id="key-3"), request):
         conflict = RequestConflict(
             **derive(turned_away, "intake.conflict", 0, CLOCK.now()), code="conflict", reason="send another request_id"
@@ -309,7 +306,7 @@ async def test_a_client_that_goes_away_ends_its_waiting_and_nothing_else(edge: E
     ticket = await desk.submit(edge.request(stream=True))
     [request] = await edge.sent()
     gone = [asyncio.create_task(collected(desk, ticket)), asyncio.create_task(desk.result(ticket, 10))]
-    await until(lambda: desk.waiting, lambda count: count == 2)
+    await until(lambda: desk.waiting == 2)
     await edge.piece(request, 0, "Press ")
     for task in gone:
         task.cancel()
