@@ -47,6 +47,14 @@ class Releases(Protocol):
         """
         ...
 
+    async def ended(self, requests: Sequence[tuple[str, str]]) -> list[bool]:
+        """Return whether each request (tenant_id, request_id) has its result already, in order; nothing is decided by it.
+
+        Raises:
+            Transient: the store is away.
+        """
+        ...
+
     async def repeat(self, tenant_id: str, request_id: str) -> bool:
         """Note that the answer is asked for again; return whether it may be: not where the request has ended already.
 
@@ -79,6 +87,14 @@ class RedisReleases:
             for winner, repeated, release in zip(answers[1::3], answers[2::3], releases, strict=True)
         ]
 
+    async def ended(self, requests: Sequence[tuple[str, str]]) -> list[bool]:
+        if not requests:
+            return []
+        pipeline = self._redis.pipeline(transaction=False)
+        for tenant_id, request_id in requests:
+            pipeline.exists(_released(tenant_id, request_id))
+        return [bool(found) for found in await _execute(pipeline)]
+
     async def repeat(self, tenant_id: str, request_id: str) -> bool:
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.set(_repeated(tenant_id, request_id), 1, ex=self._ttl_s)
@@ -102,6 +118,9 @@ class MemoryReleases:
             )
             for tenant_id, request_id, event_id in releases
         ]
+
+    async def ended(self, requests: Sequence[tuple[str, str]]) -> list[bool]:
+        return [request in self.winners for request in requests]
 
     async def repeat(self, tenant_id: str, request_id: str) -> bool:
         self.repeated.add((tenant_id, request_id))

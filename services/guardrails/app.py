@@ -130,7 +130,7 @@ def release_hop(
             beside = None
             if judged.screening.action in RELEASING:
                 beside = await judged_beside(record, policy, judged, reference)
-                texts += [alternative.content for alternative in record.alternatives]
+                texts += [each.text for alternative in releasing.alternative_segments(record) for each in alternative]
             pseudonyms = {}
             if any(map(has_pseudonyms, texts)):
                 pseudonyms = dict(await vault.open(record.tenant_id, record.request_id))
@@ -151,8 +151,8 @@ def release_hop(
     ) -> Beside:
         """Judge what leaves beside the answer, which is ``judged``: with the whole policy, each alternative by itself."""
         alternatives = [
-            await judge.judge("output", policy, [segment], limits, completion.request_id, reference)
-            for segment in releasing.alternative_segments(completion)
+            await judge.judge("output", policy, segments, limits, completion.request_id, reference)
+            for segments in releasing.alternative_segments(completion)
         ]
         clear = []
         for said, tokens, by in zip(
@@ -200,14 +200,27 @@ async def _hold(reviews: Reviews, held: Held) -> None:
 
 
 async def _claimed(ready: Sequence[releasing.Released], releases: Releases, clock: Clock) -> list[Outcome]:
-    """What is emitted of each: the result only where it is the one that ends its request."""
+    """What is emitted of each: the result only where it is the one that ends its request.
+
+    A result that says when to send the request again does not: it is told where the request has not ended, and leaves it
+    to be sent again.
+    """
     results = [released.result for released in ready if released.result is not None]
-    won = iter(await releases.claim([(result.tenant_id, result.request_id, result.event_id) for result in results]))
+    won = iter(
+        await releases.claim(
+            [(each.tenant_id, each.request_id, each.event_id) for each in results if each.retry_after_ms is None]
+        )
+    )
+    ended = iter(
+        await releases.ended([(each.tenant_id, each.request_id) for each in results if each.retry_after_ms is not None])
+    )
     outcomes: list[Outcome] = []
     for released in ready:
         result = released.result
         if result is None:
             outcomes.append(released.emits)
+        elif result.retry_after_ms is not None:
+            outcomes.append(released.emits if next(ended) else [*released.emits, _ending(result, clock)])
         elif (claimed := next(won)).won:
             ending = releasing.with_repeat(result) if claimed.repeated else result
             outcomes.append([*released.emits, _ending(ending, clock)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -10,6 +10,7 @@ import msgspec
 from penstock.bus import Emit
 from penstock.contracts.envelope import derive, request_key
 from penstock.contracts.records import (
+    Alternative,
     Completion,
     GroundedRequest,
     LlmResult,
@@ -19,7 +20,7 @@ from penstock.contracts.records import (
     Status,
 )
 
-from services.guardrails.alternatives import Beside, released_alternatives, released_logprobs
+from services.guardrails.alternatives import Beside, released_alternatives, released_calls, released_logprobs
 from services.guardrails.core import question_of, reference_of
 from services.guardrails.findings import Reference
 from services.guardrails.masking import restore, unambiguous
@@ -27,6 +28,7 @@ from services.guardrails.piece_judging import WHOLE_ANSWER
 from services.guardrails.reasons import reason_of
 from services.guardrails.reviews import Held, hold
 from services.guardrails.screening import Segment
+from services.guardrails.tool_texts import call_text, spoken
 from services.guardrails.verdicts import Judged, verdicts
 
 __all__ = [
@@ -54,15 +56,21 @@ def is_answer(completion: Completion) -> bool:
 
 
 def output_segments(completion: Completion) -> list[Segment]:
-    """The answer, then the text and the title of each passage it quotes: all of them are released."""
-    return [Segment(completion.content, "answer")] + [
-        Segment(text, "passage") for passage in _cited(completion) for text in (passage.text, passage.title)
-    ]
+    """The answer, then the text and the title of each passage it quotes, then the tools it calls: all of them are released."""
+    said, *calls = _said(completion)
+    quoted = [Segment(text, "passage") for passage in _cited(completion) for text in (passage.text, passage.title)]
+    return [said, *quoted, *calls]
 
 
-def alternative_segments(completion: Completion) -> list[Segment]:
-    """The alternatives: each is an answer, and judged by itself."""
-    return [Segment(alternative.content, "answer") for alternative in completion.alternatives]
+def alternative_segments(completion: Completion) -> list[list[Segment]]:
+    """The alternatives, each with the tools it calls: each is an answer, and judged by itself."""
+    return [_said(alternative) for alternative in completion.alternatives]
+
+
+def _said(answer: Completion | Alternative) -> list[Segment]:
+    """What an answer says. Words beside calls of tools are no answer yet: they need not be what the policy wants of one."""
+    role = "assistant" if answer.tool_calls else "answer"
+    return [Segment(answer.content, role), *(Segment(call_text(call), "arguments") for call in answer.tool_calls)]
 
 
 def output_reference(completion: Completion, canary: str = "") -> Reference:
@@ -103,13 +111,18 @@ def released(
         blocked = _early(completion, Status.BLOCKED, "guardrails", code, reason, judged.now)
         return Released(msgspec.structs.replace(blocked, action="block"), verdicts(completion, "output", judged))
     known = unambiguous(pseudonyms or {}, (f"{passage.title}\n{passage.text}" for passage in completion.passages))
-    asked = "\n".join(message.content for message in _asked(completion))
+    asked = spoken(_asked(completion))
     in_json = any(rule.enforced and rule.json_schema is not None for _, rule in judged.policy.stages["output"])
 
     def restored(text: str) -> str:
         return restore(text, known, asked, in_json=in_json)
 
-    content, *quoted = screening.texts
+    def called(text: str) -> str:
+        return restore(text, known, asked)
+
+    content, *beside_it = screening.texts
+    quoted = beside_it[: 2 * len(_cited(completion))]
+    calls = released_calls(completion.tool_calls, beside_it[len(quoted) :], called)
     content = restored(content)
     result = LlmResult(
         **derive(completion, "guardrails.release", 0, judged.now),
@@ -127,14 +140,16 @@ def released(
         timings=completion.timings,
         action=screening.action,
         calls=calls_of(completion),
+        tool_calls=calls,
     )
     if screening.action == "review":
         key = request_key(context, completion.request_id)
         waiting = Emit("llm-results", key, result)
-        held = hold(completion, context, "output", judged, waiting, prompt=result.prompt, content=screening.texts[0])
+        shown = _with_calls(screening.texts[0], beside_it[len(quoted) :])
+        held = hold(completion, context, "output", judged, waiting, prompt=result.prompt, content=shown)
         return Released(None, [*verdicts(completion, "output", judged), held.emit], held)
     if beside is not None:
-        alternatives, told = released_alternatives(completion, beside, restored)
+        alternatives, told = released_alternatives(completion, beside, restored, called)
         logprobs = released_logprobs(completion.logprobs, screening, completion.content, content, clear=beside.clear[0])
         result = msgspec.structs.replace(result, alternatives=alternatives, logprobs=logprobs)
     else:
@@ -189,6 +204,7 @@ def released_refusal(refusal: Refusal, now: datetime) -> LlmResult:
         reason=refusal.reason,
         action="block" if refusal.status == Status.BLOCKED else "allow",
         calls=refusal.calls,
+        retry_after_ms=refusal.retry_after_ms,
     )
 
 
@@ -201,13 +217,14 @@ def _repeated(completion: Completion, judged: Judged) -> GroundedRequest:
     schema = (
         f" It must be nothing but JSON that keeps this schema: {rule.json_schema}" if rule and rule.json_schema else ""
     )
+    said, *calls = judged.screening.texts
     again = f"{question}\n\nYour previous answer was not accepted: {reason}.{schema} Answer again."
     return GroundedRequest(
         **derive(completion, "guardrails.repeat", 0, judged.now),
         context=completion.context,
         messages=[
             *completion.messages,
-            Message(role="assistant", content=judged.screening.texts[0]),
+            Message(role="assistant", content=_with_calls(said, calls[2 * len(_cited(completion)) :])),
             Message(role="user", content=again),
         ],
         sampling=completion.sampling,
@@ -218,6 +235,11 @@ def _repeated(completion: Completion, judged: Judged) -> GroundedRequest:
         embedder=completion.embedder,
         attempt=completion.attempt + 1,
     )
+
+
+def _with_calls(content: str, calls: Sequence[str]) -> str:
+    """The words of an answer and the tools it calls, for somebody to read."""
+    return "\n".join(text for text in (content, *calls) if text)
 
 
 def _may_repeat(completion: Completion, judged: Judged) -> bool:

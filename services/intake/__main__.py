@@ -30,7 +30,7 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
                 "Redis may evict counters of hard budgets, which would then begin anew",
                 remedy="set maxmemory-policy to noeviction",
             )
-    claims = RedisClaims(redis, settings.idempotency_ttl_s, settings.reservation_grace_s)
+    claims = RedisClaims(redis, settings.idempotency_ttl_s, settings.reservation_grace_s, settings.deferral_ttl_s)
     limits = Limits(
         max_prompt_bytes=settings.max_prompt_bytes,
         max_messages=settings.max_messages,

@@ -1,4 +1,4 @@
-"""The ledger of claims in Redis: who sent a request first, how fast a team sends, what it may still spend.
+"""The ledger of claims in Redis: who sent a request first, how much a team sends, what it may still spend.
 
 The scripts stand in ``scripts``; where their keys lie is described in ``penstock.money.counters``.
 """
@@ -13,9 +13,11 @@ from typing import Any, Protocol
 
 import msgspec
 from penstock.bus import Transient
+from penstock.config.kinds import Team
 from penstock.money import bucket_of, counter_key, from_pico, pico
 from penstock.money.counters import (
     claim_key,
+    deferral_key,
     exhausted_key,
     first_bucket,
     is_kept,
@@ -24,7 +26,10 @@ from penstock.money.counters import (
     lapses_key,
     rate_key,
     reservation_key,
+    running_key,
     settled_key,
+    token_rate_key,
+    tokens_key,
 )
 from penstock.telemetry import get_logger
 from redis.asyncio import Redis
@@ -34,9 +39,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from services.intake.assignment import NOT_ASSIGNED, Assigned
 from services.intake.bounds import Hold
-from services.intake.core import Claim, Decision, Judgement, Refused, content_hash
+from services.intake.decisions import Claim, Decision, Judgement, Refused, content_hash
 from services.intake.exceeded import Exceeded, described
-from services.intake.settlement import Charge, Release
+from services.intake.settlement import Charge, Finish, Release
 
 __all__ = ["SCRIPTS", "Claims", "RedisClaims", "may_evict"]
 
@@ -54,7 +59,7 @@ class Claims(Protocol):
     """Decides what depends on other requests."""
 
     async def admit(self, judgements: Sequence[Judgement]) -> list[Claim]: ...
-    async def settle(self, settlements: Sequence[Charge | Release], now: datetime) -> None: ...
+    async def settle(self, settlements: Sequence[Charge | Release | Finish], now: datetime) -> None: ...
 
 
 class RedisClaims:
@@ -63,16 +68,21 @@ class RedisClaims:
     Args:
         ttl_s: how long a request_id and a charged cost are remembered, and how long a reservation stands that nothing
             ends, seconds.
-        grace_s: how long after the end of a request the cost of a call may still come that is not counted on, seconds.
+        grace_s: how long after the end of a request the cost of a call may still come that is not counted on, and how
+            long after its deadline a request counts as under way, seconds.
+        deferral_ttl_s: how long it is remembered that a send was told to come later, seconds: where it is read again after
+            that, it is decided anew.
     """
 
-    def __init__(self, redis: Redis, ttl_s: int, grace_s: float = 120.0) -> None:
+    def __init__(self, redis: Redis, ttl_s: int, grace_s: float = 120.0, deferral_ttl_s: int = 3600) -> None:
         self._redis: Any = redis
         self._ttl_s = ttl_s
         self._grace_s = grace_s
+        self._deferral_ttl_s = deferral_ttl_s
         self._admit, self._charge, self._release = (
             redis.register_script(_source("amounts") + _source(name)) for name in ("admit", "charge", "release")
         )
+        self._finish = redis.register_script(_source("finish"))
 
     async def admit(self, judgements: Sequence[Judgement]) -> list[Claim]:
         """Claim every request, in order.
@@ -84,15 +94,17 @@ class RedisClaims:
             return []
         pipeline = self._redis.pipeline(transaction=False)
         for judgement in judgements:
-            keys, asked = _asked(judgement, self._ttl_s)
+            keys, asked = _asked(judgement, self._ttl_s, self._grace_s)
+            asked["deferral_ttl_s"] = self._deferral_ttl_s
             await self._admit(
                 keys=keys, args=[_encode(asked), key_prefix(judgement.request.tenant_id)], client=pipeline
             )
         answers = await _execute(pipeline)
         return [_claim(decision.decode(), told) for decision, told in answers]
 
-    async def settle(self, settlements: Sequence[Charge | Release], now: datetime) -> None:
-        """Charge every cost once, and give back what is held for calls that will not be made, in order.
+    async def settle(self, settlements: Sequence[Charge | Release | Finish], now: datetime) -> None:
+        """Charge every cost once, and give back what is held for calls that will not be made, and by requests that have
+        ended, in order.
 
         Raises:
             Transient: Redis is away.
@@ -106,6 +118,16 @@ class RedisClaims:
             if isinstance(one, Charge):
                 keys, charged = _charged(one, self._ttl_s, soon_ms, now)
                 await self._charge(keys=keys, args=[_encode(charged), prefix], client=pipeline)
+            elif isinstance(one, Finish):
+                await self._finish(
+                    keys=[
+                        tokens_key(one.tenant_id, one.request_id),
+                        token_rate_key(one.tenant_id),
+                        running_key(one.tenant_id),
+                    ],
+                    args=[one.request_id, "" if one.tokens is None else one.tokens],
+                    client=pipeline,
+                )
             else:
                 ended = {
                     "request_id": one.request_id, "calls": one.calls, "at_once": one.at_once, "soon_ms": soon_ms,
@@ -163,7 +185,7 @@ class _Told(msgspec.Struct):
 
     at: str = ""
     refused: Refused | None = None
-    wait: str = "0"
+    wait: str | None = None
     over: _Over | None = None
     alert: bool = False
     assigned: Assigned = NOT_ASSIGNED
@@ -180,7 +202,8 @@ def _claim(decision: str, told: bytes) -> Claim:
         Decision(decision),
         admitted_at=_instant(claim.at) if claim.at else None,
         refused=claim.refused,
-        retry_after_s=float(claim.wait) / 1e6,
+        # Not earlier: whoever waits so long finds room.
+        retry_after_ms=None if claim.wait is None else -(-int(claim.wait) // 1000),
         exceeded=None
         if over is None
         else Exceeded(
@@ -192,7 +215,7 @@ def _claim(decision: str, told: bytes) -> Claim:
     )  # fmt: skip
 
 
-def _asked(judgement: Judgement, ttl_s: int) -> tuple[list[str], dict[str, Any]]:
+def _asked(judgement: Judgement, ttl_s: int, grace_s: float) -> tuple[list[str], dict[str, Any]]:
     """Return the keys and the argument of the admission script."""
     request, team, at = judgement.request, judgement.team, judgement.at
     tenant = request.tenant_id
@@ -201,8 +224,10 @@ def _asked(judgement: Judgement, ttl_s: int) -> tuple[list[str], dict[str, Any]]
     for number, hold in enumerate(holds, start=1):
         for slot, amount in hold.amounts.items():
             slots.setdefault(slot, []).append((number, str(amount)))
-    keys = [claim_key(tenant, request.request_id), rate_key(tenant), reservation_key(tenant, request.request_id)]
-    keys += [lapses_key(tenant), *(counter_key(tenant, hold.subject, at) for hold in holds)]
+    keys = [claim_key(tenant, request.request_id), deferral_key(tenant, request.request_id, judgement.place)]
+    keys += [rate_key(tenant), token_rate_key(tenant), tokens_key(tenant, request.request_id), running_key(tenant)]
+    keys += [reservation_key(tenant, request.request_id), lapses_key(tenant)]
+    keys += [counter_key(tenant, hold.subject, at) for hold in holds]
     asked: dict[str, Any] = {
         "event": request.event_id,
         "place": judgement.place,
@@ -213,15 +238,34 @@ def _asked(judgement: Judgement, ttl_s: int) -> tuple[list[str], dict[str, Any]]
         "now_ms": str(_ms(at)),
         "lapses_ms": str(_ms(at + timedelta(seconds=ttl_s))),
         "ttl_s": ttl_s,
-        "rate": (team.requests_per_minute or 0) if team else 0,
+        "rates": [],
         "counters": [_counter(tenant, hold, at) for hold in holds],
         "slots": slots,
     }
     if judgement.refused:
         asked["refused"] = judgement.refused
+    elif team is not None:
+        asked |= _limits(judgement, team, ttl_s, grace_s)
     if judgement.assigned.arms:
         asked["assigned"] = judgement.assigned
     return keys, asked
+
+
+def _limits(judgement: Judgement, team: Team, ttl_s: int, grace_s: float) -> dict[str, Any]:
+    """Return what the admission script is asked to keep of the limits of ``team``."""
+    deadline = judgement.context.deadline_at
+    left_s = ttl_s if deadline is None else (deadline - judgement.at).total_seconds() + grace_s
+    asked: dict[str, Any] = {"rates": [], "lease_ms": max(1, int(1000 * min(left_s, ttl_s)))}
+    if (limit := team.requests_per_minute) is not None:
+        asked["rates"].append({"decision": Decision.RATE_LIMITED, "key": 3, "limit": limit, "cost": 1})
+    if (limit := team.tokens_per_minute) is not None:
+        tokens = judgement.tokens
+        asked["rates"].append({"decision": Decision.TOKEN_RATE_LIMITED, "key": 4, "limit": limit, "cost": tokens})
+        # With the time that one took: the limit may be another one by the time it ends.
+        asked["tokens"] = f"{tokens}:{60_000_000 / limit:.9f}"
+    if (limit := team.max_concurrent) is not None:
+        asked["concurrent"] = {"decision": Decision.TOO_MANY_CONCURRENT, "limit": limit}
+    return asked
 
 
 def _counter(tenant: str, hold: Hold, at: datetime) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from penstock.telemetry import get_logger, metrics
 
 from services.intake.adapters import Claims
 from services.intake.core import Configuration, Decision, Limits, Refused, identifiable, judge, refusal, step
-from services.intake.settlement import Charge, InvalidAmount, Release, charge_of, release_of
+from services.intake.settlement import Charge, Finish, InvalidAmount, Release, charge_of, finish_of, release_of
 
 __all__ = ["admission_hop", "settlement_hop"]
 
@@ -22,7 +22,7 @@ log = get_logger(__name__)
 
 
 def admission_hop(config: Configuration, claims: Claims, limits: Limits, clock: Clock) -> Hop:
-    """Return the hop llm-requests -> requests-admitted, refusals."""
+    """Return the hop llm-requests -> requests-admitted, refusals, request-conflicts."""
 
     async def handle(events: Sequence[Event[LlmRequest]]) -> Sequence[Outcome]:
         now = clock.now()
@@ -83,22 +83,25 @@ def admission_hop(config: Configuration, claims: Claims, limits: Limits, clock: 
 
 
 def settlement_hop(config: Configuration, claims: Claims, clock: Clock) -> Hop:
-    """Return the hop that settles reservations from costs and results; it emits nothing."""
+    """Return the hop that ends what requests hold, by their costs and results; it emits nothing."""
 
     async def handle(events: Sequence[Event[Cost | LlmResult]]) -> Sequence[Outcome]:
-        settlements: list[Charge | Release] = []
+        settlements: list[Charge | Release | Finish] = []
         outcomes: list[Outcome] = []
         for event in events:
             record = event.record
             team = config.team(record.tenant_id)
+            ended: tuple[Charge | Release | Finish | None, ...]
             try:
-                one = charge_of(record, team) if isinstance(record, Cost) else release_of(record, team)
+                if isinstance(record, Cost):
+                    ended = (charge_of(record, team),)
+                else:
+                    ended = (release_of(record, team), finish_of(record, team))
             except InvalidAmount as error:
                 outcomes.append(Reject("invalid_amount", str(error)))
                 continue
             outcomes.append(())
-            if one is not None:
-                settlements.append(one)
+            settlements += [one for one in ended if one is not None]
         await claims.settle(settlements, clock.now())
         return outcomes
 

@@ -1,24 +1,19 @@
 """Admission: what is decided about a request before anything is spent on it. Pure.
 
 Three steps: :func:`judge` decides what can be decided from the request and the configuration alone, and bounds what it can
-cost (``bounds``); the ledger of claims (Redis, in ``adapters``) decides what depends on other requests (duplicates, rate,
-budgets); :func:`step` makes the events (``refusing`` words the refusals).
+cost (``bounds``); the ledger of claims (Redis, in ``adapters``) decides what depends on other requests (duplicates, rates,
+concurrency, budgets); :func:`step` makes the events. What they hand to each other stands in ``decisions``.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from enum import StrEnum
+from datetime import UTC, datetime
 from typing import Protocol
 
 import msgspec
 from penstock.bus import Emit
-from penstock.config.kinds import Experiment, Policy, Price, Prompt, Route, Team, VariableError
+from penstock.config.kinds import ApiKey, Experiment, Policy, Price, Prompt, Route, Team, VariableError
 from penstock.contracts.envelope import derive, request_key
 from penstock.contracts.records import (
     AdmittedRequest,
@@ -29,13 +24,25 @@ from penstock.contracts.records import (
     Priority,
     Purpose,
     Refusal,
+    RequestConflict,
     Sampling,
     Status,
 )
 
 from services.intake.assignment import NOT_ASSIGNED, Assigned, Skipped, assign
-from services.intake.bounds import Hold, Unpriced, calls_of, hard_budgets, holds_of, total
-from services.intake.exceeded import Exceeded, exhausted_alert, over_budget_reason
+from services.intake.bounds import Unpriced, calls_of, hard_budgets, holds_of, total
+from services.intake.decisions import DEFERRED, Claim, Decision, Judgement, Refused, content_hash
+from services.intake.exceeded import exhausted_alert, over_budget_reason
+from services.intake.identity import key_problem, key_route_problem
+from services.intake.team_limits import (
+    deadline_of,
+    deferred_reason,
+    estimated_tokens,
+    model_problem,
+    priority_problem,
+    token_problem,
+)
+from services.intake.tools import tools_problem
 from services.intake.validity import (
     PRIORITIES,
     PURPOSES,
@@ -47,8 +54,8 @@ from services.intake.validity import (
 )
 
 __all__ = [
-    "Claim", "Configuration", "Decision", "Judgement", "Limits", "Refused", "content_hash", "identifiable", "judge",
-    "refusal", "step",
+    "DEFERRED", "Claim", "Configuration", "Decision", "Judgement", "Limits", "Refused", "content_hash", "identifiable",
+    "judge", "refusal", "step",
 ]  # fmt: skip
 
 _STAGE = "intake"
@@ -63,82 +70,7 @@ class Configuration(Protocol):
     def prompt(self, name: str, label: str = ...) -> Prompt | None: ...
     def prices(self, model: str, since: datetime, until: datetime) -> list[Price]: ...
     def experiments(self, team: str) -> list[Experiment]: ...
-
-
-class Decision(StrEnum):
-    """What the ledger of claims says of a request."""
-
-    ADMITTED = "admitted"
-    DUPLICATE = "duplicate"
-    CONFLICT = "conflict"
-    RATE_LIMITED = "rate_limited"
-    OVER_BUDGET = "over_budget"
-    REFUSED = "refused"
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Why a request was not admitted, as it is told."""
-
-    status: Status
-    code: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """The ledger's answer, the same for every replay of an event.
-
-    Attributes:
-        admitted_at: when it was decided first: the instant that chose the budgets' windows.
-        refused: why, where the request and the configuration of then were reason enough.
-        retry_after_s: set where the rate was exceeded.
-        exceeded: the budget, where one would have been.
-        alert: whether this is the refusal that on-call is told of.
-        assigned: the arms that it was admitted with.
-    """
-
-    decision: Decision
-    admitted_at: datetime | None = None
-    refused: Refused | None = None
-    retry_after_s: float = 0.0
-    exceeded: Exceeded | None = None
-    alert: bool = False
-    assigned: Assigned = NOT_ASSIGNED
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """A request as admission sees it: the context it will carry, and why it cannot be admitted, if it cannot.
-
-    Attributes:
-        at: when it was judged; chooses the windows of ``holds``.
-        place: where the request stands in the log. The same event at another place is a second send of it.
-        reserve: the most that all its calls can cost, USD; None where a target has no price.
-        holds: what it would hold in each counter of the team's hard budgets.
-        assigned: the arms of experiments that it was judged with.
-        skipped: experiments that would have assigned it and could not.
-    """
-
-    request: LlmRequest
-    context: Context
-    messages: list[Message]
-    sampling: Sampling
-    at: datetime
-    team: Team | None = None
-    inserted: list[str] = field(default_factory=list)
-    reserve: Decimal | None = None
-    holds: list[Hold] = field(default_factory=list)
-    refused: Refused | None = None
-    place: str = ""
-    assigned: Assigned = NOT_ASSIGNED
-    skipped: Sequence[Skipped] = ()
-
-
-def content_hash(request: LlmRequest) -> str:
-    """Return a hash of what the producer asked, without the envelope: two sends of one request have one hash."""
-    asked = msgspec.structs.replace(request, event_id="", causation_id="", occurred_at=datetime.min)
-    return hashlib.sha256(msgspec.msgpack.encode(msgspec.to_builtins(asked, builtin_types=(bytes,)))).hexdigest()[:16]
+    def api_key(self, key_id: str) -> ApiKey | None: ...
 
 
 def judge(
@@ -209,6 +141,8 @@ def _judge(
             "unknown_team", f"no team {request.tenant_id!r} is configured; add it with `penstock config apply`"
         )
     base = _replace(base, team=team)
+    if problem := key_problem(request, team, config, now) or priority_problem(request.priority, team):
+        return refuse(*problem)
     if (size := context_bytes(request)) > limits.max_context_bytes:
         return refuse(
             "context_too_large",
@@ -223,11 +157,13 @@ def _judge(
         return refuse(
             "route_not_allowed", f"team {team.name!r} may not use route {route_name!r}; see its allowed_routes"
         )
-    if problem := policy_problem(request, team, config):
+    if problem := (
+        key_route_problem(request, route_name, config)
+        or model_problem(team, route)
+        or policy_problem(request, team, config)
+    ):
         return refuse(*problem)
-    deadline = request.deadline_at
-    if deadline is None and route.deadline_s is not None:
-        deadline = request.occurred_at + timedelta(seconds=route.deadline_s)
+    deadline = deadline_of(request, route, team, now)
     base = _replace(
         base,
         context=msgspec.structs.replace(
@@ -238,28 +174,30 @@ def _judge(
         ),
     )
     messages: list[Message] = []
+    inserted: list[str] = []
     if prompt_name := request.prompt_name or route.prompt:
         label = assigned.prompt_label or request.prompt_label
         prompt = config.prompt(prompt_name, label)
         if prompt is None:
             return refuse(
                 "unknown_prompt",
-                f"no version {label!r} of a prompt {prompt_name!r}; see `penstock config show prompts`",
+                f"no version {label!r} of a prompt {prompt_name!r}; see `penstock prompts list`",
             )
         try:
             messages = [
                 Message(role=role, content=content) for role, content in prompt.render(request.prompt_variables)
             ]
+            inserted = prompt.inserted(request.prompt_variables)
         except VariableError as error:
             return refuse("invalid_prompt_variables", str(error))
         base = _replace(
             base,
-            context=msgspec.structs.replace(base.context, prompt_name=prompt_name, prompt_version=prompt.version),
+            context=msgspec.structs.replace(
+                base.context, prompt_name=prompt_name, prompt_version=prompt.version, prompt_label=label
+            ),
         )
-    system = "\n".join(message.content for message in messages if message.role == "system")
-    inserted = [value for value in request.prompt_variables.values() if value and value in system]
     messages += request.messages
-    if problem := message_problem(messages, request.sampling, limits):
+    if problem := message_problem(messages, request.sampling, limits) or tools_problem(messages, request.sampling):
         return refuse(*problem)
     sampling = _sampling(request.sampling, route)
     output_tokens = sampling.max_completion_tokens or limits.default_max_completion_tokens
@@ -267,7 +205,10 @@ def _judge(
     if limited:
         # What the bound was made of, the model must keep.
         sampling = msgspec.structs.replace(sampling, max_completion_tokens=output_tokens)
-    base = _replace(base, messages=messages, inserted=inserted, sampling=sampling)
+    prompt_tokens, answer_tokens = estimated_tokens(messages, sampling), sampling.n * output_tokens
+    if problem := token_problem(team, prompt_tokens, answer_tokens):
+        return refuse(*problem)
+    base = _replace(base, messages=messages, inserted=inserted, sampling=sampling, tokens=prompt_tokens + answer_tokens)
     if deadline is not None and deadline <= now:
         return refuse("expired", f"the deadline {deadline.isoformat()} had passed before admission", Status.EXPIRED)
     try:
@@ -282,6 +223,7 @@ def _judge(
             embedder=limits.embedder,
             schema=sampling.response_format or sampling.regex or "",
             answers=sampling.n,
+            tools=sampling.tools,
         )
     except Unpriced as error:
         if limited:
@@ -300,16 +242,17 @@ def step(judgement: Judgement, claim: Claim, origin: LogRange, now: datetime) ->
     key = request_key(context, request.request_id)
 
     def refuse(why: Refused) -> Emit:
-        return Emit("refusals", key, refusal(request, context, why, now))
+        return Emit("refusals", key, refusal(request, context, why, now, judgement.place))
 
     match claim.decision:
-        case Decision.DUPLICATE | Decision.CONFLICT:
+        case Decision.DUPLICATE:
             # The first send has its result, or will have. A second result under the same request_id must not exist.
             return []
-        case Decision.RATE_LIMITED:
-            rate = judgement.team.requests_per_minute if judgement.team else None
-            reason = f"over the team's {rate} requests per minute; send again in {claim.retry_after_s:.1f} s"
-            return [refuse(Refused(Status.REJECTED, "rate_limited", reason))]
+        case Decision.CONFLICT:
+            return [Emit("request-conflicts", key, _conflict(request, now))]
+        case decision if decision in DEFERRED:
+            reason = deferred_reason(decision, judgement.team, judgement.tokens, claim.retry_after_ms or 0)
+            return [refuse(Refused(Status.REJECTED, str(decision), reason, claim.retry_after_ms))]
         case Decision.OVER_BUDGET if claim.exceeded is not None:
             reason = over_budget_reason(request.tenant_id, claim.exceeded)
             emits = [refuse(Refused(Status.REJECTED, "over_budget", reason))]
@@ -334,15 +277,33 @@ def step(judgement: Judgement, claim: Claim, origin: LogRange, now: datetime) ->
     return [Emit("requests-admitted", key, admitted)]
 
 
-def refusal(request: LlmRequest, context: Context, why: Refused, now: datetime) -> Refusal:
-    """Return the refusal that ends ``request`` at intake."""
+def refusal(request: LlmRequest, context: Context, why: Refused, now: datetime, place: str = "") -> Refusal:
+    """Return the refusal that ends ``request`` at intake; one that waiting helps against ends this send of it only.
+
+    Args:
+        place: where the request stands in the log: such a refusal has an identity for each place, since what is sent again
+            may be the same event, and may be refused again.
+    """
+    stage = "intake.refusal" if why.retry_after_ms is None else f"intake.refusal@{place}"
     return Refusal(
-        **derive(request, "intake.refusal", 0, now),
+        **derive(request, stage, 0, now),
         context=context,
         stage=_STAGE,
         status=why.status,
         code=why.code,
         reason=why.reason,
+        retry_after_ms=why.retry_after_ms,
+    )
+
+
+def _conflict(request: LlmRequest, now: datetime) -> RequestConflict:
+    """What is said of a request that came under another one's request_id: no refusal, which would end the other."""
+    return RequestConflict(
+        **derive(request, "intake.conflict", 0, now),
+        code="conflict",
+        reason=f"request_id {request.request_id!r} is that of a request with other content, which has its own result; send "
+        "this one under a request_id of its own",
+        key_id=request.key_id,
     )
 
 

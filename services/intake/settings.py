@@ -20,8 +20,14 @@ class Settings(ServiceSettings):
     reservation_grace_s: float = Field(
         120.0,
         description="How long after a request's end a cost may still come that nobody counts on: of a call whose delivery "
-        "was repeated, or of an embedding.",
+        "was repeated, or of an embedding. And how long after its deadline a request counts as under way.",
         ge=0,
+    )
+    deferral_ttl_s: int = Field(
+        3600,
+        description="How long it is remembered that a send was told to come later, seconds: what is read again after that, "
+        "since a process died over it, is decided anew.",
+        ge=1,
     )
     embedding_model: str = Field(
         "all-MiniLM-L6-v2",

@@ -1,4 +1,4 @@
-"""How a reservation ends: by the costs of its calls, and by the result that says how many there were. Pure."""
+"""How what a request holds ends: by the costs of its calls, and by the result that says how many there were. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from penstock.money import Subject, pico, subjects
 
 from services.intake.bounds import EMBEDDING, hard_budgets
 
-__all__ = ["LARGEST_AMOUNT", "Charge", "InvalidAmount", "Release", "charge_of", "release_of"]
+__all__ = [
+    "LARGEST_AMOUNT", "Charge", "Finish", "InvalidAmount", "Release", "charge_of", "finish_of", "release_of", "was_deferred",
+]  # fmt: skip
 
 LARGEST_AMOUNT = 10**24
 """Pico-USD, 1e12 USD: the scripts count whole dollars and the rest in doubles, exact to 9e15 USD."""
@@ -58,6 +60,21 @@ class Release:
     at_once: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """A request is not under way any more; its calls took ``tokens``, None where that is not known."""
+
+    tenant_id: str
+    request_id: str
+    tokens: int | None
+
+
+def was_deferred(result: LlmResult) -> bool:
+    """Return whether ``result`` tells of a send that has to wait, which holds nothing: the request itself may be under way
+    by now, sent again."""
+    return result.stage == "intake" and result.retry_after_ms is not None
+
+
 def charge_of(cost: Cost, team: Team | None) -> Charge | None:
     """Return what ``cost`` charges; None where the team has no hard budget, or the call could not be priced.
 
@@ -95,10 +112,22 @@ def release_of(result: LlmResult, team: Team | None) -> Release | None:
 
     Events older than the field ``calls`` do not say how many costs are to come: their reservations wait for these.
     """
-    if team is None or not hard_budgets(team.budgets) or result.calls is None:
+    if team is None or not hard_budgets(team.budgets) or result.calls is None or was_deferred(result):
         return None
     judged = result.stage == "guardrails" and (result.calls > 0 or result.status == Status.BLOCKED)
     return Release(result.tenant_id, result.request_id, max(0, result.calls), result.stage is None or judged)
+
+
+def finish_of(result: LlmResult, team: Team | None) -> Finish | None:
+    """Return what the end of a request frees; None where the team has no limit that a request under way counts in.
+
+    The tokens are those of the call whose answer was released. Where there were calls and no usage, the estimate stays.
+    """
+    if team is None or (team.max_concurrent is None and team.tokens_per_minute is None) or was_deferred(result):
+        return None
+    tokens = max(0, result.usage.input_tokens) + max(0, result.usage.output_tokens)
+    known = tokens > 0 or result.calls == 0
+    return Finish(result.tenant_id, result.request_id, tokens if known else None)
 
 
 def _slot(cost: Cost) -> str | None:

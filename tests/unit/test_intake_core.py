@@ -30,8 +30,10 @@ from penstock.contracts.records import (
     LogRange,
     Message,
     Refusal,
+    RequestConflict,
     Sampling,
     Status,
+    ToolCall,
 )
 
 from services.intake.core import (
@@ -214,18 +216,15 @@ def test_a_prompt_is_rendered_before_the_messages_and_named() -> None:
     assert judgement.context.prompt_version == PLANE.version("prompts", "greet@production")
 
 
-@pytest.mark.parametrize("decision", [Decision.DUPLICATE, Decision.CONFLICT])
-def test_a_second_send_leads_to_nothing(decision: Decision) -> None:
-    assert step(judge(a_request(), PLANE, LIMITS, NOW), Claim(decision), ORIGIN, NOW) == []
-
-
-def test_a_rate_limited_request_is_told_when_to_come_back() -> None:
-    (emit,) = step(
-        judge(a_request(), PLANE, LIMITS, NOW), Claim(Decision.RATE_LIMITED, retry_after_s=2.25), ORIGIN, NOW
-    )
-    assert isinstance(emit.record, Refusal)
-    assert (emit.record.code, emit.record.status) == ("rate_limited", "rejected")
-    assert "in 2.2 s" in emit.record.reason
+def test_a_second_send_leads_to_nothing_and_one_of_other_content_is_told() -> None:
+    judgement = judge(a_request(conversation_id="c1", key_id="key-7"), PLANE, LIMITS, NOW)
+    assert step(judgement, Claim(Decision.DUPLICATE), ORIGIN, NOW) == []
+    (emit,) = step(judgement, Claim(Decision.CONFLICT), ORIGIN, NOW)
+    # No refusal: it would end the request whose request_id this is.
+    assert (emit.topic, emit.key) == ("request-conflicts", "c1")
+    assert isinstance(emit.record, RequestConflict)
+    assert (emit.record.request_id, emit.record.causation_id, emit.record.key_id) == ("r1", "e1", "key-7")
+    assert "request_id of its own" in emit.record.reason
 
 
 def test_a_replay_gives_the_same_events() -> None:
@@ -252,6 +251,18 @@ def test_two_sends_of_one_request_have_one_hash_and_other_content_has_another() 
     again = a_request(event_id="e2", occurred_at=NOW + timedelta(seconds=9))
     assert content_hash(a_request()) == content_hash(again)
     assert content_hash(a_request()) != content_hash(a_request(messages=[Message(role="user", content="other")]))
+
+
+def test_a_deadline_and_a_credential_are_no_content_and_the_order_of_tags_is_none() -> None:
+    asked = a_request(tags={"a": "1", "b": "2"}, deadline_at=NOW, key_id="key-7")
+    again = a_request(tags={"b": "2", "a": "1"}, deadline_at=NOW + timedelta(seconds=1), key_id="key-8")
+    assert content_hash(asked) == content_hash(again)
+    assert content_hash(asked) != content_hash(a_request(tags={"a": "2", "b": "1"}))
+    # What is left out counts like what is written at its default; what is inside other parts counts, too.
+    assert content_hash(a_request(route="default", sampling=Sampling())) == content_hash(a_request())
+    assert content_hash(a_request(sampling=Sampling(n=2))) != content_hash(a_request())
+    called = Message(role="user", content="hello", tool_calls=[ToolCall(id="c", name="f")])
+    assert content_hash(a_request(messages=[called])) != content_hash(a_request())
 
 
 def test_a_hard_budget_gives_the_model_the_bound_that_was_reserved() -> None:

@@ -1,9 +1,10 @@
--- The claim, the rate and the budgets of one request change together or not at all. A request that was seen before gets
--- the decision it got then, so a replay decides nothing anew.
---   KEYS: claim, rate, reservation, lapses; then a counter for each of asked.counters
+-- The claim, the rates, the concurrency and the budgets of one request change together or not at all. A request that was
+-- seen before gets the decision it got then, so a replay decides nothing anew.
+--   KEYS: claim, deferral, rate, token rate, tokens, running, reservation, lapses; then a counter for each of asked.counters
 --   ARGV[1]: asked, JSON; instants are digits. ARGV[2]: what every key of the team begins with
 -- Returns the decision and the claim, JSON.
 
+local COUNTERS = 8
 local asked = cjson.decode(ARGV[1])
 local claimed = redis.call('GET', KEYS[1])
 if claimed then
@@ -14,28 +15,52 @@ if claimed then
   if claim.hash == asked.hash then return {'duplicate', '{}'} end
   return {'conflict', '{}'}
 end
+local deferred = redis.call('GET', KEYS[2])
+if deferred then
+  local claim = cjson.decode(deferred)
+  if claim.event == asked.event then return {claim.decision, deferred} end
+end
 
 local claim = {event = asked.event, place = asked.place, hash = asked.hash, at = asked.at, decision = asked.decision, refused = asked.refused, assigned = asked.assigned}
 
--- Rate: the generic cell rate algorithm (GCRA, ITU-T I.371) on Redis' own clock; the burst is a tenth of the minute.
-if claim.decision == 'admitted' and asked.rate > 0 then
+-- Rates: the generic cell rate algorithm (GCRA, ITU-T I.371), with a burst of a tenth of the minute. What is larger than the
+-- burst waits until all of it is free, and is a debt then. The clock is Redis' own, in us.
+local now, wait, taken = 0, 0, {}
+if claim.decision == 'admitted' and (#asked.rates > 0 or asked.concurrent) then
   local time = redis.call('TIME')
-  local now = time[1] * 1000000 + time[2]
-  local interval = 60000000 / asked.rate
-  local burst = interval * math.max(1, asked.rate / 10)
-  local arrival = math.max(tonumber(redis.call('GET', KEYS[2]) or '0'), now)
-  if arrival + interval - now > burst + 0.5 then
-    claim.decision, claim.wait = 'rate_limited', string.format('%.0f', arrival + interval - now - burst)
-  else
-    redis.call('SET', KEYS[2], string.format('%.0f', arrival + interval), 'PX', 120000)
+  now = time[1] * 1000000 + time[2]
+  for _, rate in ipairs(asked.rates) do
+    local interval = 60000000 / rate.limit
+    local cost = interval * rate.cost
+    local burst = math.max(interval * math.max(1, rate.limit / 10), cost)
+    local finish = math.max(tonumber(redis.call('GET', KEYS[rate.key]) or '0'), now) + cost
+    -- Half a microsecond is what rounding may add.
+    local needed = math.ceil(finish - burst - now - 0.5)
+    if needed > wait then claim.decision, wait = rate.decision, needed end
+    taken[#taken + 1] = {KEYS[rate.key], finish}
   end
+  if asked.concurrent then
+    redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', string.format('%.0f', now))
+    if redis.call('ZCARD', KEYS[6]) >= asked.concurrent.limit then
+      -- When the next one ends is not known: when it lapses is, and more than a second is no time to be told.
+      local first = redis.call('ZRANGE', KEYS[6], 0, 0, 'WITHSCORES')
+      claim.decision, wait = asked.concurrent.decision, math.max(wait, math.min(1000000, tonumber(first[2]) - now))
+    end
+  end
+end
+if claim.decision ~= asked.decision then
+  -- Nothing of it is kept but what this send was told: sent again, it is decided anew.
+  claim.wait = string.format('%.0f', wait)
+  local told = cjson.encode(claim)
+  redis.call('SET', KEYS[2], told, 'EX', asked.deferral_ttl_s)
+  return {claim.decision, told}
 end
 
 if claim.decision == 'admitted' and #asked.counters > 0 then
   sweep(ARGV[2], asked.now_ms, 256)
   -- All are checked before anything is reserved in any of them.
   for i, counter in ipairs(asked.counters) do
-    local spent, reserved = balance(KEYS[4 + i], counter.first)
+    local spent, reserved = balance(KEYS[COUNTERS + i], counter.first)
     -- What is over the limit alone is not added up: it may be longer than the sums are exact.
     if more(counter.needed, counter.limit) or more(add(add(spent, reserved), counter.needed), counter.limit) then
       claim.decision = 'over_budget'
@@ -47,10 +72,21 @@ if claim.decision == 'admitted' and #asked.counters > 0 then
   end
 end
 
+if claim.decision == 'admitted' then
+  for _, one in ipairs(taken) do
+    redis.call('SET', one[1], string.format('%.0f', one[2]), 'PX', math.ceil((one[2] - now) / 1000) + 1)
+  end
+  if asked.tokens then redis.call('SET', KEYS[5], asked.tokens, 'PX', asked.lease_ms) end
+  if asked.concurrent then
+    redis.call('ZADD', KEYS[6], string.format('%.0f', now + asked.lease_ms * 1000), asked.request_id)
+    redis.call('EXPIRE', KEYS[6], asked.ttl_s)
+  end
+end
+
 if claim.decision == 'admitted' and #asked.counters > 0 then
   local last
   for i, counter in ipairs(asked.counters) do
-    local key, field = KEYS[4 + i], 'reserved:' .. counter.bucket
+    local key, field = KEYS[COUNTERS + i], 'reserved:' .. counter.bucket
     redis.call('HSET', key, field, add(redis.call('HGET', key, field) or '0', counter.needed))
     redis.call('PEXPIRE', key, counter.kept_ms)
     if not last or more(counter.kept_ms, last) then last = counter.kept_ms end
@@ -58,13 +94,13 @@ if claim.decision == 'admitted' and #asked.counters > 0 then
   for slot, amounts in pairs(asked.slots) do
     local held = {}
     for _, amount in ipairs(amounts) do
-      held[#held + 1] = {KEYS[4 + amount[1]], asked.counters[amount[1]].bucket, amount[2]}
+      held[#held + 1] = {KEYS[COUNTERS + amount[1]], asked.counters[amount[1]].bucket, amount[2]}
     end
-    redis.call('HSET', KEYS[3], slot, cjson.encode(held))
-    redis.call('ZADD', KEYS[4], asked.lapses_ms, slot .. ':' .. asked.request_id)
+    redis.call('HSET', KEYS[7], slot, cjson.encode(held))
+    redis.call('ZADD', KEYS[8], asked.lapses_ms, slot .. ':' .. asked.request_id)
   end
   -- As long as any counter that it is held in.
-  redis.call('PEXPIRE', KEYS[3], last)
+  redis.call('PEXPIRE', KEYS[7], last)
 end
 
 local told = cjson.encode(claim)

@@ -14,7 +14,14 @@ id>:<value>``                                ``spent:<bucket>`` and ``reserved:<
                                              nothing ends it, ms since the epoch
 ``penstock:{team}:settled:<event_id>``       a cost that was charged, so that a replay charges nothing
 ``penstock:{team}:claim:<request_id>``       what was decided about a request, so that a replay decides nothing anew
-``penstock:{team}:rate``                     state of the team's requests per minute
+``penstock:{team}:deferral:<request_id>:     the same of one send that a rate or the concurrency of the team refused: the
+<place>``                                    request itself is not decided
+``penstock:{team}:rate``                     state of the team's requests per minute (GCRA): the instant up to which what was
+                                             admitted takes the rate, us since the epoch on Redis' clock
+``penstock:{team}:token-rate``               the same of its tokens per minute
+``penstock:{team}:tokens:<request_id>``      what a request under way took of these, ``<tokens>:<us>``: its end corrects it
+``penstock:{team}:running``                  sorted set of the request_ids under way, scored by when each lapses where no
+                                             result ends it, us since the epoch on Redis' clock
 ``penstock:{team}:exhausted:<budget>:        on-call was told within the hour that the counter is exhausted
 <window id>:<value>``
 ===========================================  ==========================================================================
@@ -37,9 +44,9 @@ from penstock.money.amounts import from_pico, pico
 from penstock.money.budgets import BUCKETS, Subject, bucket_of, window_of
 
 __all__ = [
-    "KEPT", "Balance", "Counter", "Hold", "Reservation", "claim_key", "counter_name", "exhausted_key", "first_bucket",
-    "is_kept", "kept_ms", "key_prefix", "lapses_key", "open_reservations", "rate_key", "read_counters", "reservation_key",
-    "restore", "settled_key",
+    "KEPT", "Balance", "Counter", "Hold", "Reservation", "claim_key", "counter_name", "deferral_key", "exhausted_key",
+    "first_bucket", "is_kept", "kept_ms", "key_prefix", "lapses_key", "open_reservations", "rate_key", "read_counters",
+    "reservation_key", "restore", "running_key", "settled_key", "token_rate_key", "tokens_key",
 ]  # fmt: skip
 
 KEPT = timedelta(days=40)
@@ -135,6 +142,26 @@ def claim_key(team: str, request_id: str) -> str:
 def rate_key(team: str) -> str:
     """Return the key of the state of a team's rate."""
     return f"{key_prefix(team)}rate"
+
+
+def token_rate_key(team: str) -> str:
+    """Return the key of the state of a team's tokens per minute."""
+    return f"{key_prefix(team)}token-rate"
+
+
+def tokens_key(team: str, request_id: str) -> str:
+    """Return the key of what a request under way took of its team's tokens per minute."""
+    return f"{key_prefix(team)}tokens:{request_id}"
+
+
+def running_key(team: str) -> str:
+    """Return the key of the set of a team's requests that are under way."""
+    return f"{key_prefix(team)}running"
+
+
+def deferral_key(team: str, request_id: str, place: str) -> str:
+    """Return the key of what was decided about the send of a request at one place of the log."""
+    return f"{key_prefix(team)}deferral:{request_id}:{place}"
 
 
 def exhausted_key(team: str, subject: Subject, at: datetime) -> str:
