@@ -74,6 +74,10 @@ class Runtime(Generic[S]):
         """``part`` does its work."""
         self._waiting.discard(part)
 
+    def waiting_for(self) -> list[str]:
+        """Return what /readyz waits for, by name; nothing where the service is ready."""
+        return sorted(self._waiting)
+
 
 Build = Callable[[Runtime[Any]], Awaitable[Sequence[Hop]]]
 

@@ -15,7 +15,8 @@ __all__ = [
     "END_TO_END_SECONDS", "ENERGY_JOULES", "ENGINE_BATCH_SIZE", "ENGINE_DEATHS", "ENGINE_KV_CACHE_USAGE",
     "ENGINE_PREEMPTIONS", "ENGINE_QUEUE_SECONDS", "ENGINE_RUNNING", "ENGINE_TOKENS", "ENGINE_WAITING",
     "ESTIMATED_USAGE", "EVALUATOR_FAILURES", "EVALUATOR_SECONDS", "EXPERIMENT_SKIPS", "FINDINGS", "FINISHED",
-    "FIRST_RELEASED_SECONDS", "GROUNDED", "INDEXED_CHUNKS", "IN_FLIGHT", "LEFT_ALONE", "OPERATION_SECONDS",
+    "FIRST_RELEASED_SECONDS", "GROUNDED", "HTTP_REQUESTS", "HTTP_SECONDS",
+    "HTTP_UNDER_WAY", "INDEXED_CHUNKS", "IN_FLIGHT", "LEFT_ALONE", "OPERATION_SECONDS",
     "PREFIX_CACHE_HITS", "PREFIX_CACHE_QUERIES", "PRODUCED", "QUEUE_SECONDS", "REDELIVERED", "REFUSED",
     "REQUEST_SECONDS", "RETRIES", "REVIEWS", "ROUTE_CHOICES", "SCANNER_FAILURES", "SCREENED", "SCREEN_SECONDS",
     "SHADOW_CALLS", "TIME_PER_OUTPUT_TOKEN_SECONDS", "TIME_TO_FIRST_TOKEN_SECONDS", "TOKEN_USAGE", "UP",
@@ -41,6 +42,12 @@ EXPERIMENT_SKIPS = Counter(
 END_TO_END_SECONDS = Histogram(
     "penstock_end_to_end_seconds", "From the producer's request to its release.", ["status"], buckets=_SLOW
 )
+# Of the edge. The route is its template, never the address that was asked for.
+HTTP_REQUESTS = Counter("penstock_http_requests", "Requests of HTTP that were answered.", ["route", "status"])
+HTTP_SECONDS = Histogram(
+    "penstock_http_seconds", "From the head of a request of HTTP to the end of its answer.", ["route"], buckets=_SLOW
+)
+HTTP_UNDER_WAY = Gauge("penstock_http_requests_under_way", "Requests of HTTP that are being answered.", [])
 GROUNDED = Counter("penstock_grounded_requests", "Requests that left retrieval, by what was found.", ["grounding"])
 INDEXED_CHUNKS = Counter("penstock_indexed_chunks", "Chunks embedded for, or removed from the store.", ["action"])
 SCREENED = Counter("penstock_screened_texts", "Events judged by guardrails.", ["stage", "action"])

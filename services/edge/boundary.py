@@ -1,0 +1,225 @@
+"""What surrounds every request of the edge: its identity, its errors, its bounds and its figures."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterable, Iterator
+
+from penstock.contracts.codec import Invalid
+from penstock.contracts.envelope import new_id
+from penstock.telemetry import get_logger, metrics
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.edge.errors import ApiError
+from services.edge.protocol import Conflict, Unauthorised, Unavailable
+
+__all__ = ["Boundary", "Room", "as_api_error", "read_body"]
+
+log = get_logger(__name__)
+_JSON = "application/json"
+_ANSWERED = (ApiError, HTTPException, Unauthorised, Conflict, Unavailable, Invalid)
+_DISCARDED_BYTES = 65_536
+"""A body up to this is read to its end behind an error, and the connection goes on; one that is longer closes it."""
+_LINGER_BYTES = 33_554_432
+_LINGER_S = 5.0
+"""So much more is taken from a client that still sends behind its error, since a connection that is closed on unread data is
+reset, and the answer lost with it."""
+
+
+class Room:
+    """How much is taken at once; what is more is told to come again.
+
+    Args:
+        requests: most requests that are answered at once.
+        body_bytes: most bytes of all bodies that are being received.
+    """
+
+    def __init__(self, requests: int, body_bytes: int) -> None:
+        self._requests = requests
+        self._body_bytes = body_bytes
+
+    @contextlib.contextmanager
+    def request(self) -> Iterator[None]:
+        """Answer one request.
+
+        Raises:
+            ApiError: too many are being answered.
+        """
+        if self._requests < 1:
+            raise _busy("answers as many requests as it can")
+        self._requests -= 1
+        metrics.HTTP_UNDER_WAY.inc()
+        try:
+            yield
+        finally:
+            self._requests += 1
+            metrics.HTTP_UNDER_WAY.dec()
+
+    @contextlib.contextmanager
+    def body(self, size: int) -> Iterator[None]:
+        """Receive a body of up to ``size`` bytes.
+
+        Raises:
+            ApiError: others take up the room.
+        """
+        if self._body_bytes < size:
+            raise _busy("receives as many bytes as it can hold")
+        self._body_bytes -= size
+        try:
+            yield
+        finally:
+            self._body_bytes += size
+
+
+def _busy(how: str) -> ApiError:
+    return ApiError(503, f"the edge {how}; send the request again in a second", code="slow_down", retry_after_ms=1000)
+
+
+async def read_body(request: Request, limit: int, room: Room) -> bytes:
+    """Return the body of ``request``, which must be JSON by its Content-Type.
+
+    Raises:
+        ApiError: it is something else, or has more than ``limit`` bytes.
+        ClientDisconnect: the client has gone.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != _JSON:
+        raise ApiError(415, f"the body must be JSON; send it with Content-Type: {_JSON}", code="unsupported_media_type")
+    declared = _declared(request.scope)
+    if declared is not None and declared > limit:
+        raise _too_large(limit)
+    received = bytearray()
+    with room.body(limit if declared is None else declared):
+        async for part in request.stream():
+            received += part
+            if len(received) > limit:
+                raise _too_large(limit)
+    request.scope["state"]["body_read"] = True
+    return bytes(received)
+
+
+def _too_large(limit: int) -> ApiError:
+    return ApiError(413, f"the body has more than {limit:,} bytes; send less", code="request_too_large")
+
+
+class Boundary:
+    """Around the routes: every request gets an id, every failure an answer in one shape, every answer its figures."""
+
+    def __init__(self, routes: ASGIApp, room: Room) -> None:
+        self._routes = routes
+        self._room = room
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            raise RuntimeError(f"the edge serves HTTP alone, not {scope['type']}")
+        began = time.perf_counter()
+        state = scope.setdefault("state", {})
+        state["request_id"] = new_id()
+        scope["app"] = self  # so that Starlette raises what it answers by itself
+        status: int | None = None
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = _with_ours(message.get("headers", ()), state["request_id"])
+            await send(message)
+
+        try:
+            try:
+                with self._room.request() if scope["path"].startswith("/v1/") else contextlib.nullcontext():
+                    await self._routes(scope, receive, answer)
+            except (ApiError, HTTPException) as problem:
+                await _refuse(
+                    scope, receive, answer, problem if isinstance(problem, ApiError) else _of_starlette(problem)
+                )
+            except ClientDisconnect:
+                status = 499  # as nginx counts a client that has gone
+            except Exception as error:
+                log.error("a request failed", request_id=state["request_id"], kind=type(error).__name__, exc_info=error)
+                if status is None:
+                    text = "the edge failed at this request, and says why in its log under this request's x-request-id"
+                    await _refuse(scope, receive, answer, ApiError(500, text, code="internal_error"))
+        finally:
+            route = getattr(scope.get("route"), "path", "none")
+            metrics.HTTP_REQUESTS.labels(route, str(status or 499)).inc()
+            metrics.HTTP_SECONDS.labels(route).observe(time.perf_counter() - began)
+
+
+def _with_ours(headers: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+    given = list(headers)
+    if not any(name == b"cache-control" for name, _ in given):
+        given.append((b"cache-control", b"no-store"))
+    return [*given, (b"x-request-id", request_id.encode("ascii")), (b"x-content-type-options", b"nosniff")]
+
+
+def as_api_error(problem: Exception) -> ApiError:
+    """Return what is answered to what the parts of the edge raise."""
+    match problem:
+        case ApiError():
+            return problem
+        case HTTPException():
+            return _of_starlette(problem)
+        case Unauthorised():
+            challenge = [("www-authenticate", 'Bearer realm="penstock"')]
+            return ApiError(401, str(problem), code="invalid_api_key", headers=challenge)
+        case Conflict():
+            return ApiError(409, str(problem), code="idempotency_conflict", retry=False)
+        case Unavailable():
+            return ApiError(503, str(problem), code="unavailable", retry_after_ms=problem.retry_after_ms)
+        case Invalid():
+            return ApiError(400, str(problem), code="invalid_value")
+    raise TypeError(f"{type(problem).__name__} is answered by nobody")
+
+
+def _of_starlette(error: HTTPException) -> ApiError:
+    headers = list((error.headers or {}).items())
+    if error.status_code == 404:
+        return ApiError(404, "nothing is served at this address; see /docs", code="not_found", headers=headers)
+    if error.status_code == 405:
+        return ApiError(405, "the address has no such method; see /docs", code="method_not_allowed", headers=headers)
+    return ApiError(error.status_code, str(error.detail), headers=headers)
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, error: ApiError) -> None:
+    """Answer with an error; where the client still sends, take what comes for a while, so that it gets to read it."""
+    body = error.body()
+    headers = [("content-type", _JSON), ("content-length", str(len(body))), *error.headers()]
+    closing = not scope["state"].get("body_read") and _goes_on_sending(scope)
+    if closing:
+        headers.append(("connection", "close"))
+    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    await send({"type": "http.response.start", "status": error.status, "headers": raw})
+    await send({"type": "http.response.body", "body": body, "more_body": closing})
+    if closing:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_S):
+                await _discard(receive)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _discard(receive: Receive) -> None:
+    left = _LINGER_BYTES
+    while left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            return
+
+
+def _goes_on_sending(scope: Scope) -> bool:
+    """Whether more is to come than is read and dropped without ado, or none may come that is announced."""
+    names = {name for name, _ in scope["headers"]}
+    declared = _declared(scope)
+    return (
+        b"transfer-encoding" in names or (declared or 0) > _DISCARDED_BYTES or (bool(declared) and b"expect" in names)
+    )
+
+
+def _declared(scope: Scope) -> int | None:
+    return next((int(value) for name, value in scope["headers"] if name == b"content-length"), None)
