@@ -288,6 +288,7 @@ def inference_hop(
         concurrency=concurrency,
         failed=failed,
         urgency=lambda event: urgency_of(event.record),
+        flow=lambda event: event.record.tenant_id,
         waiting=waiting,
         on_assigned=kept_flights.assigned,
         settled=lambda event: kept_flights.settled(event.record),

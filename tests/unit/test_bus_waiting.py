@@ -75,6 +75,52 @@ def test_without_age_nothing_goes_before_what_is_more_urgent(urgencies: list[Urg
     assert order == sorted(order)
 
 
+@given(
+    st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 1)), min_size=1, max_size=60),
+    st.integers(1, 20),
+)
+def test_flows_of_a_class_take_turns(arrivals: list[tuple[str, int]], taken_before: int) -> None:
+    waiting: Waiting[tuple[str, int]] = Waiting()
+    for number, (flow, rank) in enumerate(arrivals):
+        waiting.put(str(number).encode(), (flow, rank), Urgency(rank), now=0.0, flow=flow)
+    order = [following[1] for _ in arrivals if (following := waiting.next(0.0))]
+    assert sorted(order) == sorted(arrivals)
+    for rank in (0, 1):
+        of_class = [flow for flow, at in order if at == rank]
+        for place in range(len(of_class)):
+            # As long as both have something left, none is two ahead of another.
+            left = set(of_class[place:])
+            counts = [of_class[:place].count(flow) for flow in left]
+            assert max(counts) - min(counts) <= 1
+
+
+def test_a_flood_of_one_flow_delays_another_by_one_of_it() -> None:
+    waiting: Waiting[str] = Waiting()
+    for number in range(1000):
+        waiting.put(b"a-%d" % number, "flood", Urgency(1, float(number)), now=0.0, flow="a")
+    for _ in range(100):
+        assert waiting.next(0.0) is not None
+    waiting.put(b"b-0", "other", Urgency(1), now=0.0, flow="b")
+    waiting.put(b"b-1", "other", Urgency(1), now=0.0, flow="b")
+    order = [following[1] for _ in range(5) if (following := waiting.next(0.0))]
+    assert order.count("other") == 2
+    assert order[:2].count("other") == 1
+
+
+def test_a_flow_that_comes_back_at_once_saves_nothing_up_and_skips_nobody() -> None:
+    waiting: Waiting[str] = Waiting()
+    order = []
+    for number in range(50):
+        waiting.put(b"a-%d" % number, "a", Urgency(), now=0.0, flow="a")
+    for number in range(20):
+        waiting.put(b"b-%d" % number, "b", Urgency(), now=0.0, flow="b")
+        for _ in range(2):
+            following = waiting.next(0.0)
+            assert following is not None
+            order.append(following[1])
+    assert order.count("b") == order.count("a") == 20
+
+
 @given(st.integers(0, 8), st.integers(1, 200))
 def test_what_is_aged_is_not_starved_by_what_is_urgent(before: int, stream: int) -> None:
     waiting: Waiting[int] = Waiting(patience_s=10.0)

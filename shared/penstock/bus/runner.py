@@ -198,11 +198,14 @@ class HopRunner:
             return error
 
     def _wait_for_slots(self, messages: Sequence[Message]) -> None:
-        now, urgency_of = self._clock.monotonic(), self.hop.urgency
+        now, hop = self._clock.monotonic(), self.hop
         for message in messages:
             decoded = self._decoded(message)
-            urgency = urgency_of(decoded) if urgency_of is not None and isinstance(decoded, Event) else Urgency()
-            self._waiting.put(message.key, (message, decoded), urgency, now, len(message.value or b""))
+            urgency, flow = Urgency(), ""
+            if isinstance(decoded, Event):
+                urgency = hop.urgency(decoded) if hop.urgency is not None else urgency
+                flow = hop.flow(decoded) if hop.flow is not None else flow
+            self._waiting.put(message.key, (message, decoded), urgency, now, len(message.value or b""), flow)
 
     def _start(self) -> None:
         """Give the slots that are free to what waits for one."""

@@ -125,9 +125,9 @@ class Hop:
     handler raises on an event, beside its dead letter: the stages of the request flow end the request with it.
 
     What waits for one of the concurrent calls goes by ``urgency`` (see :class:`penstock.bus.waiting.Waiting`; None: in
-    order of arrival), and ``waiting`` of them are taken in beside those that run (None: as many as run): no more are
-    compared. ``on_assigned`` is awaited whenever the hop has got partitions, before it is given anything of them; it is
-    tried again where it raises Transient.
+    order of arrival), those of each ``flow`` in turn where one is named, and ``waiting`` of them are taken in beside those
+    that run (None: as many as run): no more are compared. ``on_assigned`` is awaited whenever the hop has got partitions,
+    before it is given anything of them; it is tried again where it raises Transient.
 
     ``wanted`` tells before a message is read whether the hop has any use for messages now; one without is passed over, as
     if nothing had come of it. What it cannot decode is then left to the other readers of its topic. None: all are read.
@@ -143,6 +143,7 @@ class Hop:
     concurrency: int = 1
     failed: Callable[[Event[Any], Exception], Sequence[Emit]] | None = None
     urgency: Callable[[Event[Any]], Urgency] | None = None
+    flow: Callable[[Event[Any]], str] | None = None
     waiting: int | None = None
     on_assigned: Callable[[Mapping[Partition, Backlog]], Awaitable[None]] | None = None
     wanted: Callable[[], bool] | None = None
