@@ -14,12 +14,14 @@ __all__ = ["RESULT_STATUSES", "error_of", "is_answer", "kept_back"]
 
 _OPENAI_CODES = {
     "unknown_route": "model_not_found",
+    "prompt_too_many_tokens": "context_length_exceeded",
     "rate_limited": "rate_limit_exceeded",
+    "token_rate_limited": "rate_limit_exceeded",
+    "too_many_concurrent": "rate_limit_exceeded",
     "over_budget": "insufficient_quota",
 }
 """Codes of Penstock's for which OpenAI's API has its own, that clients know."""
 _BY_CODE = {
-    "rate_limited": 429,
     "over_budget": 429,
     "key_required": 401,
     "key_revoked": 401,
@@ -29,11 +31,13 @@ _BY_CODE = {
     "unknown_prompt": 404,
     "unknown_policy": 404,
     "no_messages": 400,
+    "prompt_too_many_tokens": 400,
     "too_many_messages": 413,
+    "too_many_tokens": 413,
     "conflict": 409,
     "invalid_prompt_variables": 422,
-    "model_unavailable": 503,
 }
+"""Statuses of what intake refuses: see services/intake."""
 _BY_STATUS: dict[str, int] = {
     Status.BLOCKED: 400,
     Status.REJECTED: 422,
@@ -70,7 +74,7 @@ def error_of(result: LlmResult, *, again: bool = False) -> ApiError:
             client is told not to, unless the result itself says after which time it is worth it.
     """
     code = result.code or result.status
-    status = _status(result.status, code)
+    status = _status(result, code)
     if result.status == Status.BLOCKED:
         told = "content_filter"
         message = f"{result.reason or 'the request was blocked'} ({code})"
@@ -87,8 +91,12 @@ def error_of(result: LlmResult, *, again: bool = False) -> ApiError:
     )
 
 
-def _status(status: str, code: str) -> int:
-    if status == Status.REJECTED or code in ("model_unavailable",):
+def _status(result: LlmResult, code: str) -> int:
+    if result.status == Status.FAILED and code == "model_unavailable":
+        return 503
+    if result.status == Status.REJECTED:
+        if result.retry_after_ms is not None:
+            return 429
         if known := _BY_CODE.get(code):
             return known
         if code.endswith("_not_allowed"):
@@ -97,4 +105,4 @@ def _status(status: str, code: str) -> int:
             return 413
         if code.startswith(("invalid_", "unknown_")):
             return 400
-    return _BY_STATUS.get(status, 500)
+    return _BY_STATUS.get(result.status, 500)

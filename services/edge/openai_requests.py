@@ -89,18 +89,14 @@ def decoded(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
         raise ApiError(400, f"the body is no JSON in UTF-8: {why}", code="invalid_json") from None
 
 
-def request_id_of(key: str | None, named: str | None = None) -> str | None:
-    """Return the request_id that an Idempotency-Key stands for, or that the body has named; None where neither is given.
+def request_id_of(key: str | None) -> str | None:
+    """Return the request_id that an Idempotency-Key stands for; None where none is given.
 
     Raises:
-        ApiError: 400: it cannot be one, or the two are not the same.
+        ApiError: 400: it cannot be one.
     """
     if key is None:
-        return named
-    if named is not None and named != key:
-        raise _contradiction(
-            "request_id", "request_id and Idempotency-Key differ; send one of them, or the same in both"
-        )
+        return None
     if not _REQUEST_ID.fullmatch(key):
         raise ApiError(
             400,

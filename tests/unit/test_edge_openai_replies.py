@@ -113,6 +113,9 @@ def test_an_answer_that_is_kept_back_says_so_and_what_it_used() -> None:
         (ended("rejected", "conflict"), openai.ConflictError, 409, "conflict"),
         (ended("cancelled", "cancelled"), openai.ConflictError, 409, "cancelled"),
         (ended("rejected", "prompt_too_large"), openai.APIStatusError, 413, "prompt_too_large"),
+        (ended("rejected", "too_many_tokens"), openai.APIStatusError, 413, "too_many_tokens"),
+        (ended("rejected", "prompt_too_many_tokens"), openai.BadRequestError, 400, "context_length_exceeded"),
+        (ended("rejected", "model_not_allowed"), openai.PermissionDeniedError, 403, "model_not_allowed"),
         (ended("rejected", "unpriced_model"), openai.UnprocessableEntityError, 422, "unpriced_model"),
         (ended("rejected", "over_budget"), openai.RateLimitError, 429, "insufficient_quota"),
         (ended("expired", "deadline_exceeded"), openai.InternalServerError, 504, "deadline_exceeded"),
@@ -130,10 +133,13 @@ def test_what_ended_early_is_the_error_that_clients_know_and_is_not_sent_again_w
     assert len(answers) == 1
 
 
-def test_a_client_waits_as_long_as_the_limit_says() -> None:
+@pytest.mark.parametrize("code", ["rate_limited", "token_rate_limited", "too_many_concurrent"])
+def test_a_client_waits_as_long_as_the_limit_says(code: str) -> None:
     """The real client sleeps for what it is told: 30 ms here."""
-    limited = ended("rejected", "rate_limited", retry_after_ms=30)
+    limited = ended("rejected", code, retry_after_ms=30)
     answers = [answer_of(limited), answer_of(result())]
+    assert answers[0].status_code == 429
+    assert answers[0].json()["error"]["code"] == "rate_limit_exceeded"
     assert answers[0].headers["retry-after-ms"] == "30"
     assert answers[0].headers["retry-after"] == "1"
     assert client_of(answers).chat.completions.create(model="support", messages=QUESTION).choices
