@@ -120,7 +120,7 @@ async def test_feedback_and_documents_are_published(bus: MemoryBus) -> None:
 
 
 async def test_no_team_and_a_log_that_is_away_are_told(bus: MemoryBus) -> None:
-    async with Client(transport=bus, codec=bus.codec, clock=CLOCK) as client:
+    async with Client(transport=bus, codec=bus.codec, clock=CLOCK, retry_timeout_s=0) as client:
         with pytest.raises(RequestNotSent, match="pass tenant="):
             await client.submit("hello")
         bus.fail_sends = 1

@@ -12,7 +12,7 @@ import click
 
 from penstock.bus import KafkaBus
 from penstock.cli.cluster import cluster_settings, one_line_errors
-from penstock.client import RequestNotSent
+from penstock.client import IdempotencyConflict, RequestNotSent
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.codec import Codec
 
@@ -41,7 +41,7 @@ def run_command(job: Coroutine[Any, Any, None]) -> None:
     with one_line_errors():
         try:
             asyncio.run(job)
-        except (RequestNotSent, TimeoutError) as error:
+        except (IdempotencyConflict, RequestNotSent, TimeoutError) as error:
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:
             raise SystemExit(130) from None

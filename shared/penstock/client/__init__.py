@@ -1,6 +1,6 @@
 """The SDK: submit requests, read results, give feedback, upload documents."""
 
-from penstock.client.asynchronous import Client, RequestNotSent
+from penstock.client.asynchronous import Client, IdempotencyConflict, RequestNotSent
 from penstock.client.synchronous import SyncClient
 
-__all__ = ["Client", "RequestNotSent", "SyncClient"]
+__all__ = ["Client", "IdempotencyConflict", "RequestNotSent", "SyncClient"]

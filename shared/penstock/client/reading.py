@@ -7,16 +7,15 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator
 
 from penstock.bus import Message
+from penstock.client.inbox import REMEMBERED, IdempotencyConflict, Told
 from penstock.contracts.codec import Codec, Undecodable
-from penstock.contracts.records import LlmResult, Record, ResultChunk
+from penstock.contracts.records import LlmResult, Record, RequestConflict, ResultChunk
 from penstock.telemetry import get_logger
 
-__all__ = ["LATE_PIECES_S", "REMEMBERED", "Unread", "pieces_then_result"]
+__all__ = ["LATE_PIECES_S", "Unread", "pieces_then_result"]
 
 log = get_logger(__name__)
 
-REMEMBERED = 10_000
-"""Events whose identity is remembered: after a crash upstream the same event may stand in the log twice."""
 LATE_PIECES_S = 2.0
 """How long the last pieces are waited for once the result is there: both leave guardrails at about the same time."""
 
@@ -42,13 +41,18 @@ class Unread:
             self._seen.popitem(last=False)
         return record
 
+    def forget(self, event_id: str) -> None:
+        """Give the event once more where it is told again."""
+        self._seen.pop(event_id, None)
+
 
 async def pieces_then_result(
-    request_id: str, events: asyncio.Queue[ResultChunk | LlmResult], timeout_s: float, late_pieces_s: float
+    request_id: str, events: asyncio.Queue[Told], timeout_s: float, late_pieces_s: float
 ) -> AsyncGenerator[ResultChunk | LlmResult, None]:
     """Yield the pieces of a request in their order, each once, and then the result.
 
     Raises:
+        IdempotencyConflict: the request was turned away.
         TimeoutError: neither a piece nor the result came within ``timeout_s``.
     """
     result: LlmResult | None = None
@@ -63,6 +67,8 @@ async def pieces_then_result(
             if expected or result.status == "completed":
                 log.warning("the last pieces did not come", request_id=request_id, pieces=expected)
             break
+        if isinstance(event, RequestConflict):
+            raise IdempotencyConflict(event)
         if isinstance(event, LlmResult):
             result = event
             # Where nothing was streamed and nothing was answered, nothing follows.

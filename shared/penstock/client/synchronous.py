@@ -7,7 +7,8 @@ import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from typing import Any, TypeVar
 
-from penstock.client.asynchronous import Client, Question
+from penstock.client.asynchronous import Client
+from penstock.client.publishing import Question
 from penstock.contracts.records import LlmResult, ResultChunk
 from penstock.settings import KafkaSettings
 
@@ -45,9 +46,9 @@ class SyncClient:
         """As :meth:`Client.submit`."""
         return self._wait(self._client.submit(question, **options))
 
-    def result(self, request_id: str, timeout_s: float = 60.0) -> LlmResult:
+    def result(self, request_id: str, timeout_s: float = 60.0, *, tenant: str | None = None) -> LlmResult:
         """As :meth:`Client.result`."""
-        return self._wait(self._client.result(request_id, timeout_s))
+        return self._wait(self._client.result(request_id, timeout_s, tenant=tenant))
 
     def ask(self, question: Question, **options: Any) -> LlmResult:
         """As :meth:`Client.ask`."""
@@ -57,9 +58,9 @@ class SyncClient:
         """As :meth:`Client.cancel`."""
         self._wait(self._client.cancel(request_id, **options))
 
-    def feedback(self, request_id: str, **options: Any) -> None:
+    def feedback(self, request_id: str, **options: Any) -> str:
         """As :meth:`Client.feedback`."""
-        self._wait(self._client.feedback(request_id, **options))
+        return self._wait(self._client.feedback(request_id, **options))
 
     def document(self, document_id: str, content: str, **options: Any) -> str:
         """As :meth:`Client.document`."""

@@ -173,7 +173,7 @@ async def _send(given: Input, client: Client, progress: Progress) -> tuple[dict[
             route=planned.route, conversation_id=planned.conversation_id, tags={"kind": planned.kind.name.lower()},
         )  # fmt: skip
         try:
-            await client.result(planned.request_id, timeout_s=_RESULT_TIMEOUT_S)
+            await client.result(planned.request_id, timeout_s=_RESULT_TIMEOUT_S, tenant=planned.tenant)
         except TimeoutError:
             return
         last = time.monotonic()
