@@ -1,4 +1,4 @@
-"""``penstock prompts`` on real Kafka: versions are published, labels moved and taken back, and everything stays on record."""
+"""``penstock prompts`` on real Kafka: versions are published, labels moved and taken back, and all of it is on record."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ variables:
 TESTS = """tests:
 - name: words are few
   variables: {{question: "Why?", words: {words}}}
-  rendered: {{role: system, contains: "7 words"}}
-""".replace("rendered: {{role: system, contains: \"7 words\"}}", "rendered: [{{role: system, contains: \"7 words\"}}]")
+  rendered: [{{role: system, contains: "7 words"}}]
+"""
 
 
 class Command:
@@ -60,17 +60,13 @@ def test_a_prompt_is_published_promoted_compared_rolled_back_and_rendered(comman
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
     first.write_text(FIRST.format(name=name))
     second.write_text(SECOND.format(name=name))
-    unknown = command("show", name)
-    assert (unknown.exit_code, f"there is no prompt {name}" in unknown.stderr) == (1, True)
 
     # A version that no label points at is nobody's yet.
     [made] = command.json("publish", first, "--yes", "--author", "ann", "--reason", "new")
     old = made["version"]
     assert (made["new"], made["published"], made["labels"]) == (True, True, [])
-    assert command("show", name).exit_code == 1
-    assert command("show", f"{name}@{old[:6]}").exit_code == 0
-    assert command("promote", f"{name}@{old}", "--yes", "--author", "ann", "--reason", "first").exit_code == 0
-    assert "nothing to publish" in command("promote", f"{name}@{old}", "--yes").stdout
+    assert f"the prompt {name} has no label or version 'production'" in command("show", name).stderr
+    assert command("promote", f"{name}@{old[:6]}", "--yes", "--author", "ann", "--reason", "first").exit_code == 0
 
     # Tests that lie beside the file keep a version from being published.
     beside = tmp_path / "second.tests.yaml"
@@ -87,19 +83,16 @@ def test_a_prompt_is_published_promoted_compared_rolled_back_and_rendered(comman
     assert "-You are brief." in compared["diff"]
     assert compared["breaking"] == ["words is required now: requests that do not give it are refused"]
 
-    declined = command("promote", f"{name}@staging", answer="n\n")
-    assert (declined.exit_code, "+You answer in {{words}} words." in declined.stdout) == (1, True)
     dry = command("promote", f"{name}@staging", "--dry-run")
     assert (dry.exit_code, "nothing published" in dry.stdout) == (0, True)
     agreed = command("promote", f"{name}@staging", "--author", "bob", "--reason", "try it", answer="y\n")
     assert agreed.exit_code == 0, agreed.stderr
+    assert "+You answer in {{words}} words." in agreed.stdout
     assert "words is required now" in agreed.stderr
     assert "the next `penstock config apply` takes this back" in agreed.stderr
 
     rendered = command.json("render", name, "--var", "question={{words}}?", "--var", "words=7")
     assert [message["content"] for message in rendered["messages"]] == ["You answer in 7 words.", "{{words}}?"]
-    refused = command("render", name, "--var", "question=Why?", "--var", "words=51")
-    assert (refused.exit_code, "must be 50 or less" in refused.stderr) == (2, True)
 
     [back] = command.json("rollback", name, "--yes", "--author", "eve", "--reason", "worse")
     assert (back["version"], back["labels"]) == (old, [{"label": "production", "before": new, "moved": True}])
@@ -116,10 +109,10 @@ def test_a_prompt_is_published_promoted_compared_rolled_back_and_rendered(comman
     assert [move["closed_at"] for move in moves] == [*(move["moved_at"] for move in moves[1:]), None]
     table = command("history", name, "--label", "production").stdout
     assert table.index("worse") < table.index("try it") < table.index("first")
-    assert name in command("list").stdout
 
 
 def test_a_label_that_others_refer_to_is_not_moved_to_what_breaks_them(command: Command, tmp_path: Path) -> None:
+    assert "judge-helpfulness" in command("list").stdout
     blind = tmp_path / "judge.yaml"
     blind.write_text("name: judge-helpfulness\ntemplate: [{role: user, content: Grade something.}]\n")
     [made] = command.json("publish", blind, "--yes")

@@ -118,7 +118,7 @@ class PromptVariable(Part):
         allowed = {"string": _OF_TEXTS, "list": (*_OF_TEXTS, *_OF_LISTS), "boolean": ()}.get(self.type, _OF_NUMBERS)
         for name in (*_OF_TEXTS, *_OF_NUMBERS, *_OF_LISTS):
             if name not in allowed and getattr(self, name) != type(self).model_fields[name].default:
-                raise FieldError((name,), f"means nothing for a {self.type}: remove it")
+                raise FieldError((name,), f"means nothing where type is {self.type}: remove it")
         if self.pattern is not None and (problem := expression_problem(self.pattern)):
             raise FieldError(("pattern",), problem)
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
