@@ -12,12 +12,16 @@ from dataclasses import dataclass
 
 import msgspec
 from penstock.bus import Emit
-from penstock.contracts.records import Alternative, Completion, TokenLogprob
+from penstock.contracts.records import Alternative, Completion, TokenLogprob, ToolCall
 
 from services.guardrails.screening import Screening
+from services.guardrails.tool_texts import masked_call, restored_call
 from services.guardrails.verdicts import Judged, verdicts
 
-__all__ = ["RELEASING", "Beside", "is_untouched", "likeliest_texts", "released_alternatives", "released_logprobs"]
+__all__ = [
+    "RELEASING", "Beside", "is_untouched", "likeliest_texts", "released_alternatives", "released_calls",
+    "released_logprobs",
+]  # fmt: skip
 
 RELEASING = frozenset({"allow", "flag", "pseudonymise", "hash", "mask"})
 """Actions after which an answer is released at once."""
@@ -80,8 +84,13 @@ def released_logprobs(
     return [each if clear else msgspec.structs.replace(each, top={}) for each in tokens[:kept]]
 
 
+def released_calls(calls: Sequence[ToolCall], texts: Sequence[str], restored: Callable[[str], str]) -> list[ToolCall]:
+    """Return the calls as they are released: with what was masked in ``texts``, in their order, and without pseudonyms."""
+    return [restored_call(masked_call(call, text), restored) for call, text in zip(calls, texts, strict=True)]
+
+
 def released_alternatives(
-    completion: Completion, beside: Beside, restored: Callable[[str], str]
+    completion: Completion, beside: Beside, restored: Callable[[str], str], called: Callable[[str], str]
 ) -> tuple[list[Alternative], list[Emit]]:
     """Return the alternatives that are released, and the verdict on each of all; one that is not acceptable is left out.
 
@@ -89,6 +98,7 @@ def released_alternatives(
 
     Args:
         restored: puts back what the pseudonyms of a released text stand for.
+        called: the same for a text that stands in the arguments of a tool.
     """
     released: list[Alternative] = []
     emits: list[Emit] = []
@@ -99,7 +109,8 @@ def released_alternatives(
             logprobs = released_logprobs(
                 alternative.logprobs, screening, alternative.content, content, clear=beside.clear[number]
             )
-            out = msgspec.structs.replace(alternative, content=content, logprobs=logprobs)
+            calls = released_calls(alternative.tool_calls, screening.texts[1:], called)
+            out = msgspec.structs.replace(alternative, content=content, logprobs=logprobs, tool_calls=calls)
             released.append(out)
         emits += verdicts(completion, "alternative", judged, out, ordinal=number, sequence=number)
     return released, emits

@@ -17,6 +17,7 @@ from penstock.contracts.records import (
     Message,
     Passage,
     Refusal,
+    Sampling,
     ScreenedDocument,
     ScreenedRequest,
     Status,
@@ -27,7 +28,15 @@ from services.guardrails.findings import Reference
 from services.guardrails.reasons import reason_of
 from services.guardrails.reviews import Held, hold
 from services.guardrails.scanners.leakage import addresses
-from services.guardrails.screening import Segment
+from services.guardrails.screening import Screening, Segment
+from services.guardrails.tool_texts import (
+    call_text,
+    calls_of_messages,
+    json_text,
+    masked_call,
+    masked_json,
+    spoken,
+)
 from services.guardrails.verdicts import Judged, findings_of, verdicts
 
 __all__ = [
@@ -54,22 +63,29 @@ def canary_of(key: bytes, request_id: str) -> str:
 
 
 def request_segments(request: AdmittedRequest) -> list[Segment]:
-    """The messages in order, the names of those who speak, and what was put into the system's messages."""
+    """The messages in order, the names of those who speak, what was put into the system's messages, the calls of tools,
+    and what the tools are: that is the platform's, as what the system says.
+    """
     return [
         *(Segment(message.content, message.role) for message in request.messages),
         *(Segment(message.name, "name") for message in request.messages if message.name),
         *(Segment(value, "inserted") for value in request.inserted),
+        *(Segment(call_text(call), "arguments") for call in calls_of_messages(request.messages)),
+        *([Segment(json_text(request.sampling.tools), "system")] if request.sampling.tools else []),
     ]
 
 
 def screened_request(request: AdmittedRequest, judged: Judged) -> Screened:
-    """The verdict, and either the request with its masks applied, the refusal that ends it, or the review it waits for."""
+    """The verdict, and either the request with its masks applied, the refusal that ends it, or the review it waits for.
+
+    Tools that are no tools any more once something in them is masked end the request.
+    """
     screening = judged.screening
     context = msgspec.structs.replace(request.context, policy_version=judged.policy.version)
-    messages = _with_names(_with_texts(request.messages, screening.texts), screening.texts[len(request.messages) :])
+    messages, sampling = _masked(request, screening)
     emits = verdicts(request, "input", judged)
     key = request_key(context, request.request_id)
-    if screening.action == "block":
+    if screening.action == "block" or sampling is None:
         code, reason = reason_of(screening)
         refusal = Refusal(
             **derive(request, "guardrails.input.refusal", 0, judged.now),
@@ -88,7 +104,7 @@ def screened_request(request: AdmittedRequest, judged: Judged) -> Screened:
         messages=_with_canary(messages, canary_of(judged.key, request.request_id))
         if judged.policy.canary
         else messages,
-        sampling=request.sampling,
+        sampling=sampling,
         stream=request.stream,
         action=screening.action,
         findings=findings_of(judged),
@@ -111,7 +127,7 @@ def ended_request(request: AdmittedRequest, status: Status, code: str, reason: s
 
 def reference_of(messages: Sequence[Message], passages: Sequence[Passage], canary: str) -> Reference:
     """What an answer to ``messages``, made with ``passages``, is judged against."""
-    conversation = "\n".join(message.content for message in messages)
+    conversation = spoken(messages)
     return Reference(
         system_prompt="\n".join(message.content for message in messages if message.role == "system"),
         prompt=conversation,
@@ -146,6 +162,26 @@ def screened_document(document: Document, judged: Judged) -> list[Emit]:
         policy_version=judged.policy.version,
     )
     return [*emits, Emit("documents-screened", document.document_id, screened)]
+
+
+def _masked(request: AdmittedRequest, screening: Screening) -> tuple[list[Message], Sampling | None]:
+    """The messages and the parameters with what was masked in them; without parameters where the tools do not stand it."""
+    texts = list(screening.texts)
+    messages = _with_texts(request.messages, texts)
+    called = [message for message in messages if message.tool_calls]
+    sampling: Sampling | None = request.sampling
+    if request.sampling.tools is not None:
+        tools = masked_json(request.sampling.tools, texts.pop())
+        sampling = None if tools is None else msgspec.structs.replace(request.sampling, tools=tools)
+    if called:
+        left = iter(texts[len(texts) - sum(len(message.tool_calls) for message in called) :])
+        messages = [
+            msgspec.structs.replace(message, tool_calls=[masked_call(call, next(left)) for call in message.tool_calls])
+            if message.tool_calls
+            else message
+            for message in messages
+        ]
+    return _with_names(messages, texts[len(messages) :]), sampling
 
 
 def _with_texts(messages: Sequence[Message], texts: Sequence[str]) -> list[Message]:

@@ -145,10 +145,17 @@ class _PieceRules:
         )
 
 
-def decide(state: StreamState, judge: PieceJudge, policy: CompiledPolicy, *, last: bool) -> Decision | str | None:
-    """Return what becomes of the held text; None where it waits, and why the stream must end where it waits in vain."""
+def decide(
+    state: StreamState, judge: PieceJudge, policy: CompiledPolicy, *, last: bool, calls_tools: bool = False
+) -> Decision | str | None:
+    """Return what becomes of the held text; None where it waits, and why the stream must end where it waits in vain.
+
+    ``calls_tools`` is known with the last piece: words beside calls of tools are no answer yet.
+    """
     rules = _PieceRules.of(policy)
-    return (_decide_whole if rules.whole else _decide_part)(state, rules, judge, last=last)
+    if rules.whole:
+        return _decide_whole(state, rules, judge, last=last, role="assistant" if calls_tools else "answer")
+    return _decide_part(state, rules, judge, last=last)
 
 
 def looking_back(released: str) -> str:
@@ -161,12 +168,14 @@ def looking_back(released: str) -> str:
     return left_open(released[:start]) + released[start:]
 
 
-def _decide_whole(state: StreamState, rules: _PieceRules, judge: PieceJudge, *, last: bool) -> Decision | str | None:
+def _decide_whole(
+    state: StreamState, rules: _PieceRules, judge: PieceJudge, *, last: bool, role: str
+) -> Decision | str | None:
     """Nothing before the end, then everything or nothing."""
     if not last:
         too_long = f"an answer over {MAX_WHOLE} characters is not held until it ends: read the result instead"
         return too_long if len(state.held) > MAX_WHOLE else None
-    screening = _screen(state.held, rules.every, state, judge)
+    screening = _screen(state.held, rules.every, state, judge, role)
     stop = ACTIONS.index(screening.action) >= _STOPPING
     return Decision("" if stop else screening.texts[0], len(state.held), screening, Numbering(), stop)
 
@@ -260,7 +269,7 @@ def _clusters(findings: Iterable[Finding]) -> list[_Cluster]:
     return clusters
 
 
-def _screen(text: str, rules: Rules, state: StreamState, judge: PieceJudge) -> Screening:
+def _screen(text: str, rules: Rules, state: StreamState, judge: PieceJudge, role: str = "answer") -> Screening:
     asked = state.asked
     reference = Reference(
         asked.system_prompt,
@@ -271,7 +280,7 @@ def _screen(text: str, rules: Rules, state: StreamState, judge: PieceJudge) -> S
         asked.canary,
         state.persons,
     )
-    return screen([Segment(text, "answer")], rules, reference, judge.limits, judge.monotonic, judge.key)
+    return screen([Segment(text, role)], rules, reference, judge.limits, judge.monotonic, judge.key)
 
 
 def _joined(one: Screening, other: Screening) -> Screening:

@@ -56,7 +56,7 @@ def is_answer(completion: Completion) -> bool:
 
 
 def output_segments(completion: Completion) -> list[Segment]:
-    """The answer, then the text and the title of each passage it quotes, then the tools it calls: all of them are released."""
+    """The answer, then text and title of each passage it quotes, then the tools it calls: all of them are released."""
     said, *calls = _said(completion)
     quoted = [Segment(text, "passage") for passage in _cited(completion) for text in (passage.text, passage.title)]
     return [said, *quoted, *calls]

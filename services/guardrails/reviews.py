@@ -102,6 +102,7 @@ def decided(decision: ReviewDecision, held: Held, now: datetime) -> list[Emit]:
             status=Status.BLOCKED,
             content="",
             citations=[],
+            tool_calls=[],
             stage="guardrails",
             code="review_denied",
             reason=reason,

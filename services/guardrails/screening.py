@@ -33,6 +33,8 @@ _ON_EMPTY_ANSWERS = frozenset({"format"})
 # Characters that nobody sees, set in the middle, would hide from these what a reader or a model still reads.
 _DATA = frozenset({"pii", "secrets", "regex", "urls", "exfiltration", "system_prompt_leak"})
 _TOOL_ONLY = frozenset({"indirect_injection"})
+# Arguments of a call are values and words of a tool, in no language and of no sense by themselves.
+_NOT_ON_ARGUMENTS = frozenset({"language", "gibberish"})
 # What masking takes out: there was nothing to read in its place.
 _DELETED_BY_MASKING = frozenset({"invisible_text"})
 # A blocked prompt is still shown to evaluators and auditors: without the data that it was blocked for.
@@ -42,8 +44,8 @@ _MASKED_WHEN_BLOCKED = frozenset({"pii", "secrets", "banned_words", "regex", "in
 @dataclass(frozen=True, slots=True)
 class Segment:
     """One text of an event. ``role`` is that of the message (system, user, assistant, tool), or name (of who speaks),
-    answer, passage or document. What the system says is the platform's own: it is searched for data, not judged for
-    its intent.
+    answer, arguments (of a tool that is called), passage or document. What the system says is the platform's own: it is
+    searched for data, not judged for its intent.
     """
 
     text: str
@@ -279,6 +281,8 @@ def _applies(scanner: str, role: str) -> bool:
         return False
     if role == "name":
         return scanner in _ON_NAMES
+    if role == "arguments" and scanner in _NOT_ON_ARGUMENTS:
+        return False
     if role == "system" and scanner in _NOT_ON_TRUSTED:
         return False
     if role == "inserted":

@@ -62,7 +62,8 @@ def step(
         digest=extended_digest(state.digest, text),
         held=state.held + text,
     )
-    decision = decide(state, judge, judge.policy, last=last)
+    calls_tools = chunk.finish_reason == "tool_calls"
+    decision = decide(state, judge, judge.policy, last=last, calls_tools=calls_tools)
     if isinstance(decision, str):
         return cut(state, chunk, judge, decision, now)
     return (state, []) if decision is None else _released(state, chunk, decision, judge, now)

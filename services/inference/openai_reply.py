@@ -198,6 +198,9 @@ class Reply:
 
     def _told(self, index: int, said: _Said, finish_reason: str) -> Alternative:
         calls: list[ToolCall] = said.tools.calls(self.event_id, index) if self.takes_calls else []
+        if calls and finish_reason in ("stop", "function_call"):
+            # OpenAI says stop where the tool was named in tool_choice; who reads on needs to know why it ended.
+            finish_reason = "tool_calls"
         return Alternative(
             content="".join(said.text), finish_reason=finish_reason, logprobs=said.logprobs, tool_calls=calls
         )

@@ -15,13 +15,16 @@ _PRIME = 2**128 - 159
 
 def released_texts(released: LlmResult | ResultChunk | Alternative) -> list[str]:
     """Return the texts of a released event that a verdict stands for: the answer, what it quotes with the titles, its
-    alternatives, and every token that is told with its probability.
+    alternatives, every token that is told with its probability, and the tools that are called.
     """
     texts = [released.content]
     if isinstance(released, LlmResult):
         texts += [text for passage in released.citations for text in (passage.text, passage.title)]
         texts += [text for alternative in released.alternatives for text in released_texts(alternative)]
-    return texts if isinstance(released, ResultChunk) else [*texts, *_tokens(released.logprobs)]
+    if isinstance(released, ResultChunk):
+        return texts
+    calls = [text for call in released.tool_calls for text in (call.id, call.name, call.arguments)]
+    return [*texts, *_tokens(released.logprobs), *calls]
 
 
 def _tokens(logprobs: Iterable[TokenLogprob]) -> list[str]:
