@@ -17,9 +17,10 @@ from penstock.bus import Producer, Sent, Transient
 from penstock.clock import Clock
 from penstock.contracts.codec import Codec
 from penstock.contracts.records import Document, Feedback, LlmRequest, LlmResult, Record, ResultChunk
+from penstock.contracts.request_content import content_hash
 from penstock.telemetry import get_logger
 
-from services.edge.identities import content_hash, may_come_again, sent_event_id
+from services.edge.identities import may_come_again, sent_event_id
 from services.edge.protocol import Conflict, Headers, Standing, Ticket, Unavailable
 from services.edge.redis_store import EdgeStore, Found, KeptResult, Taking
 from services.edge.result_log import ResultLog
@@ -30,6 +31,7 @@ __all__ = ["LogDesk"]
 log = get_logger(__name__)
 T = TypeVar("T")
 
+_POLL_S = 0.05
 LATE_PIECES_S = 2.0
 """How long the last pieces are waited for once the result is there: both leave guardrails at about the same time."""
 _STALLED_S = 5.0
@@ -80,7 +82,7 @@ class LogDesk:
             raise Conflict(f"request_id {request.request_id!r} is another request's, with other content: send another")
         ticket = Ticket(*key, taken.at, again=taken.how is Taking.AGAIN)
         if taken.known_since is not None:
-            # It came another way before: its result may have come before anybody here wanted it.
+            # It came another way before: its result may have come before anybody here looked for it.
             self._background(self._search(key, taken.known_since))
         if not taken.ended:
             # One that is under way stands in the log once more: whoever sent it first may have died before it did.
@@ -218,9 +220,9 @@ class LogDesk:
     # -- beside it ----------------------------------------------------------------------------------------------------
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Wake those who wait here when there is news, until ``stopping`` is set."""
+        """Wake those who wait here when there is news, until ``stopping`` is set and nobody waits any more."""
         listening = asyncio.create_task(self._listen())
-        stopped = asyncio.create_task(stopping.wait())
+        stopped = asyncio.create_task(self._deserted(stopping))
         try:
             await asyncio.wait({listening, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if listening.done():
@@ -230,6 +232,11 @@ class LogDesk:
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
+
+    async def _deserted(self, stopping: asyncio.Event) -> None:
+        await stopping.wait()
+        while self._waiters:
+            await self._clock.sleep(_POLL_S)
 
     async def _listen(self) -> None:
         while True:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from functools import cache
-from typing import Any
 
-import msgspec
 from penstock.config.kinds import Team
 from penstock.contracts.records import Context, LlmRequest, Message, Sampling, Status
+from penstock.contracts.request_content import content_hash
 
 from services.intake.assignment import NOT_ASSIGNED, Assigned, Skipped
 from services.intake.bounds import Hold
@@ -100,36 +97,3 @@ class Judgement:
     place: str = ""
     assigned: Assigned = NOT_ASSIGNED
     skipped: Sequence[Skipped] = ()
-
-
-_NOT_CONTENT = frozenset({"event_id", "causation_id", "occurred_at", "deadline_at", "key_id"})
-
-
-def content_hash(request: LlmRequest) -> str:
-    """Return a hash of what the producer asked: two sends of one request have one hash.
-
-    The envelope is no part of it, nor are the deadline, which is reckoned anew by whoever sends again, and the credential,
-    which may have been rotated meanwhile. A field at its default counts as one that is not there, so that a field that is
-    new to the schema changes the hash of no request that leaves it out.
-    """
-    asked = {name: value for name, value in _set_fields(request).items() if name not in _NOT_CONTENT}
-    return hashlib.sha256(msgspec.json.encode(asked, order="deterministic")).hexdigest()[:16]
-
-
-def _set_fields(part: msgspec.Struct) -> dict[str, Any]:
-    return {name: _told(value) for name, default in _defaults(type(part)) if (value := getattr(part, name)) != default}
-
-
-def _told(value: Any) -> Any:
-    if isinstance(value, msgspec.Struct):
-        return _set_fields(value)
-    return [_told(each) for each in value] if isinstance(value, list) else value
-
-
-@cache
-def _defaults(kind: type[msgspec.Struct]) -> tuple[tuple[str, Any], ...]:
-    """Return the fields of ``kind`` with their defaults; of one without, a value that equals no other."""
-    return tuple(
-        (each.name, each.default_factory() if each.default_factory is not msgspec.NODEFAULT else each.default)
-        for each in msgspec.structs.fields(kind)
-    )

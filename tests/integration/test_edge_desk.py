@@ -24,6 +24,7 @@ from penstock.contracts.records import (
     ResultChunk,
     Status,
 )
+from penstock.contracts.request_content import content_hash
 from penstock.money.counters import claim_key, key_prefix
 from penstock.settings import ServiceSettings
 from penstock.stack import Stack
@@ -281,12 +282,13 @@ async def test_intake_turns_away_what_came_another_way_with_other_content(edge: 
 async def test_a_result_of_a_request_that_came_another_way_before_is_found_in_the_log(edge: Edge) -> None:
     desk = await edge.replica()
     request = edge.request(request_id="key-4")
-    await edge.redis.set(
-        claim_key(edge.team, "key-4"), msgspec.json.encode({"event": request.event_id, "at": microseconds(CLOCK.now())})
-    )
+    claim = {"event": request.event_id, "hash": content_hash(request), "at": microseconds(CLOCK.now())}
+    await edge.redis.set(claim_key(edge.team, "key-4"), msgspec.json.encode(claim))
     result = await edge.answer(request)
     await edge.settled()
     assert await desk.standing(edge.team, "key-4") is None  # what did not come through the edge is not kept
+    with pytest.raises(Conflict, match="key-4"):
+        await desk.submit(edge.request("Another question", "key-4"))
     ticket = await desk.submit(edge.request(request_id="key-4"))
     assert await desk.result(ticket, 10) == result
 

@@ -14,13 +14,19 @@ end
 -- What intake turned away for another's sake is turned away again, unless it is the other one that comes now.
 if conflict and hash == ARGV[1] then return {'conflict', taken, try, '', ''} end
 
+local claim = redis.call('GET', KEYS[4])
+claim = claim and cjson.decode(claim) or {}
+if not hash or conflict then
+  -- Intake has it already, or another one under its request_id, that came another way.
+  if claim.hash and claim.hash ~= ARGV[1] then return {'conflict', ARGV[2], '0', '', ''} end
+else
+  claim = {}
+end
+
 -- The first send of it, or one after a refusal that waiting was to help: that one's late event is no result any more.
 try = try and string.format('%.0f', try + 1) or '0'
 redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
 redis.call('HSET', KEYS[1], 'hash', ARGV[1], 'taken', ARGV[2], 'try', try, 'stream', ARGV[4])
 if again == '1' then redis.call('HSET', KEYS[1], 'was', event) end
 redis.call('EXPIRE', KEYS[1], ARGV[3])
-local claim = redis.call('GET', KEYS[4])
-local since = ''
-if claim and again ~= '1' then since = cjson.decode(claim).at or '' end
-return {'new', ARGV[2], try, '', since}
+return {'new', ARGV[2], try, '', claim.at or ''}
