@@ -225,7 +225,7 @@ async def flow(
     with Receiver() as receiver:
         supervisor = Supervisor(
             service_specs(FLOW, project, {"guardrails": 2, "inference": 2}),
-            {**os.environ, **deployed, **receiver.environment(), "PENSTOCK_STACK": stack.name},
+            {**os.environ, **stack.secrets(), **deployed, **receiver.environment(), "PENSTOCK_STACK": stack.name},
             stack.folder,
             cwd=project,
             # Tests kill one process several times in a row.

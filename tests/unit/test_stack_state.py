@@ -110,6 +110,21 @@ def test_given_addresses_win_and_the_rest_is_this_stacks_own(tmp_path: Path) -> 
     assert alone.environment()["QDRANT_PATH"] == str(tmp_path / "default" / "data" / "qdrant")
 
 
+def test_a_stack_keeps_a_secret_of_its_own_for_its_own_kafka(tmp_path: Path) -> None:
+    assert Stack.open("default", tmp_path, environ={}).secrets() == {}
+    folder = folder_with(tmp_path, kafka=PartRecord({"broker": 20_001, "controller": 20_002}, DEAD))
+    stack = Stack.open("default", tmp_path, environ={})
+    made = stack.secrets()
+    assert len(bytes.fromhex(made["PENSTOCK_KEYS_SECRET"])) == 32
+    assert [file.stat().st_mode & 0o777 for file in folder.root.glob("*keys*")] == [0o600]
+    # It is told again, and to whoever names this stack's own Kafka; not for one that others share.
+    own = {"KAFKA_BOOTSTRAP": stack.known_addresses()["KAFKA_BOOTSTRAP"]}
+    assert Stack.open("default", tmp_path, environ=own).secrets() == made
+    assert Stack.open("default", tmp_path, environ={"KAFKA_BOOTSTRAP": "kafka:9092"}).secrets() == {}
+    assert Stack.open("default", tmp_path, environ={"PENSTOCK_KEYS_SECRET": "given"}).secrets() == {}
+    assert made["PENSTOCK_KEYS_SECRET"] not in str(stack.known_addresses())
+
+
 def test_an_address_that_is_not_known_names_the_part_and_the_remedy(tmp_path: Path) -> None:
     stack = Stack.open("mine", tmp_path, environ={"KAFKA_BOOTSTRAP": "kafka:9092"})
     with pytest.raises(StackError, match=r"Schema registry .*`penstock stack up --name mine`.*SCHEMA_REGISTRY_URL"):

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import cast
 
 import click
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from penstock.bus import Producer, history
 from penstock.cli.cluster import one_line_errors
@@ -38,6 +38,20 @@ _author = click.option("--author", default=None, help="Who.  [default: the user 
 _expires = click.option("--expires", type=UNTIL, help="Until when it is taken: an instant, or a span such as 90d.")
 
 
+class _Identity(click.ParamType):
+    name = "id"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if text.startswith("psk_"):
+            # Not repeated: it may be a whole key, which then stands in the shell's history already.
+            self.fail("name the key by its id, the part between psk_ and the next _, not by the key itself", param, ctx)
+        return text
+
+
+_identity = click.argument("key_id", metavar="ID", type=_Identity())
+
+
 @click.group()
 def keys() -> None:
     """API keys of teams.
@@ -60,7 +74,7 @@ def create(
     """Make a key of TEAM.
 
     Prints it on standard output, once and alone, so that it can be piped to where it is kept. Needs
-    PENSTOCK_KEYS_SECRET, the same that the edge has.
+    PENSTOCK_KEYS_SECRET, the same that the edge has; a local stack has one of its own.
     """
     names = tuple(name.strip() for name in routes.split(",") if name.strip())
     with one_line_errors(EntryRefused, KeyChangeInvalid):
@@ -77,7 +91,7 @@ def list_(team: str | None, ended: bool, as_json: bool) -> None:
 
 
 @keys.command()
-@click.argument("key_id", metavar="ID")
+@_identity
 @_json
 def show(key_id: str, as_json: bool) -> None:
     """Show the key ID, and who made, changed or revoked it, when and why."""
@@ -85,7 +99,7 @@ def show(key_id: str, as_json: bool) -> None:
 
 
 @keys.command()
-@click.argument("key_id", metavar="ID")
+@_identity
 @click.option(
     "--overlap", type=SPAN, default="24h", show_default=True, help="How long the old one is still taken: 1h, 7d."
 )
@@ -112,7 +126,7 @@ def rotate(
 
 
 @keys.command()
-@click.argument("key_id", metavar="ID")
+@_identity
 @_reason
 @_author
 @click.option("--yes", "-y", is_flag=True, help="Revoke without asking.")
@@ -133,7 +147,7 @@ async def _create(
     author: str | None,
     as_json: bool,
 ) -> None:
-    minted = mint(installation_secret(load_settings(KeysSettings)))
+    minted = mint(_secret())
     async with connect() as connection:
         plane = await _plane(connection)
         now = SystemClock().now()
@@ -192,7 +206,7 @@ async def _show(key_id: str, as_json: bool) -> None:
 async def _rotate(
     key_id: str, overlap: timedelta, expires: datetime | None, reason: str, author: str | None, as_json: bool
 ) -> None:
-    minted = mint(installation_secret(load_settings(KeysSettings)))
+    minted = mint(_secret())
     async with connect() as connection:
         plane = await _plane(connection)
         known, now = plane.entries(ApiKey.KIND), SystemClock().now()
@@ -232,6 +246,23 @@ async def _publish(connection: Connection, changes: Sequence[Change], author: st
     await publish_changes(changes, producer, clock.now(), author=user() if author is None else author, reason=reason)
 
 
+def _secret() -> bytes:
+    """Return the installation's secret: as the environment has it, else that of the local stack that is used."""
+    settings = load_settings(KeysSettings)
+    if settings.keys_secret is None:
+        try:
+            from penstock.stack import Stack, StackError
+        except ImportError:
+            return installation_secret(settings)  # the SDK alone is installed: there is no local stack
+        try:
+            own = Stack.open().secrets()
+        except StackError as error:
+            raise click.ClickException(str(error)) from error
+        if "PENSTOCK_KEYS_SECRET" in own:
+            settings = settings.model_copy(update={"keys_secret": SecretStr(own["PENSTOCK_KEYS_SECRET"])})
+    return installation_secret(settings)
+
+
 def _hand_out(minted: MintedKey, key: ApiKey, now: datetime, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"key": minted.text, **key_data(key, now)}, indent=2, ensure_ascii=False))
@@ -242,11 +273,6 @@ def _hand_out(minted: MintedKey, key: ApiKey, now: datetime, as_json: bool) -> N
 def _of(key_id: str, known: Mapping[str, Entry]) -> ApiKey:
     if isinstance(found := known.get(key_id), ApiKey):
         return found
-    if key_id.startswith("psk_"):
-        # Not repeated: it may be a whole key, which then stands in the shell's history already.
-        raise click.ClickException(
-            "name the key by its id, the part between psk_ and the next _, not by the key itself"
-        )
     close = difflib.get_close_matches(key_id, known, n=1)
     hint = f"did you mean {close[0]}?" if close else "see `penstock keys list --all`"
     raise click.ClickException(f"there is no key {key_id!r}; {hint}")

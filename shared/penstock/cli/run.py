@@ -89,7 +89,7 @@ def run(
         view = _View()
         supervisor = Supervisor(
             specs,
-            {**os.environ, **addresses, "PENSTOCK_STACK": stack.name},
+            {**os.environ, **stack.secrets(), **addresses, "PENSTOCK_STACK": stack.name},
             stack.folder,
             cwd=project,
             policy=RestartPolicy(max_crashes=max_crashes),

@@ -71,7 +71,7 @@ async def platform(
             progress.step("Configuration")
             progress.done(await _configuration(bus, codec))
             progress.step("Services")
-            async with _services(stack, {**environ, **addresses}, progress, services) as supervisor:
+            async with _services(stack, {**environ, **stack.secrets(), **addresses}, progress, services) as supervisor:
                 progress.done(f"{len(supervisor.members)} ready: {', '.join(m.name for m in supervisor.members)}")
                 yield Platform(settings, bus, codec, supervisor, addresses)
                 progress.step("Stopping")

@@ -26,11 +26,13 @@ from penstock.stack.status import StackStatus, take_status
 
 __all__ = ["PARTS", "Note", "Stack"]
 
-PARTS: tuple[Part, ...] = (Kafka(), Registry(), Redis())
+_KAFKA = Kafka()
+PARTS: tuple[Part, ...] = (_KAFKA, Registry(), Redis())
 
 Note = Callable[[str, str], None]
 """Called with a part's name and what is being done to it."""
 
+_KEYS_SECRET = "PENSTOCK_KEYS_SECRET"
 _LOCK_TIMEOUT_S = 300.0
 _PROBE_TIMEOUT_S = 5.0
 _POLL_S = 0.05
@@ -190,6 +192,23 @@ class Stack:
                 found[part.variable] = part.address(record.ports)
         variable, value = self.qdrant
         return {**found, variable: value}
+
+    def secrets(self) -> dict[str, str]:
+        """Return the variables with what is secret on this stack: PENSTOCK_KEYS_SECRET, under which API keys are hashed.
+
+        Empty where it is given, and where Kafka is one that this stack does not run: those who share a Kafka share a
+        secret, which only they know.
+
+        Raises:
+            StackError: it cannot be kept.
+        """
+        record = self.folder.read().get(_KAFKA.name)
+        if record is None or self._environ.get(_KEYS_SECRET):
+            return {}
+        own = _KAFKA.address(record.ports)
+        if (self._environ.get(_KAFKA.variable) or own) != own:
+            return {}
+        return {_KEYS_SECRET: self.folder.secret("keys")}
 
     def _own_part(self, name: str) -> Part:
         for part in self._parts:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 import re
+import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -101,6 +103,26 @@ class StackFolder:
         draft = self._file.with_suffix(".tmp")
         draft.write_text(json.dumps(raw, indent=2) + "\n", "utf-8")
         draft.replace(self._file)
+
+    def secret(self, name: str) -> str:
+        """Return the stack's secret ``name``, 256 bits in hexadecimal, drawn when it is first asked for.
+
+        Raises:
+            StackError: it cannot be kept.
+        """
+        path = self.root / f"{name}.secret"
+        draft = self.root / f"{name}.{os.getpid()}.tmp"
+        try:
+            if not path.exists():
+                with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+                    file.write(secrets.token_hex(32))
+                # Of several processes that ask first, one names it: a link takes no name that is taken.
+                with contextlib.suppress(FileExistsError):
+                    os.link(draft, path)
+                draft.unlink()
+            return path.read_text("utf-8")
+        except OSError as error:
+            raise StackError(f"cannot keep {path}: {error.strerror}; set PENSTOCK_STATE_DIR elsewhere") from error
 
     def purge(self) -> None:
         """Delete everything this stack kept."""
