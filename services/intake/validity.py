@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import msgspec
 import re2
 from penstock.config.kinds import Policy, Team
+from penstock.contracts.messages import message_bytes
 from penstock.contracts.records import LlmRequest, Message, Priority, Purpose, Sampling
 
 __all__ = [
@@ -114,7 +115,7 @@ def message_problem(messages: list[Message], sampling: Sampling, limits: Limits)
                 "invalid_role",
                 f"messages[{index}].role is {message.role!r}; it must be one of {', '.join(sorted(_ROLES))}",
             )
-    size = sum(len(message.content.encode()) for message in messages)
+    size = sum(map(message_bytes, messages))
     if size > limits.max_prompt_bytes:
         return "prompt_too_large", f"the messages are {size:,} bytes, more than the {limits.max_prompt_bytes:,} allowed"
     return sampling_problem(sampling, limits)
