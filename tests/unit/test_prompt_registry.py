@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from penstock.audit import story
 from penstock.cli.prompts import prompts
 from penstock.config.files import load_files
 from penstock.config.kinds import Prompt
@@ -22,8 +25,9 @@ from penstock.config.prompt_tests import (
     rendered_failures,
 )
 from penstock.config.prompt_text import breaking_changes, differing_lines
+from penstock.contracts.catalogue import project_file
 from penstock.contracts.envelope import event_id
-from penstock.contracts.records import ConfigEntry
+from penstock.contracts.records import AdmittedRequest, ConfigEntry, Context, Message
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 
@@ -272,3 +276,33 @@ def test_a_prompt_of_a_file_is_rendered_without_a_cluster(tmp_path: Path) -> Non
 def test_the_prompts_that_ship_pass_their_tests() -> None:
     code, out, err = run("test")
     assert (code, " 0 failed" in out) == (0, True), out + err
+
+
+def test_the_examples_of_the_page_are_valid_and_pass_their_tests(tmp_path: Path) -> None:
+    shutil.copytree(project_file("infra/config"), tmp_path / "config")
+    page = (project_file("infra/config").parent / "PROMPTS.md").read_text("utf-8")
+    shown = re.findall(r"```yaml\n# infra/config/(\S+)\n(.*?)```", page, re.S)
+    assert [name.partition("/")[0] for name, _ in shown] == ["prompts", "prompts", "experiments"]
+    for name, text in shown:
+        file = tmp_path / "config" / name
+        file.parent.mkdir(exist_ok=True)
+        # The page publishes it under staging before the experiment asks for that label.
+        file.write_text(
+            text + ("labels: [production, staging]\n" if name == "prompts/order-status.yaml" else ""), "utf-8"
+        )
+    assert load_files(tmp_path / "config").warnings == ()
+    code, out, err = run("test", tmp_path / "config" / "prompts" / "order-status.yaml")
+    assert (code, "2 passed, 0 failed, 1 unasked" in out) == (0, True), out + err
+
+
+@pytest.mark.parametrize(
+    ("label", "said"), [("staging", f"prompt qa@{TWO.version} (staging);"), (TWO.version, f"prompt qa@{TWO.version};")]
+)
+def test_the_story_of_a_request_names_the_version_that_it_was_rendered_with(label: str, said: str) -> None:
+    admitted = AdmittedRequest(
+        event_id="e", request_id="r", tenant_id="support", occurred_at=NOON, causation_id="",
+        context=Context(requested_at=NOON, prompt_name="qa", prompt_version=TWO.version, prompt_label=label),
+        messages=[Message(role="system", content="two")],
+    )  # fmt: skip
+    [chapter] = story([("requests-admitted", 0, 0, admitted)])
+    assert said in chapter.headline

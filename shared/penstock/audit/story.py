@@ -95,10 +95,11 @@ def _request(r: LlmRequest, texts: bool) -> Told:
 
 
 def _admitted(r: AdmittedRequest, texts: bool) -> Told:
+    c = r.context
     reserved = "nothing reserved" if r.reserved_cost is None else f"{r.reserved_cost} USD reserved"
-    return f"admitted to route {r.context.route}, policy {r.context.policy_name}; {reserved}", _messages(
-        r.messages, texts
-    )
+    label = f" ({c.prompt_label})" if c.prompt_label not in (None, c.prompt_version) else ""
+    prompt = f", prompt {c.prompt_name}@{c.prompt_version}{label}" if c.prompt_name else ""
+    return f"admitted to route {c.route}, policy {c.policy_name}{prompt}; {reserved}", _messages(r.messages, texts)
 
 
 def _verdict(r: Verdict, texts: bool) -> Told:
