@@ -14,6 +14,7 @@ from typing import Any
 from penstock.bus import Transient
 from penstock.contracts.records import Message
 
+from services.inference.openai_body import message_body
 from services.inference.vllm.gathering import Output
 from services.inference.vllm.lifeline import OWNER, Lifeline
 from services.inference.vllm.protocol import AdapterRefused, EngineDied, LoadedAdapter, Refused, Rendered
@@ -187,10 +188,7 @@ class VllmEngine:
             raise Refused(str(error)) from error
 
     async def render(self, messages: Sequence[Message]) -> Rendered:
-        conversation = [
-            {"role": message.role, "content": message.content} | ({"name": message.name} if message.name else {})
-            for message in messages
-        ]
+        conversation = [message_body(message) for message in messages]
         try:
             _, (engine_input,) = await self._llm.renderer.render_chat_async([conversation], self._chat)
         except self._refusals as error:

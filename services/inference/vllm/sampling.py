@@ -52,6 +52,11 @@ def asked_of(sampling: Sampling, *, room: int, defaults: Mapping[str, Any], inte
     """
     if sampling.regex is not None and sampling.response_format is not None:
         raise SamplingError("sampling.regex and sampling.response_format exclude each other: leave one of them out")
+    if sampling.tools is not None and sampling.tool_choice != '"none"':
+        raise SamplingError(
+            "the engine's model is not told of tools, and what it says is not read as calls of them: ask a route with an "
+            'endpoint that takes tools, set sampling.tool_choice to "none", or leave sampling.tools out'
+        )
     wanted = {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
