@@ -23,9 +23,9 @@ from penstock.client import Client
 from penstock.clock import SystemClock
 from penstock.config.kinds import Retrieval, Route, Target
 from penstock.config.publish import Change, publish_changes
-from penstock.contracts.catalogue import Catalogue
+from penstock.contracts.catalogue import Catalogue, project_file
 from penstock.contracts.codec import Codec
-from penstock.contracts.records import DocumentIndexed, LlmRequest
+from penstock.contracts.records import Completion, DocumentIndexed, LlmRequest, LlmResult
 from penstock.demo.observe import Observer
 from penstock.settings import KafkaSettings
 from penstock.stack import Stack
@@ -186,6 +186,7 @@ async def test_a_worse_route_is_named_equal_ones_pass_and_nothing_is_asked_twice
     assert report["consistency"][0]["same"] == 1.0
 
     await _a_request_becomes_a_case(place, penstock_cli, tmp_path)
+    await _prompts_are_tested_on_answers(place, penstock_cli, tmp_path)
 
 
 async def _a_request_becomes_a_case(place: Place, cli: Cli, folder: Path) -> None:
@@ -202,3 +203,40 @@ async def _a_request_becomes_a_case(place: Place, cli: Cli, folder: Path) -> Non
     assert (case["question"], case["reference"], case["tags"]) == (question, "412 metres.", ["bridges"])
     assert case["source"]["model"] == result.model
     assert all(number.isdecimal() for number in case["source"]["llm-results"].split("/"))
+
+
+async def _prompts_are_tested_on_answers(place: Place, cli: Cli, folder: Path) -> None:
+    prompt = (project_file("infra/config/prompts") / "grounded-answer.yaml").read_text("utf-8")
+    (folder / "prompt.yaml").write_text(prompt, "utf-8")
+    question, _ = FACTS["lighthouse"]
+    tests = [
+        {"name": "known", "variables": {"question": question}, "answer": {"contains": "marit halvorsen"}},
+        {"name": "unknown", "variables": {"question": question}, "answer": {"contains": "the moon"}},
+    ]
+    (folder / "prompt.tests.yaml").write_text(json.dumps({"tests": tests}), "utf-8")
+    command = [
+        "prompts",
+        "test",
+        str(folder / "prompt.yaml"),
+        "--answers",
+        "--team",
+        TEAM,
+        "--route",
+        place.good,
+        "--json",
+    ]
+    ran = await asyncio.to_thread(cli, command, place.environment)
+    assert ran.returncode == 1, ran.stderr
+    known, unknown = json.loads(ran.stdout)
+    assert (known["outcome"], known["failures"], unknown["outcome"]) == ("passed", [], "failed")
+    assert "the answer does not contain 'the moon'" in unknown["failures"][0]
+    # The version was asked for by its hash, and every event of the request names it.
+    asked_with = (known["prompt"], known["version"], known["version"])
+
+    def naming(topic: str, kind: type[Completion] | type[LlmResult]) -> int:
+        contexts = [one.context for one in place.observer.records(topic, kind)]
+        return sum((one.prompt_name, one.prompt_version, one.prompt_label) == asked_with for one in contexts)
+
+    assert await place.observer.until(
+        lambda: (naming("completions", Completion), naming("llm-results", LlmResult)) == (2, 2), timeout_s=_PATIENCE_S
+    )

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from penstock.cli.config import config
 from penstock.cli.prompts import prompts
 
 FIRST = """name: {name}
@@ -49,10 +50,11 @@ class Command:
         return json.loads(result.stdout)
 
 
-@pytest.fixture
-def command(deployed: Mapping[str, str], penstock_cli: Any) -> Iterator[Command]:
+@pytest.fixture(scope="module")
+def command(deployed: Mapping[str, str]) -> Iterator[Command]:
     yield Command(deployed)
-    assert penstock_cli(["config", "apply"], deployed).returncode == 0  # withdraws the labels of the test
+    # Withdraws the labels of the tests: others compare what is published with the files.
+    assert CliRunner().invoke(config, ["apply"], env=dict(deployed)).exit_code == 0
 
 
 def test_a_prompt_is_published_promoted_compared_rolled_back_and_rendered(command: Command, tmp_path: Path) -> None:
