@@ -55,12 +55,17 @@ def test_a_key_speaks_for_its_own_team_while_it_is_in_force(
         assert (problem[0] if problem else None) == code
 
 
-@pytest.mark.parametrize("purpose", [Purpose.JUDGE, Purpose.EVALUATION])
-def test_no_purpose_that_a_request_claims_lets_it_go_without_a_key(purpose: Purpose) -> None:
-    problem = key_problem(a_request(None, purpose=purpose), STRICT, PLANE, NOW)
-    assert problem is not None
-    assert problem[0] == "key_required"
-    assert key_problem(a_request(OWN.id, purpose=purpose), STRICT, PLANE, NOW) is None
+def test_judges_are_asked_without_a_key_and_nobody_else_is_served_so() -> None:
+    assert key_problem(a_request(None, purpose=Purpose.JUDGE), STRICT, PLANE, NOW) is None
+    for key_id, purpose, code in (
+        (None, Purpose.EVALUATION, "key_required"),
+        ("what-the-producer-calls-it", Purpose.JUDGE, "key_required"),
+        (FOREIGN.id, Purpose.JUDGE, "key_not_allowed"),
+        (REVOKED.id, Purpose.JUDGE, "key_revoked"),
+    ):
+        problem = key_problem(a_request(key_id, purpose=purpose), STRICT, PLANE, NOW)
+        assert problem is not None
+        assert problem[0] == code
 
 
 def test_refusals_name_the_remedy_and_no_other_team() -> None:
