@@ -134,10 +134,8 @@ class Boundary:
             try:
                 with self._room.request() if scope["path"].startswith("/v1/") else contextlib.nullcontext():
                     await self._routes(scope, receive, answer)
-            except (ApiError, HTTPException) as problem:
-                await _refuse(
-                    scope, receive, answer, problem if isinstance(problem, ApiError) else _of_starlette(problem)
-                )
+            except _ANSWERED as problem:
+                await _refuse(scope, receive, answer, as_api_error(problem))
             except ClientDisconnect:
                 status = 499  # as nginx counts a client that has gone
             except Exception as error:
