@@ -46,6 +46,8 @@ async def test_the_first_event_wins_and_wins_again_and_no_other_does(redis: Redi
     assert await releases.claim([(team, "r", "expiry"), (team, "r", "completion")]) == [Claimed(False), Claimed(True)]
     assert 0 < await redis.ttl(f"penstock:{{{team}}}:released:r") <= 600
     assert await releases.claim([]) == []
+    assert await releases.ended([(team, "r"), (team, "other"), ("other", team)]) == [True, False, True]
+    assert await releases.claim([(team, "other", "x")]) == [Claimed(True)]  # asking decided nothing
 
 
 async def test_rivals_in_many_processes_leave_one_winner(redis: Redis) -> None:
