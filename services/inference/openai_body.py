@@ -13,6 +13,8 @@ from services.inference.prompt import Prompt
 
 __all__ = ["body_of", "message_body", "refused_parameter"]
 
+# The schema of any JSON object. OpenAI's API holds a model to that in a way of its own: strict, it takes no open object.
+_ANY_OBJECT = '{"type":"object"}'
 # Where a parameter has another name than in Sampling.
 _FIELDS = {"logprobs": "top_logprobs", "structured_outputs": "regex"}
 
@@ -90,6 +92,8 @@ def _parameters(sampling: Sampling) -> dict[str, Any]:
 def _response_format(schema: str | None) -> dict[str, Any] | None:
     if schema is None:
         return None
+    if schema == _ANY_OBJECT:
+        return {"type": "json_object"}
     # Strict: the endpoint holds the model to the schema instead of asking it nicely.
     return {
         "type": "json_schema",
