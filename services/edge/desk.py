@@ -259,12 +259,15 @@ class LogDesk:
 
     async def _search(self, key: RequestKey, since: datetime) -> None:
         """Keep the result of a request that came another way before, where it stands in the log already."""
-        try:
-            if (found := await self._results.since(key, since)) is not None:
-                message, result = found
-                await self._store.keep([KeptResult(key, result.event_id, message, may_come_again(result))], ())
-        except Exception as error:
-            log.error("a result was not found in the log", request_id=key[1], reason=str(error), exc_info=error)
+        while True:
+            try:
+                if (found := await self._results.since(key, since)) is not None:
+                    message, result = found
+                    await self._store.keep([KeptResult(key, result.event_id, message, may_come_again(result))], ())
+                return
+            except Transient as error:
+                log.warning("a result is looked for again in the log", request_id=key[1], reason=str(error))
+                await self._clock.sleep(self._look_again_s)
 
 
 async def _available(answer: Awaitable[T]) -> T:

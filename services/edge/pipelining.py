@@ -49,6 +49,8 @@ class Gathered:
         Raises:
             Transient: Redis cannot be used now; some of them may have run.
         """
+        if not commands:
+            return []
         answers: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self._asked.append(([self._by_digest(command) for command in commands], answers))
         if self._running is None:

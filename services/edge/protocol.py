@@ -126,6 +126,7 @@ class Desk(Protocol):
         """Return what is known of a request that came through the edge lately; None where nothing is.
 
         Raises:
+            Conflict: it was turned away: another request came under its request_id another way.
             Unavailable: it cannot be looked up now.
         """
         ...
@@ -134,6 +135,7 @@ class Desk(Protocol):
         """Wait for the result; None where it has not come in time: it still will, and can be asked for later.
 
         Raises:
+            Conflict: it was turned away, as of :meth:`standing`.
             Unavailable: it cannot be waited for now.
         """
         ...
@@ -144,6 +146,7 @@ class Desk(Protocol):
         Pieces may be fewer than the result has, where the stream was broken off. What counts is the result.
 
         Raises:
+            Conflict: while it is followed: it was turned away, as of :meth:`standing`.
             Unavailable: it cannot be followed now.
         """
         ...

@@ -173,6 +173,14 @@ class EdgeStore:
         Raises:
             Transient: Redis cannot be used; keeping the same again does no harm.
         """
+        # Most of what the log has may be others': their results need not travel here.
+        asked = list(dict.fromkeys([*(key for key, _ in pieces), *(kept.key for kept in results)]))
+        if not asked:
+            return
+        there = await self._hop.execute([("EXISTS", _request(key)) for key in asked])
+        known = {key for key, exists in zip(asked, there, strict=True) if exists}
+        pieces = [(key, message) for key, message in pieces if key in known]
+        results = [kept for kept in results if kept.key in known]
         commands = [
             script(self._piece, [_request(key), _pieces(key)], [message.value or b"", self._result_ttl_s])
             for key, message in pieces
@@ -184,8 +192,6 @@ class EdgeStore:
                 kept.event_id, message.value or b"", int(kept.again), self._result_ttl_s, self._request_ttl_s, place,
             ]  # fmt: skip
             commands.append(script(self._keep, [_request(kept.key), _result(kept.key)], arguments))
-        if not commands:
-            return
         news = await self._hop.execute(commands)
         keys = [*(key for key, _ in pieces), *(kept.key for kept in results)]
         await self._tell({key for key, new in zip(keys, news, strict=True) if new})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime, timedelta
 
-from penstock.bus import Message, Transient, Transport
+from penstock.bus import KafkaUnavailable, Message, Transient, Transport
 from penstock.contracts.codec import Codec
 from penstock.contracts.records import LlmResult
 
@@ -36,7 +36,7 @@ class ResultLog:
         """Return the result of a request that stands at ``place``; None where the log has it no more.
 
         Raises:
-            Transient: it was not reached in time.
+            Transient: it was not reached in time, or the log is away.
         """
         found = await self._search(key, place.timestamp_ms, place)
         return found[1] if found is not None else None
@@ -45,7 +45,7 @@ class ResultLog:
         """Return the last result of a request that came after ``since``; None where there is none yet.
 
         Raises:
-            Transient: the end of the log was not reached in time.
+            Transient: the end of the log was not reached in time, or it is away.
         """
         return await self._search(key, int((since - _SKEW).timestamp() * 1000), None)
 
@@ -71,3 +71,5 @@ class ResultLog:
                     await reader.close()
         except TimeoutError:
             raise Transient(f"the result was not reached in the log within {self._timeout_s:g} s") from None
+        except (KafkaUnavailable, OSError, RuntimeError) as error:  # of aiokafka all are RuntimeErrors
+            raise Transient(f"the log cannot be read: {error}") from error

@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
-from penstock.bus import MemoryBus, Producer, run_hops
-from penstock.clock import SystemClock
+from penstock.bus import MemoryBus, Producer, Transient, run_hops
+from penstock.bus.types import Sent
+from penstock.clock import ManualClock, SystemClock
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.envelope import derive, new_id
 from penstock.contracts.records import (
@@ -347,6 +348,49 @@ async def test_what_the_log_does_not_take_may_be_sent_again(edge: Edge) -> None:
         await desk.give_feedback(opinion)
     await desk.give_feedback(opinion)
     assert [event.record for event in await edge.bus.collect("feedback", 1)] == [opinion]
+
+
+class Silent:
+    """A log that takes what it gets and says so when it is told to."""
+
+    def __init__(self) -> None:
+        self.taken: list[asyncio.Future[Sent]] = []
+
+    async def send(self, *what: object) -> asyncio.Future[Sent]:
+        self.taken.append(asyncio.get_running_loop().create_future())
+        return self.taken[-1]
+
+
+async def test_nothing_more_is_taken_up_while_the_log_is_silent(edge: Edge) -> None:
+    clock, silent = ManualClock(), Silent()
+    store = EdgeStore(edge.redis, request_ttl_s=600)
+    producer = Producer(silent, edge.bus.codec, "edge", clock)  # type: ignore[arg-type]
+    desk = LogDesk(store, ResultLog(edge.bus, edge.bus.codec), producer, edge.bus.codec, clock)
+    sends = [asyncio.create_task(desk.submit(edge.request(request_id=name))) for name in ("a", "b")]
+    await until(lambda: len(silent.taken) == 2)
+    clock.advance(6)
+    with pytest.raises(Unavailable):
+        await desk.submit(edge.request(request_id="c"))
+    assert await store.find((edge.team, "c")) is None
+    for taken in silent.taken:
+        taken.set_result(Sent("llm-requests", 0, 0))
+    assert {ticket.request_id for ticket in await asyncio.gather(*sends)} == {"a", "b"}
+
+
+async def test_redis_away_is_said_and_nothing_goes_to_the_log(edge: Edge) -> None:
+    async with Redis.from_url("redis://127.0.0.1:1/0") as nowhere:
+        store = EdgeStore(nowhere)
+        producer = Producer(edge.bus.producer(), edge.bus.codec, "edge", CLOCK)
+        desk = LogDesk(store, ResultLog(edge.bus, edge.bus.codec), producer, edge.bus.codec, CLOCK)
+        with pytest.raises(Unavailable, match="REDIS_URL"):
+            await desk.submit(edge.request())
+        assert edge.bus.messages("llm-requests") == []
+        ticket = Ticket(edge.team, "any", CLOCK.now())
+        for wait in (desk.standing(edge.team, "any"), desk.result(ticket, 0.05), collected(desk, ticket)):
+            with pytest.raises(Unavailable):
+                await wait
+        with pytest.raises(Transient):
+            await store.conflicted((edge.team, "any"), 0, "another one")
 
 
 def microseconds(at: datetime) -> str:
