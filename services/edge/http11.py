@@ -166,7 +166,13 @@ class EdgeProtocol(HttpToolsProtocol):
         answering = self.cycle is not None and not self.cycle.response_complete
         # While another request is answered, what is written now would be taken for its answer.
         if not answering or (self.cycle.more_body and not self.cycle.response_started):
-            error = ApiError(self._status, _MESSAGES[self._status], code="invalid_http")
+            error = ApiError(
+                self._status,
+                _MESSAGES[self._status],
+                code="slow_down" if self._status == 503 else "invalid_http",
+                retry_after_ms=1000 if self._status == 503 else None,
+                retry=True if self._status == 408 else None,
+            )
             body = error.body()
             lines = [STATUS_LINE[self._status], b"content-type: application/json\r\nconnection: close\r\n"]
             lines += [f"{name}: {value}\r\n".encode("ascii") for name, value in error.headers()]
