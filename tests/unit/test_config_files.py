@@ -41,8 +41,8 @@ def only(root: Path) -> Problem:
 
 def test_shipped_configuration_is_valid_and_priced() -> None:
     files = load_files(project_file("infra/config"))
-    # Where alerts go is each operator's own (without an entry they are printed), and so is what is compared on traffic.
-    assert set(KINDS) - {"adapters", "alerting", "evaluators", "experiments", "rubrics"} <= set(files.kinds)
+    # Where alerts go is each operator's own (without an entry they are printed), so is what is compared; keys have no files.
+    assert set(KINDS) - {"adapters", "alerting", "evaluators", "experiments", "keys", "rubrics"} <= set(files.kinds)
     assert files.warnings == ()
     for route in (r.entry for r in files.kinds["routes"].values()):
         assert isinstance(route, Route)
