@@ -98,6 +98,7 @@ class Stack:
             **envelope, event_id=event_id(request.request_id, "gate", 0), context=context, calls=int(completed),
             status="rejected" if status == "rate_limited" else status, code=None if completed else status, model="m",
             content=f"answer of {request.route}" if completed else "", prompt=request.messages[0].content,
+            retry_after_ms=1 if status == "rate_limited" else None,
         )  # fmt: skip
         await self.bus.publish("llm-results", request.request_id, result)
         if completed and self.priced:

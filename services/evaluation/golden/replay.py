@@ -40,7 +40,7 @@ class Patience:
         deadline_s: a request that has no answer by then ends as expired.
         grace_s: longest wait for a result after that.
         cost_s: longest wait for the costs of an answer.
-        rate_s: pause before a request that the team's limit refused is sent again.
+        rate_s: least pause before a request that a limit of the team refused for now is sent again.
     """
 
     deadline_s: float = 120.0
@@ -261,10 +261,11 @@ class _Replay:
                     self.unanswered.append(request_id)
                     return None
             assert gathered.result is not None
-            if gathered.result.code != "rate_limited" or attempt == _ATTEMPTS - 1:
+            wait_ms = gathered.result.retry_after_ms
+            if wait_ms is None or attempt == _ATTEMPTS - 1:
                 return gathered
-            # The refusal is final for this identity and cost nothing: the next attempt has another.
-            await self.clock.sleep(self.patience.rate_s)
+            # It cost nothing. The next attempt has another identity, so that its result is not taken for this one.
+            await self.clock.sleep(max(self.patience.rate_s, wait_ms / 1000))
         return None
 
     async def _submit(self, request_id: str, request: Request, ask: Ask) -> None:
