@@ -6,12 +6,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from penstock.config.kinds import Team
+from penstock.config.kinds import Policy, Retrieval, Route, Target, Team
 from penstock.config.plane import ConfigPlane
 from penstock.contracts.records import LlmRequest, Message, Purpose
 from penstock.identity import mint
 from penstock.identity.issuing import issued, revoked
 
+from services.intake.core import Limits, judge
 from services.intake.identity import key_problem, key_route_problem
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
@@ -89,3 +90,22 @@ def test_a_key_asks_for_its_own_routes_only() -> None:
     assert problem is not None
     assert problem[0] == "route_not_allowed"
     assert "only chat" in problem[1]
+
+
+def test_admission_refuses_by_key_and_asks_it_for_the_route_that_would_answer() -> None:
+    model = Target(backend="extractive", model="m")
+    routes = [Route(name=name, targets=(model,), retrieval=Retrieval(enabled=False)) for name in ("chat", "slow")]
+    own, foreign = issued(mint(SECRET), "strict", NOW, routes=("chat",)), issued(mint(SECRET), "other", NOW)
+    for default_route, key_id, code in (
+        ("chat", own.id, None),
+        ("slow", own.id, "route_not_allowed"),
+        ("chat", foreign.id, "key_not_allowed"),
+        ("chat", None, "key_required"),
+    ):
+        team = Team(name="strict", require_key=True, default_route=default_route)
+        plane = ConfigPlane.of([team, Policy(name="default"), *routes, own, foreign])
+        # "default" is what the team says it is.
+        request = a_request(key_id, tenant_id="strict", route="default")
+        judged = judge(request, plane, Limits(), NOW)
+        assert (judged.refused.code if judged.refused else None) == code
+        assert judged.context.key_id == key_id
