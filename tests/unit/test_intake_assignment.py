@@ -278,3 +278,19 @@ def test_a_request_that_is_read_again_keeps_its_arm_whatever_was_changed_since()
 )
 def test_what_a_claim_remembers_of_arms_is_read_as_it_was_written(assigned: Assigned) -> None:
     assert msgspec.json.decode(msgspec.json.encode(assigned), type=Assigned) == assigned
+
+
+def test_the_context_names_the_version_of_the_prompt_and_the_label_that_led_to_it() -> None:
+    arms = (Arm(name="control"), Arm(name="brief", prompt_label="brief"))
+    plane = a_plane(an_experiment(arms=arms))
+
+    def named(request: LlmRequest) -> tuple[str | None, str | None, str | None]:
+        context = judged(request, plane).context
+        return context.prompt_name, context.prompt_label, context.prompt_version
+
+    for arm, label in (("control", "production"), ("brief", "brief")):
+        assert named(in_arm(arm, plane)) == ("greet", label, plane.version("prompts", f"greet@{label}"))
+    version = plane.version("prompts", "greet@brief")
+    assert version is not None
+    assert named(a_request(prompt_label=version)) == ("greet", version, version)
+    assert named(a_request(route="terse")) == (None, None, None)

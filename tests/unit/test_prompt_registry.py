@@ -25,6 +25,7 @@ from penstock.config.prompt_tests import (
     rendered_failures,
 )
 from penstock.config.prompt_text import breaking_changes, differing_lines
+from penstock.config.publish import Change, prompt_warnings
 from penstock.contracts.catalogue import project_file
 from penstock.contracts.envelope import event_id
 from penstock.contracts.records import AdmittedRequest, ConfigEntry, Context, Message
@@ -136,6 +137,12 @@ def test_versions_differ_by_lines_and_by_what_they_refuse() -> None:
         "c is no variable any more: requests that give it are refused",
     ]
     assert differing_lines(old, old, "x", "y") == []
+    moved = Change("prompts", "qa@production", "changed", old, new)
+    assert (
+        prompt_warnings([moved])[1]
+        == "prompts/qa@production: b is required now: requests that do not give it are refused"
+    )
+    assert prompt_warnings([Change("prompts", new.key, "new", None, new)]) == []
 
 
 ECHO = Prompt.model_validate(

@@ -18,7 +18,7 @@ from penstock.clock import SystemClock
 from penstock.config.files import ConfigFiles, ConfigInvalid, load_files
 from penstock.config.kinds import KINDS
 from penstock.config.plane import ConfigPlane
-from penstock.config.publish import Change, plan_changes, price_warnings, publish_changes
+from penstock.config.publish import Change, plan_changes, price_warnings, prompt_warnings, publish_changes
 from penstock.contracts.catalogue import Catalogue, project_file
 from penstock.contracts.codec import Codec
 from penstock.settings import KafkaSettings
@@ -56,7 +56,7 @@ def apply(path: Path | None, reason: str, author: str | None, dry_run: bool, wai
         changes, files = asyncio.run(_apply(root, cluster_settings(), reason, author or user(), dry_run, wait_s))
     _warn(files)
     _show_changes(changes)
-    for warning in price_warnings(changes):
+    for warning in (*price_warnings(changes), *prompt_warnings(changes)):
         click.echo(f"warning: {warning}", err=True)
     done = "to publish" if dry_run else "published"
     click.echo(f"{len(changes)} {done}" if changes else "nothing to publish: the topics hold the same")

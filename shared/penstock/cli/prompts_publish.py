@@ -21,9 +21,9 @@ from penstock.clock import SystemClock
 from penstock.config.plane import ConfigPlane
 from penstock.config.prompt_history import LabelMove, PromptHistory, named
 from penstock.config.prompt_tests import read_tests, rendered_failures, tests_beside
-from penstock.config.prompt_text import breaking_changes, differing_lines
+from penstock.config.prompt_text import differing_lines
 from penstock.config.prompts import Prompt
-from penstock.config.publish import Change, publish_changes
+from penstock.config.publish import Change, prompt_warnings, publish_changes
 
 __all__ = ["promote", "publish", "rollback"]
 
@@ -196,10 +196,10 @@ async def _refuse(connection: Connection, plan: Plan) -> None:
     """Refuse what would break those who refer to a label, and warn of what its requests would notice."""
     plane = await ConfigPlane.open(connection.bus, connection.codec)
     await plane.close()
-    for key, (before, after) in plan.moves.items():
+    for key, (_, after) in plan.moves.items():
         refuse_problems(plane, after, key)
-        for change in breaking_changes(before, after) if before is not None else ():
-            click.echo(f"warning: {key}: {printable(change)}", err=True)
+    for warning in prompt_warnings(plan.changes):
+        click.echo(f"warning: {printable(warning)}", err=True)
 
 
 async def _refuse_raced(connection: Connection, plan: Plan) -> None:

@@ -13,10 +13,11 @@ from penstock.bus.producer import Producer
 from penstock.config.files import ConfigFiles
 from penstock.config.kinds import Entry, Prompt, Team
 from penstock.config.plane import ConfigPlane
+from penstock.config.prompt_text import breaking_changes
 from penstock.contracts.envelope import new_id
 from penstock.contracts.records import ConfigEntry
 
-__all__ = ["OPERATIONS", "Change", "plan_changes", "price_warnings", "publish_changes"]
+__all__ = ["OPERATIONS", "Change", "plan_changes", "price_warnings", "prompt_warnings", "publish_changes"]
 
 OPERATIONS = "operations"
 """tenant_id of what belongs to no team."""
@@ -81,6 +82,16 @@ def price_warnings(changes: Sequence[Change]) -> list[str]:
                 "it; an entry with a later effective_from ends a price"
             )
     return warnings
+
+
+def prompt_warnings(changes: Sequence[Change]) -> list[str]:
+    """Return which requests are refused once ``changes`` move labels of prompts to other versions."""
+    return [
+        f"prompts/{change.key}: {breaking}"
+        for change in changes
+        if isinstance(change.before, Prompt) and isinstance(change.after, Prompt)
+        for breaking in breaking_changes(change.before, change.after)
+    ]
 
 
 def _costs_differ(change: Change) -> bool:
