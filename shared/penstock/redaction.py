@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
-__all__ = ["MASK", "Redaction", "is_credential", "redacted_address", "secrets_of", "without_credentials"]
+__all__ = ["MASK", "Redaction", "is_credential", "secrets_of", "without_credentials"]
 
 MASK = "***"
 """What stands in place of a credential."""
@@ -61,17 +61,12 @@ _FORMS: tuple[tuple[re.Pattern[str], str], ...] = (
 def is_credential(name: str) -> bool:
     """Tell whether what stands under ``name``, of a header or a field, is a credential."""
     plain = name.strip().lower().replace("-", "_").replace(" ", "_").removeprefix("x_")
-    return plain in _CREDENTIALS or plain.endswith(_ENDINGS)
+    return plain in _CREDENTIALS or f"_{plain}".endswith(_ENDINGS)
 
 
 def without_credentials(headers: Iterable[tuple[str, bytes]]) -> tuple[tuple[str, bytes], ...]:
     """Return the headers of a message without those that are credentials by their name."""
     return tuple((name, value) for name, value in headers if not is_credential(name))
-
-
-def redacted_address(address: str) -> str:
-    """Return an address without user name, password and keys, also where they are not escaped as they must be."""
-    return _formless(re.sub(r"://.*@", f"://{MASK}@", address, flags=re.DOTALL))
 
 
 def secrets_of(settings: BaseSettings) -> frozenset[str]:

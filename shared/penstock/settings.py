@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableVariable
 
-from penstock.redaction import Redaction, redacted_address
+from penstock.redaction import Redaction
 
 _S = TypeVar("_S", bound=BaseSettings)
 
@@ -47,7 +47,7 @@ class KafkaSettings(BaseSettings):
         for address in value.split(","):
             host, _, port = address.strip().rpartition(":")
             if not host or not port.isdigit():
-                raise ValueError(f"{redacted_address(address)!r} is not host:port")
+                raise ValueError("an address is not host:port")
         return value
 
     @field_validator("kafka_ssl_cafile", "kafka_ssl_certfile", "kafka_ssl_keyfile")
@@ -189,7 +189,10 @@ def _told(cls: type[BaseSettings], error: ErrorDetails) -> str:
     # Of a model as a whole, the input is every variable there is.
     if field is None or _secret(field.annotation) or not isinstance(given, str | int | float):
         return f"  {place}: {said}" if place else f"  {said}"
-    return f"  {place}: {said} (is {redacted_address(str(given))!r})"
+    # An address may hold a login, also one that is malformed.
+    if "@" in str(given) or place.endswith("_URL"):
+        return f"  {place}: {said}"
+    return f"  {place}: {said} (is {given!r})"
 
 
 def _secret(annotation: Any) -> bool:
