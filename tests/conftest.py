@@ -12,6 +12,8 @@ from pathlib import Path
 
 # Before numpy is imported: the matrices here are small, and on two cores its threads only wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# An edge that a test runs takes a port that is free.
+os.environ.setdefault("EDGE_PORT", "0")
 
 import pytest
 from penstock.bus import KafkaBus

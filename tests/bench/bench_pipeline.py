@@ -234,7 +234,8 @@ async def main(rates: Sequence[int], seconds: float) -> None:
     stack = Stack.open("bench", state)
     stack.up()
     try:
-        environ = {**os.environ, **stack.environment(), "PENSTOCK_STACK": "bench", "PENSTOCK_STATE_DIR": str(state)}
+        environ = {"EDGE_PORT": "0", **os.environ, **stack.secrets(), **stack.environment()}
+        environ |= {"PENSTOCK_STACK": "bench", "PENSTOCK_STATE_DIR": str(state)}
         settings = KafkaSettings(
             kafka_bootstrap=environ["KAFKA_BOOTSTRAP"], schema_registry_url=environ["SCHEMA_REGISTRY_URL"]
         )

@@ -132,7 +132,8 @@ def test_the_image_holds_the_project_and_nothing_else_of_this_machine(built: Ima
 
 
 def test_the_service_becomes_ready_and_stops_when_told(image: Image, deployed: Mapping[str, str]) -> None:
-    environment = image.environment({**deployed, "PENSTOCK_METRICS_PORT": str(free_port())})
+    ports = {"PENSTOCK_METRICS_PORT": str(free_port()), "EDGE_PORT": "0"}
+    environment = image.environment({**deployed, **ports, "PENSTOCK_KEYS_SECRET": "0" * 32})
 
     def probe() -> subprocess.CompletedProcess[str]:
         return subprocess.run(image.probe(), env=environment, capture_output=True, text=True, timeout=10, check=False)

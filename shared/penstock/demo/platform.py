@@ -71,7 +71,9 @@ async def platform(
             progress.step("Configuration")
             progress.done(await _configuration(bus, codec))
             progress.step("Services")
-            async with _services(stack, {**environ, **stack.secrets(), **addresses}, progress, services) as supervisor:
+            # Whoever has the edge's usual port keeps it: nobody calls the demo's.
+            own = {"EDGE_PORT": "0", **environ, **stack.secrets(), **addresses}
+            async with _services(stack, own, progress, services) as supervisor:
                 progress.done(f"{len(supervisor.members)} ready: {', '.join(m.name for m in supervisor.members)}")
                 yield Platform(settings, bus, codec, supervisor, addresses)
                 progress.step("Stopping")

@@ -24,8 +24,8 @@ from penstock.stack.state import StackFolder
 
 __all__ = ["FLOW", "RestartPolicy", "ServiceFailed", "ServiceSpec", "Supervisor", "service_specs"]
 
-FLOW = ("intake", "guardrails", "retrieval", "inference", "evaluation", "drift", "alerting")
-"""The services of the flow, in its order."""
+FLOW = ("edge", "intake", "guardrails", "retrieval", "inference", "evaluation", "drift", "alerting")
+"""The services of the flow, in its order; the edge is one of its ways in."""
 
 OnChange = Callable[[Member, str], None]
 """Called with a service that changed and what happened to it."""
