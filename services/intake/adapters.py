@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import msgspec
 from penstock.bus import Transient
-from penstock.config.kinds import Team
 from penstock.money import bucket_of, counter_key, from_pico, pico
 from penstock.money.counters import (
     claim_key,
@@ -74,7 +73,7 @@ class RedisClaims:
             that, it is decided anew.
     """
 
-    def __init__(self, redis: Redis, ttl_s: int, grace_s: float = 120.0, deferral_ttl_s: int = 3600) -> None:
+    def __init__(self, redis: Redis, ttl_s: int, grace_s: float = 120.0, deferral_ttl_s: int = 900) -> None:
         self._redis: Any = redis
         self._ttl_s = ttl_s
         self._grace_s = grace_s
@@ -94,8 +93,9 @@ class RedisClaims:
             return []
         pipeline = self._redis.pipeline(transaction=False)
         for judgement in judgements:
-            keys, asked = _asked(judgement, self._ttl_s, self._grace_s)
-            asked["deferral_ttl_s"] = self._deferral_ttl_s
+            keys, asked = _asked(judgement, self._ttl_s)
+            if limits := _limits(judgement, self._ttl_s, self._grace_s):
+                asked["limits"] = {**limits, "deferral_ttl_s": self._deferral_ttl_s}
             await self._admit(
                 keys=keys, args=[_encode(asked), key_prefix(judgement.request.tenant_id)], client=pipeline
             )
@@ -215,9 +215,9 @@ def _claim(decision: str, told: bytes) -> Claim:
     )  # fmt: skip
 
 
-def _asked(judgement: Judgement, ttl_s: int, grace_s: float) -> tuple[list[str], dict[str, Any]]:
+def _asked(judgement: Judgement, ttl_s: int) -> tuple[list[str], dict[str, Any]]:
     """Return the keys and the argument of the admission script."""
-    request, team, at = judgement.request, judgement.team, judgement.at
+    request, at = judgement.request, judgement.at
     tenant = request.tenant_id
     holds = [] if judgement.refused else judgement.holds
     slots: dict[str, list[tuple[int, str]]] = {}
@@ -238,29 +238,31 @@ def _asked(judgement: Judgement, ttl_s: int, grace_s: float) -> tuple[list[str],
         "now_ms": str(_ms(at)),
         "lapses_ms": str(_ms(at + timedelta(seconds=ttl_s))),
         "ttl_s": ttl_s,
-        "rates": [],
         "counters": [_counter(tenant, hold, at) for hold in holds],
         "slots": slots,
     }
     if judgement.refused:
         asked["refused"] = judgement.refused
-    elif team is not None:
-        asked |= _limits(judgement, team, ttl_s, grace_s)
     if judgement.assigned.arms:
         asked["assigned"] = judgement.assigned
     return keys, asked
 
 
-def _limits(judgement: Judgement, team: Team, ttl_s: int, grace_s: float) -> dict[str, Any]:
-    """Return what the admission script is asked to keep of the limits of ``team``."""
-    deadline = judgement.context.deadline_at
+def _limits(judgement: Judgement, ttl_s: int, grace_s: float) -> dict[str, Any]:
+    """Return what the admission script is to keep of the team's limits; nothing where it has none, or none is asked."""
+    team, deadline = judgement.team, judgement.context.deadline_at
+    if team is None or judgement.refused:
+        return {}
+    if team.requests_per_minute is None and team.tokens_per_minute is None and team.max_concurrent is None:
+        return {}
     left_s = ttl_s if deadline is None else (deadline - judgement.at).total_seconds() + grace_s
-    asked: dict[str, Any] = {"rates": [], "lease_ms": max(1, int(1000 * min(left_s, ttl_s)))}
+    rates: list[dict[str, Any]] = []
+    asked: dict[str, Any] = {"rates": rates, "lease_ms": max(1, int(1000 * min(left_s, ttl_s)))}
     if (limit := team.requests_per_minute) is not None:
-        asked["rates"].append({"decision": Decision.RATE_LIMITED, "key": 3, "limit": limit, "cost": 1})
+        rates.append({"decision": Decision.RATE_LIMITED, "key": 3, "limit": limit, "cost": 1})
     if (limit := team.tokens_per_minute) is not None:
         tokens = judgement.tokens
-        asked["rates"].append({"decision": Decision.TOKEN_RATE_LIMITED, "key": 4, "limit": limit, "cost": tokens})
+        rates.append({"decision": Decision.TOKEN_RATE_LIMITED, "key": 4, "limit": limit, "cost": tokens})
         # With the time that one took: the limit may be another one by the time it ends.
         asked["tokens"] = f"{tokens}:{60_000_000 / limit:.9f}"
     if (limit := team.max_concurrent) is not None:

@@ -24,7 +24,7 @@ class Settings(ServiceSettings):
         ge=0,
     )
     deferral_ttl_s: int = Field(
-        3600,
+        900,
         description="How long it is remembered that a send was told to come later, seconds: what is read again after that, "
         "since a process died over it, is decided anew.",
         ge=1,

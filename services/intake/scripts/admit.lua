@@ -25,11 +25,11 @@ local claim = {event = asked.event, place = asked.place, hash = asked.hash, at =
 
 -- Rates: the generic cell rate algorithm (GCRA, ITU-T I.371), with a burst of a tenth of the minute. What is larger than the
 -- burst waits until all of it is free, and is a debt then. The clock is Redis' own, in us.
-local now, wait, taken = 0, 0, {}
-if claim.decision == 'admitted' and (#asked.rates > 0 or asked.concurrent) then
+local limits, now, wait, taken = asked.limits, 0, 0, {}
+if limits then
   local time = redis.call('TIME')
   now = time[1] * 1000000 + time[2]
-  for _, rate in ipairs(asked.rates) do
+  for _, rate in ipairs(limits.rates) do
     local interval = 60000000 / rate.limit
     local cost = interval * rate.cost
     local burst = math.max(interval * math.max(1, rate.limit / 10), cost)
@@ -39,20 +39,19 @@ if claim.decision == 'admitted' and (#asked.rates > 0 or asked.concurrent) then
     if needed > wait then claim.decision, wait = rate.decision, needed end
     taken[#taken + 1] = {KEYS[rate.key], finish}
   end
-  if asked.concurrent then
+  if limits.concurrent then
     redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', string.format('%.0f', now))
-    if redis.call('ZCARD', KEYS[6]) >= asked.concurrent.limit then
+    if redis.call('ZCARD', KEYS[6]) >= limits.concurrent.limit then
       -- When the next one ends is not known: when it lapses is, and more than a second is no time to be told.
       local first = redis.call('ZRANGE', KEYS[6], 0, 0, 'WITHSCORES')
-      claim.decision, wait = asked.concurrent.decision, math.max(wait, math.min(1000000, tonumber(first[2]) - now))
+      claim.decision, wait = limits.concurrent.decision, math.max(wait, math.min(1000000, tonumber(first[2]) - now))
     end
   end
 end
 if claim.decision ~= asked.decision then
   -- Nothing of it is kept but what this send was told: sent again, it is decided anew.
-  claim.wait = string.format('%.0f', wait)
-  local told = cjson.encode(claim)
-  redis.call('SET', KEYS[2], told, 'EX', asked.deferral_ttl_s)
+  local told = cjson.encode({event = claim.event, at = claim.at, decision = claim.decision, wait = string.format('%.0f', wait), assigned = claim.assigned})
+  redis.call('SET', KEYS[2], told, 'EX', limits.deferral_ttl_s)
   return {claim.decision, told}
 end
 
@@ -72,13 +71,13 @@ if claim.decision == 'admitted' and #asked.counters > 0 then
   end
 end
 
-if claim.decision == 'admitted' then
+if claim.decision == 'admitted' and limits then
   for _, one in ipairs(taken) do
     redis.call('SET', one[1], string.format('%.0f', one[2]), 'PX', math.ceil((one[2] - now) / 1000) + 1)
   end
-  if asked.tokens then redis.call('SET', KEYS[5], asked.tokens, 'PX', asked.lease_ms) end
-  if asked.concurrent then
-    redis.call('ZADD', KEYS[6], string.format('%.0f', now + asked.lease_ms * 1000), asked.request_id)
+  if limits.tokens then redis.call('SET', KEYS[5], limits.tokens, 'PX', limits.lease_ms) end
+  if limits.concurrent then
+    redis.call('ZADD', KEYS[6], string.format('%.0f', now + limits.lease_ms * 1000), asked.request_id)
     redis.call('EXPIRE', KEYS[6], asked.ttl_s)
   end
 end
