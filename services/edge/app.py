@@ -40,7 +40,7 @@ def application(front: Front, waiting_for: Callable[[], Sequence[str]], cors_ori
         cors_origins: whose pages may call it from a browser; none by default.
     """
     offered = operations(front)
-    description = document(offered)
+    description = document(offered, chat.RULES)
     routes = routes_of([*offered, *_open(msgspec.json.encode(description), page(description), waiting_for)])
     app: ASGIApp = Boundary(Router(routes, redirect_slashes=False), front.room)
     if cors_origins:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from penstock.contracts.records import LlmResult, ResultChunk
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,12 +16,41 @@ from services.edge.front import IDEMPOTENCY_KEY, Front, identity, json_answer, s
 from services.edge.openai_replies import completion_of
 from services.edge.openai_reply_types import ChatCompletion
 from services.edge.openai_requests import chat_of, request_id_of, request_of
-from services.edge.openai_types import ChatRequest
+from services.edge.openai_types import AssistantMessage, ChatRequest, SubmittedRequest
+from services.edge.openapi import Schema
 from services.edge.operations import Operation
 from services.edge.protocol import Caller, Ticket
 from services.edge.sse import ChatStream, error_event
 
-__all__ = ["operations", "submitted"]
+__all__ = ["RULES", "operations", "submitted"]
+
+_GIVEN: Schema = {"not": {"type": "null"}}
+
+
+def _needs(field: str, other: str) -> Schema:
+    """``field`` may be given only where ``other`` is true."""
+    met = {"required": [other], "properties": {other: {"const": True}}}
+    return {"anyOf": [{"properties": {field: {"type": "null"}}}, met]}
+
+
+_BODY: list[Schema] = [
+    {"not": {"required": (two := ["max_tokens", "max_completion_tokens"]), "properties": dict.fromkeys(two, _GIVEN)}},
+    _needs("stream_options", "stream"),
+    _needs("top_logprobs", "logprobs"),
+]
+RULES: Mapping[Any, Sequence[Schema]] = {
+    ChatRequest: _BODY,
+    SubmittedRequest: _BODY,
+    AssistantMessage: [
+        {
+            "anyOf": [
+                *({"required": [field], "properties": {field: _GIVEN}} for field in ("content", "refusal")),
+                {"required": ["tool_calls"], "properties": {"tool_calls": {"type": "array", "minItems": 1}}},
+            ]
+        }
+    ],
+}
+"""What :func:`~services.edge.openai_requests.request_of` asks of fields together, for the published description."""
 
 
 class _ChatEvents:

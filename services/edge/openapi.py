@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -11,8 +12,9 @@ import msgspec
 from services.edge.errors import ErrorAnswer
 from services.edge.operations import AT_ANY_TIME, Operation
 
-__all__ = ["document"]
+__all__ = ["Schema", "document"]
 
+Schema = Mapping[str, Any]
 _VERSION = "1.0.0"
 _DESCRIPTION = (
     "Chat completions as OpenAI's API has them, requests that nobody waits for, feedback and documents. Every request is "
@@ -25,12 +27,21 @@ _WAITING = {
 }
 
 
-def document(operations: Sequence[Operation]) -> dict[str, Any]:
-    """Return the description of ``operations``, ready to be written as JSON."""
+def document(
+    operations: Sequence[Operation], rules: Mapping[Any, Sequence[Schema]] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Return the description of ``operations``, ready to be written as JSON.
+
+    Args:
+        operations: what is offered.
+        rules: JSON schemas that values of a type keep to beside what the type says: what one field asks of another.
+    """
     shown = [one for one in operations if one.described]
     types = list(dict.fromkeys([ErrorAnswer, *(kind for one in shown for kind in _types(one))]))
     references, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     refers = dict(zip(types, references, strict=True))
+    for kind, schemas in rules.items():
+        components[kind.__name__]["allOf"] = [dict(schema) for schema in schemas]
     paths: dict[str, dict[str, Any]] = {}
     for one in shown:
         paths.setdefault(one.path.replace(":path}", "}"), {})[one.method.lower()] = _operation(one, refers)
@@ -78,7 +89,8 @@ def _operation(operation: Operation, refers: Mapping[Any, Any]) -> dict[str, Any
 def _answer(status: int, kinds: Sequence[Any], refers: Mapping[Any, Any]) -> dict[str, Any]:
     content = {
         kind if isinstance(kind, str) else "application/json": {
-            "schema": {"type": "string"} if isinstance(kind, str) else refers[kind]
+            # Of what is no JSON there is no schema.
+            "schema": {} if isinstance(kind, str) else refers[kind]
         }
         for kind in kinds
     }

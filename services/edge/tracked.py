@@ -59,8 +59,8 @@ def operations(front: Front) -> list[Operation]:
         asked = submitted_of(await front.body(request))
         if key is not None and asked.request_id not in (None, key):
             raise ApiError(
-                400, "request_id and Idempotency-Key name two requests; send one of them",
-                param="request_id", code="invalid_value",
+                409, "request_id and Idempotency-Key name two requests; send one of them",
+                param="request_id", code="idempotency_conflict",
             )  # fmt: skip
         ticket = await submitted(front, request, caller, asked, asked.request_id or key)
         answer = json_answer(status_of(Standing(ticket)), 202)

@@ -238,7 +238,7 @@ async def test_a_request_is_asked_for_by_its_id_with_its_teams_key(client: httpx
 async def test_two_identities_are_one_too_many(client: httpx.AsyncClient) -> None:
     sent = {**CHAT, "request_id": "r-1"}
     answer = await client.post("/v1/requests", json=sent, headers={"idempotency-key": "r-2"})
-    assert (answer.status_code, error(answer)["param"]) == (400, "request_id")
+    assert (answer.status_code, error(answer)["param"]) == (409, "request_id")
 
 
 async def test_feedback_goes_under_the_key_of_its_request(
