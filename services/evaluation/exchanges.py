@@ -23,14 +23,14 @@ _JUDGED = ((Purpose.SERVE, "completion"), (Purpose.SERVE, "cached"), (Purpose.SH
 
 
 def judged_completion(completion: Completion) -> Exchange | None:
-    """Return the exchange of an answer; None where a model gave none, or not to a user's request.
+    """Return the exchange of an answer; None where a model gave none, or not to a user's request, or has tools called first.
 
     What a target in shadow says is scored as what is served is. The scores carry the purpose of the call, shadow, and
     only what is served counts as traffic.
     """
     if (completion.context.purpose, completion.kind) not in _JUDGED:
         return None
-    if completion.error is not None or not completion.content.strip():
+    if completion.error is not None or completion.tool_calls or not completion.content.strip():
         return None
     return Exchange(
         request_id=completion.request_id,

@@ -176,6 +176,7 @@ def _completion(r: Completion, texts: bool) -> Told:
     if r.energy is not None:
         grams = "" if r.energy.co2e_grams is None else f", {r.energy.co2e_grams:.3g} g CO2e"
         details.append(f"took about {r.energy.joules:.3g} J{grams} (an estimate by {r.energy.basis})")
+    details += [line for call in r.tool_calls for line in _text(f"calls {call.name}", call.arguments, texts)]
     return f"{r.model} ({r.backend}) answers in {took}, {tokens}, {r.finish_reason}{again}{others}{_beside(r)}", details
 
 
@@ -201,7 +202,9 @@ def _result(r: LlmResult, texts: bool) -> Told:
     others = f", {len(r.alternatives)} alternatives" if r.alternatives else ""
     details = _text("answer", r.content, texts)
     details += [line for each in r.alternatives for line in _text("alternative", each.content, texts)]
-    return f"result: {r.status}, {len(r.content)} characters, {len(r.citations)} sources{others}", details
+    details += [line for call in r.tool_calls for line in _text(f"calls {call.name}", call.arguments, texts)]
+    called = f", calls {', '.join(call.name for call in r.tool_calls)}" if r.tool_calls else ""
+    return f"result: {r.status}, {len(r.content)} characters, {len(r.citations)} sources{called}{others}", details
 
 
 def _cost(r: Cost, texts: bool) -> Told:

@@ -178,6 +178,8 @@ def _print(console: Console, result: LlmResult, *, with_content: bool = True) ->
     if result.status == "completed":
         if with_content:
             console.print(escape(result.content))
+        for call in result.tool_calls:
+            console.print(f"[dim]calls {escape(call.name)}:[/dim] {escape(call.arguments)}")
         for number, alternative in enumerate(result.alternatives, 2):
             console.print(f"[dim]answer {number}:[/dim] {escape(alternative.content)}")
         for passage in result.citations:
