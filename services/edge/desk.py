@@ -32,6 +32,8 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 _POLL_S = 0.05
+_SEARCHES = 5
+"""Times that a result is looked for in a log that cannot be read."""
 LATE_PIECES_S = 2.0
 """How long the last pieces are waited for once the result is there: both leave guardrails at about the same time."""
 _STALLED_S = 5.0
@@ -62,6 +64,7 @@ class LogDesk:
         self._clock = clock
         self._waiters = Waiters()
         self._sending: dict[object, float] = {}
+        self._sends: set[asyncio.Task[Sent]] = set()
         self._searches: set[asyncio.Task[None]] = set()
 
     @property
@@ -83,7 +86,7 @@ class LogDesk:
         ticket = Ticket(*key, taken.at, again=taken.how is Taking.AGAIN)
         if taken.known_since is not None:
             # It came another way before: its result may have come before anybody here looked for it.
-            self._background(self._search(key, taken.known_since))
+            self._background(self._search(key, taken.known_since), self._searches)
         if not taken.ended:
             # One that is under way stands in the log once more: whoever sent it first may have died before it did.
             event = msgspec.structs.replace(request, event_id=sent_event_id(key, taken.number))
@@ -107,7 +110,7 @@ class LogDesk:
 
     async def _send(self, topic: str, key: str, record: Record, headers: Headers) -> None:
         # Whoever goes away meanwhile takes nothing back: what was begun is in the log or it is not.
-        await asyncio.shield(asyncio.ensure_future(self._sent(topic, key, record, headers)))
+        await asyncio.shield(self._background(self._sent(topic, key, record, headers), self._sends))
 
     async def _sent(self, topic: str, key: str, record: Record, headers: Headers) -> Sent:
         mark = object()
@@ -252,14 +255,20 @@ class LogDesk:
                 log.warning("news of results is not heard now; who waits looks once a second", reason=str(error))
             await self._clock.sleep(self._look_again_s)
 
-    def _background(self, job: Coroutine[Any, Any, None]) -> None:
+    def _background(self, job: Coroutine[Any, Any, T], among: set[asyncio.Task[T]]) -> asyncio.Task[T]:
+        def over(task: asyncio.Task[T]) -> None:
+            among.discard(task)
+            if not task.cancelled():
+                task.exception()  # nobody may be left to take it, and the log has it
+
         task = asyncio.create_task(job)
-        self._searches.add(task)
-        task.add_done_callback(self._searches.discard)
+        among.add(task)
+        task.add_done_callback(over)
+        return task
 
     async def _search(self, key: RequestKey, since: datetime) -> None:
         """Keep the result of a request that came another way before, where it stands in the log already."""
-        while True:
+        for _ in range(_SEARCHES):
             try:
                 if (found := await self._results.since(key, since)) is not None:
                     message, result = found
@@ -268,6 +277,7 @@ class LogDesk:
             except Transient as error:
                 log.warning("a result is looked for again in the log", request_id=key[1], reason=str(error))
                 await self._clock.sleep(self._look_again_s)
+        log.error("it is not known whether a result stands in the log", request_id=key[1])
 
 
 async def _available(answer: Awaitable[T]) -> T:
