@@ -133,6 +133,7 @@ def a_run() -> Run:
         dataset="set",
         dataset_version="v",
         team="support",
+        key_id="3xk9t2mqv5rd",
         variants=VARIANTS,
     )
 
@@ -156,7 +157,9 @@ async def test_every_case_is_asked_of_every_variant_once_and_priced_exactly(bus:
         await replay(bus, bus.codec, client, kept, asks, requests, resumed=False, patience=QUICK)
     kept.close()
     assert len(stack.asked) == len(asks) == 16
-    assert {(one.purpose, one.tags["golden_run"]) for one in stack.asked} == {("evaluation", "run-1")}
+    assert {(one.purpose, one.tags["golden_run"], one.key_id) for one in stack.asked} == {
+        ("evaluation", "run-1", "3xk9t2mqv5rd")
+    }
     answers = AnswerFile.open(tmp_path / "run").answers
     assert {answer.ask for answer in answers} == set(asks)
     assert {answer.cost for answer in answers} == {Decimal("0.000000000124")}

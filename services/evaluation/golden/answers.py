@@ -33,6 +33,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         dataset_version: its content hash.
         tags: labels by which its cases were chosen; empty for all.
         team: who asks and pays.
+        key_id: identity of the key that it asks with; None for none.
         variants: the first is the baseline.
         repeats: how often each case is asked of each variant.
         seed: of the order of requests and of the resampling.
@@ -43,6 +44,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     dataset: str
     dataset_version: str
     team: str
+    key_id: str | None = None
     variants: list[Variant]
     repeats: int = 1
     seed: int = 0

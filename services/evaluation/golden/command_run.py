@@ -59,6 +59,7 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
 
     file: Path
     team: str | None
+    key_id: str | None
     routes: tuple[str, ...]
     prompts: tuple[str, ...]
     policies: tuple[str, ...]
@@ -85,6 +86,7 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--dataset", "file", type=click.Path(dir_okay=False, path_type=Path), required=True,
               help="Golden set: JSON lines, one case each.")  # fmt: skip
 @click.option("--team", help="Team that asks and pays; it must be configured. Not needed with --resume.")
+@click.option("--key", "key_id", help="Identity of the team's key that it asks with, never the key.")
 @click.option("--route", "routes", multiple=True, help="Route to answer; the first named is the baseline.")
 @click.option("--prompt", "prompts", multiple=True, metavar="NAME@LABEL",
               help="Version of a prompt; @LABEL: of each case's own.")  # fmt: skip
@@ -204,6 +206,7 @@ def _planned(options: _Options, dataset: Dataset) -> Run:
         dataset=dataset.name,
         dataset_version=dataset.version,
         team=options.team,
+        key_id=options.key_id,
         variants=variants_of(options.routes, options.prompts, options.policies),
         repeats=options.repeats,
         seed=options.seed,
@@ -219,7 +222,7 @@ def _resumed(options: _Options, dataset: Dataset) -> AnswerFile:
             f"{options.resume} asks version {kept.run.dataset_version} of {kept.run.dataset}, and {options.file} is version "
             f"{dataset.version}: give the file as it was, or begin a new run"
         )
-    if options.routes or options.prompts or options.policies or options.tags or options.out:
+    if options.key_id or options.routes or options.prompts or options.policies or options.tags or options.out:
         raise RunError(
             f"{options.resume} says what is asked and where it is kept: leave out what --resume goes on with"
         )

@@ -282,6 +282,7 @@ class _Replay:
             tags={"golden_set": self.kept.run.dataset, "golden_run": self.kept.run.run, "variant": ask.variant},
             purpose=Purpose.EVALUATION,
             policy=request.policy,
+            key_id=self.kept.run.key_id,
         )
 
     async def _keep(self, ask: Ask, gathered: Gathered) -> None:
