@@ -52,6 +52,19 @@ def model() -> Path:
     return tiny_model()
 
 
+TOOLS = [
+    {"type": "function", "function": {"name": "look_up", "parameters": CITY}},
+    {"type": "function", "function": {"name": "wait", "parameters": {"type": "object", "properties": {}}}},
+]
+TEMPLATE = (
+    "{{ bos_token }}{% if tools %}<|system|>\n{{ tools | tojson }}{{ eos_token }}\n{% endif %}"
+    "{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] or '' }}"
+    "{% for call in message['tool_calls'] or [] %}<tool_call>{{ call['function'] | tojson }}</tool_call>{% endfor %}"
+    "{{ eos_token }}\n{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+"""That of the model, with tools."""
+
+
 @pytest.fixture(scope="module")
 def engine(
     deployed: Mapping[str, str],
@@ -62,8 +75,12 @@ def engine(
 ) -> Iterator[EngineProcess]:
     """Inference with an engine, ready to answer. Its log is shown where it does not start."""
     folder = tmp_path_factory.mktemp("engine")
+    template = folder / "template.jinja"
+    template.write_text(TEMPLATE, "utf-8")
     settings = {
         "model": str(model),
+        "chat_template": str(template),
+        "tool_call_parser": "hermes",
         "served_model_name": MODEL,
         "dtype": "bfloat16",
         "enforce_eager": True,
@@ -195,6 +212,23 @@ async def test_answers_keep_to_a_schema_and_to_an_expression(asked: Asker) -> No
         assert re.fullmatch("[A-Z][a-z]{2,9}", found["city"])
         assert 0 <= found["people"] <= 999
     assert re.fullmatch(date, day.content)
+
+
+async def test_tools_are_called_where_one_must_be(asked: Asker) -> None:
+    offered = json.dumps(TOOLS)
+    named = '{"type": "function", "function": {"name": "look_up"}}'
+    must = await asked.send("Where?", tools=offered, tool_choice=named, max_completion_tokens=300, seed=1)
+    may = await asked.send("Where?", tools=offered, max_completion_tokens=8, seed=1)
+    none = await asked.send("Where?", tools=offered, tool_choice='"none"', max_completion_tokens=8, seed=1)
+    plain = await asked.send("Where?", max_completion_tokens=8, seed=1)
+    calling, words, without, as_ever = await asked.wait(must, may, none, plain)
+    (call,) = calling.tool_calls
+    assert (call.name, calling.content, calling.finish_reason) == ("look_up", "", "tool_calls")
+    assert set(json.loads(call.arguments)) == {"city", "people"}
+    assert (words.tool_calls, words.finish_reason) == ([], "length")
+    # The template told the model what there is, and only where it may be called.
+    assert words.usage.input_tokens > without.usage.input_tokens
+    assert (without.content, without.usage) == (as_ever.content, as_ever.usage)
 
 
 async def test_an_answer_ends_before_the_words_that_stop_it(asked: Asker) -> None:

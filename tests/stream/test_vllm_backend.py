@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from services.inference.progress import Progress
 from services.inference.vllm.adapters import WEIGHTS, AdapterError, Adapters, digest_of
 from services.inference.vllm.backend import VllmBackend
 from services.inference.vllm.settings import EngineSettings
+from services.inference.vllm.tools import Tools
 from tests.stream.vllm_memory import MemoryEngine
 
 SETTINGS = EngineSettings(model="/models/m", served_model_name=("m",), enable_lora=True, max_lora_rank=8)
@@ -65,10 +67,14 @@ def request(text: str = "How far is it?", **sampling: Any) -> GroundedRequest:
 
 
 async def generate(
-    *engines: MemoryEngine, pieces: Pieces | None = None, progress: Progress | None = None, target: Target = TARGET
+    *engines: MemoryEngine,
+    pieces: Pieces | None = None,
+    progress: Progress | None = None,
+    target: Target = TARGET,
+    **sampling: Any,
 ) -> Answered:
     backend = VllmBackend(Engines(*engines), SETTINGS, lambda name: None)
-    return await backend.generate(request(), target, pieces or NoPieces(), progress or Progress())
+    return await backend.generate(request(**sampling), target, pieces or NoPieces(), progress or Progress())
 
 
 def wasted() -> float:
@@ -92,6 +98,42 @@ async def test_an_answer_with_its_tokens() -> None:
     assert reader.read == ["One", " two", " three", " four"]
     assert engine.submitted == [("event.1", 0, None)]
     assert answer.first_token_us is not None
+
+
+class Parser:
+    """Reads what follows a colon as a call, as vLLM's parsers do what stands in their marks."""
+
+    def parse(self, text: str, request: Any, **given: Any) -> tuple[None, str, list[Any]]:
+        words, _, arguments = text.partition(":")
+        called = [SimpleNamespace(id=None, name="look_up", arguments=arguments)] if arguments else []
+        return None, words, called
+
+
+TOOLS = Tools([], {}, {}, event_id="event", request=None, parser=Parser)
+
+
+async def test_words_and_calls_are_told_apart_before_anybody_reads_them() -> None:
+    engine, reader = MemoryEngine(tokens=("I look", ":", "{}"), calls=TOOLS), Reader()
+    answer = await generate(engine, pieces=reader, tools="[]")
+    (call,) = answer.tool_calls
+    assert (answer.content, answer.finish_reason, call.name, call.arguments) == (
+        "I look",
+        "tool_calls",
+        "look_up",
+        "{}",
+    )
+    assert reader.read == ["I look"]
+    again = await generate(MemoryEngine(tokens=("I look", ":", "{}"), calls=TOOLS), tools="[]")
+    assert again.tool_calls == answer.tool_calls
+    words = await generate(MemoryEngine(calls=TOOLS), tools="[]")
+    assert (words.content, words.finish_reason, words.tool_calls) == ("One two three four", "stop", ())
+
+
+async def test_tools_that_nobody_reads_the_calls_of_are_refused_and_may_be_left_alone() -> None:
+    with pytest.raises(BackendError, match="nothing here reads calls") as refused:
+        await generate(MemoryEngine(), tools="[]")
+    assert (refused.value.of_request, refused.value.charged) == (True, False)
+    assert (await generate(MemoryEngine(), tools="[]", tool_choice='"none"')).content == "One two three four"
 
 
 async def test_a_request_whose_engine_dies_is_generated_again_and_the_waste_is_counted() -> None:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from penstock.contracts.records import Message
+from penstock.contracts.records import Message, Sampling
 
 from services.inference.vllm.protocol import EngineDied, LoadedAdapter, Refused, Rendered
 from services.inference.vllm.sampling import Asked
+from services.inference.vllm.tools import Tools
 
 __all__ = ["MemoryEngine"]
 
@@ -30,8 +31,15 @@ class MemoryEngine:
     aborted: list[str] = field(default_factory=list)
     held: asyncio.Event | None = None
     """Where given, nothing is said after the first token before it is set."""
+    calls: Tools | None = None
+    """How it calls tools; None where it does not."""
 
-    async def render(self, messages: Sequence[Message]) -> Rendered:
+    def tools(self, messages: Sequence[Message], sampling: Sampling, event_id: str) -> Tools:
+        if self.calls is None:
+            raise Refused("nothing here reads calls of tools")
+        return self.calls
+
+    async def render(self, messages: Sequence[Message], tools: Tools | None = None) -> Rendered:
         size = sum(len(message.content.split()) for message in messages)
         if size > self.context_tokens:
             raise Refused("too long")

@@ -86,7 +86,7 @@ def test_answers_that_can_only_be_the_same_are_generated_once() -> None:
     assert "n" not in asked.parameters
     gathered = Gathered(prompt_tokens=5)
     gathered.take(Said([Part("same", [1], finish_reason="stop")], finished=True))
-    assert [other.content for other in gathered.alternatives(asked.copies)] == ["same", "same"]
+    assert [other.content for other in gathered.answers(asked.copies)] == ["same"] * 3
     assert gathered.usage() == Usage(input_tokens=5, output_tokens=1)
 
 
@@ -107,7 +107,7 @@ def test_an_answer_is_gathered_bit_by_bit() -> None:
     assert gathered.take(Said([Part("lo", [2, 3], finish_reason="length")], finished=True)) == "lo"
     assert (gathered.first.content, gathered.first.finish_reason, gathered.finished) == ("Hello", "length", True)
     assert gathered.queue_us == 250_000
-    assert gathered.alternatives() == ()
+    assert len(gathered.answers()) == 1
 
 
 def test_only_the_first_answer_is_read_along() -> None:
@@ -119,7 +119,7 @@ def test_only_the_first_answer_is_read_along() -> None:
         Said([Part("", [], finish_reason="stop"), Part("", [], index=1, finish_reason="length")], finished=True)
     )
     assert gathered.usage() == Usage(input_tokens=40, output_tokens=3, cached_input_tokens=16)
-    assert [(other.content, other.finish_reason) for other in gathered.alternatives()] == [("bB", "length")]
+    assert [(other.content, other.finish_reason) for other in gathered.answers()[1:]] == [("bB", "length")]
 
 
 def entry(text: str, logprob: float, rank: int) -> SimpleNamespace:

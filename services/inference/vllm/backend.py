@@ -22,6 +22,7 @@ from services.inference.vllm.gathering import Gathered
 from services.inference.vllm.protocol import AdapterRefused, Engine, EngineDied, Generation, LoadedAdapter, Refused
 from services.inference.vllm.sampling import QUIET_INTERVAL, SamplingError, asked_of, engine_priority, reading_interval
 from services.inference.vllm.settings import EngineSettings
+from services.inference.vllm.tools import may_call
 
 __all__ = ["Engines", "VllmBackend"]
 
@@ -117,7 +118,8 @@ class VllmBackend:
         started = time.perf_counter()
         sampling = request.sampling
         try:
-            rendered = await engine.render(prompt.messages)
+            tools = engine.tools(prompt.messages, sampling, request.event_id) if may_call(sampling) else None
+            rendered = await engine.render(prompt.messages, tools)
             room = engine.context_tokens - rendered.tokens
             if room < 1:
                 raise Refused(
@@ -125,7 +127,7 @@ class VllmBackend:
                     "context window for an answer; shorten the conversation, or attach fewer passages"
                 )
             interval = reading_interval(self._pace_s) if stream.wanted else QUIET_INTERVAL
-            asked = asked_of(sampling, room=room, defaults=engine.defaults, interval=interval)
+            asked = asked_of(sampling, room=room, defaults=engine.defaults, interval=interval, tools=tools)
             progress.began = True
             # A request may be here more than once (a shadow is one beside it), and each is stopped by itself.
             generation = await engine.submit(
@@ -151,7 +153,8 @@ class VllmBackend:
                     raise EngineDied("the engine gave the request up")
                 if first_token_us is None and progress.usage.output_tokens:
                     first_token_us = _since(started)
-                await stream.add(new)
+                if tools is None:
+                    await stream.add(new)
         except Refused as error:
             await _last_word(generation, gathered, progress)
             reason = f"target {target.model}: the engine could not go on: {error}"
@@ -165,6 +168,10 @@ class VllmBackend:
             raise
         if gathered.failed:
             raise BackendError(f"target {target.model}: the engine broke off inside the answer", charged=True)
+        first, *others = gathered.answers(asked.copies, None if tools is None else tools.read)
+        if tools is not None:
+            # What are words and what are calls is known at the end.
+            await stream.add(first.content)
         await stream.end()
         usage, model_us = gathered.usage(), _since(started)
         if first_token_us is not None and usage.output_tokens > 1:
@@ -173,15 +180,16 @@ class VllmBackend:
         return Answered(
             model=target.model,
             backend=_NAME,
-            content=gathered.first.content,
-            finish_reason=gathered.first.finish_reason or "stop",
+            content=first.content,
+            finish_reason=first.finish_reason,
             usage=usage,
             model_us=model_us,
             first_token_us=first_token_us,
             reduced_input_tokens=prompt.reduced_tokens(usage.input_tokens),
-            alternatives=gathered.alternatives(asked.copies),
-            logprobs=tuple(gathered.first.logprobs),
+            alternatives=tuple(others),
+            logprobs=tuple(first.logprobs),
             engine_queue_us=gathered.queue_us,
+            tool_calls=tuple(first.tool_calls),
         )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.bus import Transient
-from penstock.contracts.records import Message
+from penstock.contracts.records import Message, Sampling
 
 from services.inference.openai_body import message_body
 from services.inference.vllm.gathering import Output
@@ -21,6 +21,7 @@ from services.inference.vllm.protocol import AdapterRefused, EngineDied, LoadedA
 from services.inference.vllm.sampling import Asked
 from services.inference.vllm.settings import EngineSettings, engine_arguments, unknown_argument
 from services.inference.vllm.stats import StepStats
+from services.inference.vllm.tools import EngineTools, Tools, load_parser
 
 __all__ = ["EngineFailed", "VllmEngine", "end_processes", "import_vllm", "prepare_environment", "start_engine"]
 
@@ -96,7 +97,15 @@ def start_engine(settings: EngineSettings) -> VllmEngine:
         llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), stat_loggers=[lambda config, index=0: stats])
     except Exception as error:
         raise EngineFailed(f"the engine does not start: {_cause(error)}") from error
-    engine = VllmEngine(llm, template, stats)
+    tools = None
+    if settings.tool_call_parser is not None:
+        try:
+            parser = load_parser(settings.tool_call_parser, llm.get_tokenizer())
+        except ValueError as error:
+            llm.shutdown(timeout=_CLOSE_S)
+            raise EngineFailed(f"INFERENCE_ENGINE: {error}") from error
+        tools = EngineTools(parser, llm.get_tokenizer(), llm.model_config)
+    engine = VllmEngine(llm, template, stats, tools)
     try:
         engine.try_template()
     except Refused as error:
@@ -144,7 +153,7 @@ def _cause(error: Exception) -> str:
 class VllmEngine:
     """An engine in processes of its own, which :func:`start_engine` makes."""
 
-    def __init__(self, llm: Any, chat_template: str | None, stats: StepStats) -> None:
+    def __init__(self, llm: Any, chat_template: str | None, stats: StepStats, tools: EngineTools | None = None) -> None:
         from vllm import SamplingParams
         from vllm.exceptions import VLLMClientError
         from vllm.lora.request import LoRARequest
@@ -157,10 +166,9 @@ class VllmEngine:
         self._delta = RequestOutputKind.DELTA
         # ValueError is what older parts of vLLM, and the grammars' compilers, raise of a request.
         self._refusals: tuple[type[Exception], ...] = (VLLMClientError, ValueError, TypeError)
-        self._chat = ChatParams(
-            chat_template=chat_template,
-            chat_template_kwargs={"add_generation_prompt": True, "continue_final_message": False},
-        )
+        self._tools = tools
+        self._chat_template = chat_template
+        self._chat_params = ChatParams
         self._defaults: Mapping[str, Any] = llm.model_config.get_diff_sampling_param()
         self._loaded: set[int] = set()
 
@@ -180,17 +188,44 @@ class VllmEngine:
         """Render a question, which the first request need not wait for then.
 
         Raises:
-            Refused: the template does not take it, or there is none.
+            Refused: the template does not take it, there is none, or it tells the model nothing of tools that it is to
+                call.
         """
+        question = [{"role": "user", "content": "Is anybody there?"}]
+        tool = {"type": "function", "function": {"name": "look", "description": "Looks.", "parameters": {}}}
         try:
-            self._llm.renderer.render_chat([[{"role": "user", "content": "Is anybody there?"}]], self._chat)
+            _, (plain,) = self._llm.renderer.render_chat([question], self._chat())
+            if self._tools is None:
+                return
+            _, (told,) = self._llm.renderer.render_chat([question], self._chat([tool]))
         except self._refusals as error:
             raise Refused(str(error)) from error
+        if plain["prompt_token_ids"] == told["prompt_token_ids"]:
+            raise Refused("tool_call_parser is set, and the template shows no tools to the model")
 
-    async def render(self, messages: Sequence[Message]) -> Rendered:
-        conversation = [message_body(message) for message in messages]
+    def _chat(self, tools: Sequence[Mapping[str, Any]] | None = None) -> Any:
+        """Return how a conversation is rendered: with ``tools`` where the model may call some."""
+        given: dict[str, Any] = {"add_generation_prompt": True, "continue_final_message": False}
+        if tools is not None:
+            given["tools"] = list(tools)
+        return self._chat_params(chat_template=self._chat_template, chat_template_kwargs=given)
+
+    def tools(self, messages: Sequence[Message], sampling: Sampling, event_id: str) -> Tools:
+        if self._tools is None:
+            raise Refused(
+                "nothing here reads what the model says as calls of tools: set tool_call_parser in INFERENCE_ENGINE, ask a "
+                'route whose model calls tools, set sampling.tool_choice to "none", or leave sampling.tools out'
+            )
         try:
-            _, (engine_input,) = await self._llm.renderer.render_chat_async([conversation], self._chat)
+            return self._tools.asked(messages, sampling, event_id)
+        except self._refusals as error:
+            raise Refused(f"sampling.tools: {error}") from error
+
+    async def render(self, messages: Sequence[Message], tools: Tools | None = None) -> Rendered:
+        conversation = [message_body(message) for message in messages]
+        chat = self._chat(None if tools is None else tools.listed)
+        try:
+            _, (engine_input,) = await self._llm.renderer.render_chat_async([conversation], chat)
         except self._refusals as error:
             raise Refused(str(error)) from error
         return Rendered(len(engine_input["prompt_token_ids"]), engine_input)

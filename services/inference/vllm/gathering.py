@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from penstock.contracts.records import Alternative, TokenLogprob, Usage
+from penstock.contracts.records import Alternative, TokenLogprob, ToolCall, Usage
 
-__all__ = ["Choice", "ChoiceOutput", "Gathered", "Output"]
+__all__ = ["Choice", "ChoiceOutput", "Gathered", "Output", "ReadCalls"]
+
+ReadCalls = Callable[[str, Sequence[int], int], tuple[str, list[ToolCall]]]
+"""Returns the words and the calls of tools in an answer, by its text, its tokens and its number."""
 
 _FINISH_REASONS = {"stop": "stop", "length": "length", "abort": "cancelled", "repetition": "stop", "error": "error"}
 """vLLM's reasons (vllm/v1/engine, FinishReason) in OpenAI's words, as Completion.finish_reason has them."""
@@ -38,7 +41,7 @@ class Choice:
     """One answer as far as it has come."""
 
     texts: list[str] = field(default_factory=list)
-    tokens: int = 0
+    tokens: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish_reason: str | None = None
 
@@ -46,6 +49,15 @@ class Choice:
     def content(self) -> str:
         """The text so far."""
         return "".join(self.texts)
+
+    def answer(self, number: int, read: ReadCalls | None) -> Alternative:
+        """Return it as answer ``number``; see :meth:`Gathered.answers`."""
+        content, reason, calls = self.content, self.finish_reason or "stop", list[ToolCall]()
+        if read is not None:
+            content, calls = read(content, self.tokens, number)
+        if calls and reason == "stop":
+            reason = "tool_calls"
+        return Alternative(content=content, finish_reason=reason, logprobs=self.logprobs, tool_calls=calls)
 
 
 @dataclass(slots=True)
@@ -69,7 +81,7 @@ class Gathered:
         new = ""
         for part in output.outputs:
             choice = self.choices.setdefault(part.index, Choice())
-            choice.tokens += len(part.token_ids)
+            choice.tokens += part.token_ids
             if part.text:
                 choice.texts.append(part.text)
                 if part.index == 0:
@@ -106,7 +118,7 @@ class Gathered:
         """Return the tokens so far. The prompt is computed once, so it counts once, whatever the number of answers."""
         return Usage(
             input_tokens=self.prompt_tokens,
-            output_tokens=sum(choice.tokens for choice in self.choices.values()),
+            output_tokens=sum(len(choice.tokens) for choice in self.choices.values()),
             cached_input_tokens=self.cached_tokens or 0,
         )
 
@@ -114,20 +126,18 @@ class Gathered:
     def wasted_tokens(self) -> int:
         """Tokens that were computed, prompt and answers, as far as is known: they are lost where the engine dies."""
         computed = self.prompt_tokens - (self.cached_tokens or 0) if self.choices else 0
-        return computed + sum(choice.tokens for choice in self.choices.values())
+        return computed + sum(len(choice.tokens) for choice in self.choices.values())
 
-    def alternatives(self, copies: int = 1) -> tuple[Alternative, ...]:
-        """Return the answers after the first.
+    def answers(self, copies: int = 1, read: ReadCalls | None = None) -> tuple[Alternative, ...]:
+        """Return the answers, the first one first.
 
         Args:
             copies: times that each answer is given.
+            read: tells words and calls of tools apart; None where none may be called.
         """
-        answers = [self.choices[index] for index in sorted(self.choices)]
-        again = [choice for choice in answers for _ in range(copies)]
-        return tuple(
-            Alternative(content=choice.content, finish_reason=choice.finish_reason or "stop", logprobs=choice.logprobs)
-            for choice in again[1:]
-        )
+        choices = [self.choices[index] for index in sorted(self.choices)] or [Choice()]
+        again = [choice for choice in choices for _ in range(copies)]
+        return tuple(choice.answer(number, read) for number, choice in enumerate(again))
 
 
 def _logprobs(tokens: Sequence[int], positions: Iterable[Mapping[int, Any] | None], top: int) -> Iterable[TokenLogprob]:

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from penstock.contracts.records import Message
+from penstock.contracts.records import Message, Sampling
 
 from services.inference.vllm.gathering import Output
 from services.inference.vllm.sampling import Asked
+from services.inference.vllm.tools import Tools
 
 __all__ = ["AdapterRefused", "Engine", "EngineDied", "Generation", "LoadedAdapter", "Refused", "Rendered"]
 
@@ -83,8 +84,16 @@ class Engine(Protocol):
         """Whether its process has ended."""
         ...
 
-    async def render(self, messages: Sequence[Message]) -> Rendered:
-        """Return the prompt of a conversation, by the chat template.
+    def tools(self, messages: Sequence[Message], sampling: Sampling, event_id: str) -> Tools:
+        """Return what the tools of the request ``event_id`` come to.
+
+        Raises:
+            Refused: the model calls no tools, or not these.
+        """
+        ...
+
+    async def render(self, messages: Sequence[Message], tools: Tools | None = None) -> Rendered:
+        """Return the prompt of a conversation, by the chat template, which is given ``tools``.
 
         Raises:
             Refused: the template or the context window does not take it.

@@ -9,6 +9,7 @@ from typing import Any
 from penstock.contracts.records import Priority, Sampling
 
 from services.inference.pieces import MAX_WAIT_S
+from services.inference.vllm.tools import Tools
 
 __all__ = ["QUIET_INTERVAL", "Asked", "SamplingError", "asked_of", "engine_priority", "reading_interval"]
 
@@ -35,28 +36,26 @@ class Asked:
     """
 
     parameters: Mapping[str, Any]
-    structured: Mapping[str, str] = field(default_factory=dict)
+    structured: Mapping[str, Any] = field(default_factory=dict)
     copies: int = 1
 
 
-def asked_of(sampling: Sampling, *, room: int, defaults: Mapping[str, Any], interval: int) -> Asked:
+def asked_of(
+    sampling: Sampling, *, room: int, defaults: Mapping[str, Any], interval: int, tools: Tools | None = None
+) -> Asked:
     """Return what ``sampling`` comes to.
 
     Args:
         room: tokens that the prompt leaves of the context window, 1 or more.
         defaults: what the model's own generation config says, in vLLM's names; it fills what the request leaves open.
         interval: tokens that gather before word of them comes; of the first one it comes at once.
+        tools: that the model may call; what holds it to calls holds it to the schema or the expression, too, where both can.
 
     Raises:
         SamplingError: it contradicts itself.
     """
     if sampling.regex is not None and sampling.response_format is not None:
         raise SamplingError("sampling.regex and sampling.response_format exclude each other: leave one of them out")
-    if sampling.tools is not None and sampling.tool_choice != '"none"':
-        raise SamplingError(
-            "the engine's model is not told of tools, and what it says is not read as calls of them: ask a route with an "
-            'endpoint that takes tools, set sampling.tool_choice to "none", or leave sampling.tools out'
-        )
     wanted = {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
@@ -79,11 +78,14 @@ def asked_of(sampling: Sampling, *, room: int, defaults: Mapping[str, Any], inte
             parameters["n"] = sampling.n
     if interval > 1:
         parameters["stream_interval"] = interval
-    structured = {}
-    if sampling.response_format is not None:
-        structured["json"] = sampling.response_format
+    structured: Mapping[str, Any] = {}
+    if tools is not None:
+        parameters |= tools.parameters
+        structured = tools.structured
+    elif sampling.response_format is not None:
+        structured = {"json": sampling.response_format}
     elif sampling.regex is not None:
-        structured["regex"] = sampling.regex
+        structured = {"regex": sampling.regex}
     return Asked(parameters, structured, copies)
 
 

@@ -65,6 +65,11 @@ class EngineSettings(BaseModel):
         description="Whether answers to a JSON schema have no blanks between their parts, which small models may fill their "
         "answer with; needs the backend xgrammar or guidance.",
     )
+    tool_call_parser: str | None = Field(
+        None,
+        description="Which of vLLM's parsers reads the model's words as calls of tools, e.g. hermes, llama3_json, mistral; "
+        "null: requests with tools are refused.",
+    )
     trust_remote_code: bool = Field(False, description="Whether code that comes with the model is run.")
     max_restarts: int = Field(
         3, ge=0, le=100, description="Engines that may die within the window before inference stops."
@@ -147,8 +152,8 @@ def unknown_argument(name: str, known: Collection[str]) -> str:
 def engine_arguments(settings: EngineSettings) -> dict[str, Any]:
     """Return the keyword arguments of vLLM's AsyncEngineArgs. What is left open stays vLLM's choice."""
     given = settings.model_dump(
-        exclude={"served_model_name", "chat_template", "structured_outputs_backend", "compact_json", "extra", "max_restarts",
-                 "restart_window_s", "max_loras", "max_lora_rank", "max_cpu_loras"},
+        exclude={"served_model_name", "chat_template", "structured_outputs_backend", "compact_json", "tool_call_parser",
+                 "extra", "max_restarts", "restart_window_s", "max_loras", "max_lora_rank", "max_cpu_loras"},
     )  # fmt: skip
     arguments = {name: value for name, value in given.items() if value is not None}
     arguments["served_model_name"] = list(settings.names)
