@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from penstock.contracts.codec import Invalid
 from penstock.contracts.envelope import new_id
@@ -60,19 +60,22 @@ class Room:
             metrics.HTTP_UNDER_WAY.dec()
 
     @contextlib.contextmanager
-    def body(self, size: int) -> Iterator[None]:
-        """Receive a body of up to ``size`` bytes.
+    def body(self) -> Iterator[Callable[[int], None]]:
+        """Receive a body. What it gives is called with the bytes of each part, and raises ApiError where others take up
+        the room."""
+        held = 0
 
-        Raises:
-            ApiError: others take up the room.
-        """
-        if self._body_bytes < size:
-            raise _busy("receives as many bytes as it can hold")
-        self._body_bytes -= size
+        def take(size: int) -> None:
+            nonlocal held
+            if self._body_bytes < size:
+                raise _busy("receives as many bytes as it can hold")
+            self._body_bytes -= size
+            held += size
+
         try:
-            yield
+            yield take
         finally:
-            self._body_bytes += size
+            self._body_bytes += held
 
 
 def _busy(how: str) -> ApiError:
@@ -93,11 +96,12 @@ async def read_body(request: Request, limit: int, room: Room) -> bytes:
     if declared is not None and declared > limit:
         raise _too_large(limit)
     received = bytearray()
-    with room.body(limit if declared is None else declared):
+    with room.body() as take:
         async for part in request.stream():
-            received += part
-            if len(received) > limit:
+            if len(received) + len(part) > limit:
                 raise _too_large(limit)
+            take(len(part))
+            received += part
     request.scope["state"]["body_read"] = True
     return bytes(received)
 

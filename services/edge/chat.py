@@ -97,6 +97,7 @@ def operations(front: Front) -> list[Operation]:
         again = key is not None
         if chat.stream:
             return EventAnswer(front, ticket, _ChatEvents(ChatStream(ticket, chat), again=again), again=again)
+        del chat  # it may be large, and the wait long
         result = await front.unless_gone(request, front.desk.result(ticket, front.answer_timeout_s))
         if result is None:
             raise still_under_way(503 if front.leaving.done() else 504, ticket.request_id, again=again)

@@ -20,6 +20,8 @@ from services.edge.sse import HEADERS, KEEP_ALIVE
 
 __all__ = ["EventAnswer", "EventWriter"]
 
+_STALLED_S = 60.0
+"""A client that takes nothing for so long has gone, whatever its connection says."""
 _RAW_HEADERS = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in HEADERS]
 
 
@@ -124,8 +126,13 @@ class EventAnswer(Response):
         if not self._opened:
             self._opened = True
             await send({"type": "http.response.start", "status": 200, "headers": list(_RAW_HEADERS)})
-        if events:
-            await send({"type": "http.response.body", "body": events, "more_body": True})
+        if not events:
+            return
+        try:
+            async with asyncio.timeout(_STALLED_S):
+                await send({"type": "http.response.body", "body": events, "more_body": True})
+        except TimeoutError:
+            raise ClientDisconnect from None
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import msgspec
 from penstock.clock import Clock
@@ -22,7 +23,7 @@ from services.edge.errors import ApiError
 from services.edge.operations import Parameter
 from services.edge.protocol import Authenticator, Caller, Desk
 
-__all__ = ["IDEMPOTENCY_KEY", "Front", "identity", "json_answer", "still_under_way"]
+__all__ = ["IDEMPOTENCY_KEY", "Front", "address_of", "identity", "json_answer", "still_under_way"]
 
 T = TypeVar("T")
 # https://www.w3.org/TR/trace-context/, 3.2 and 3.3: what is neither is not passed on.
@@ -132,10 +133,15 @@ def still_under_way(status: int, request_id: str, *, again: bool) -> ApiError:
     why = "the edge is being stopped" if status == 503 else "the answer was not there in time"
     return ApiError(
         status,
-        f"{why}, and the request goes on: its result will stand at /v1/requests/{request_id}",
+        f"{why}, and the request goes on: its result will stand at {address_of(request_id)}",
         code="still_under_way",
         retry_after_ms=1000 if again else None,
     )
+
+
+def address_of(request_id: str) -> str:
+    """Return where a request is asked for."""
+    return f"/v1/requests/{quote(request_id, safe='')}"
 
 
 def json_answer(answer: msgspec.Struct, status: int = 200) -> Response:

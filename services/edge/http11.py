@@ -13,6 +13,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+from penstock.telemetry import metrics
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -100,6 +101,10 @@ class EdgeProtocol(HttpToolsProtocol):
             return
         self._unparsed += len(data)
         super().data_received(data)
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and not self._receiving and self._deadline is None and not self.transport.is_closing():
+            # Line breaks before a request, which the parser passes over: they must not keep a connection open for ever.
+            self._arm()
 
     def on_message_begin(self) -> None:
         """Begin a request and its deadline."""
@@ -174,6 +179,7 @@ class EdgeProtocol(HttpToolsProtocol):
                 retry=True if self._status == 408 else None,
             )
             body = error.body()
+            metrics.HTTP_REQUESTS.labels("none", str(self._status)).inc()
             lines = [STATUS_LINE[self._status], b"content-type: application/json\r\nconnection: close\r\n"]
             lines += [f"{name}: {value}\r\n".encode("ascii") for name, value in error.headers()]
             lines.append(b"content-length: %d\r\n\r\n" % len(body))

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from services.edge.chat import submitted
 from services.edge.errors import ApiError
 from services.edge.event_answer import EventAnswer
-from services.edge.front import IDEMPOTENCY_KEY, Front, json_answer
+from services.edge.front import IDEMPOTENCY_KEY, Front, address_of, json_answer
 from services.edge.openai_replies import status_of
 from services.edge.openai_reply_types import RequestStatus
 from services.edge.openai_requests import request_id_of, submitted_of
@@ -64,7 +64,7 @@ def operations(front: Front) -> list[Operation]:
             )  # fmt: skip
         ticket = await submitted(front, request, caller, asked, asked.request_id or key)
         answer = json_answer(status_of(Standing(ticket)), 202)
-        answer.headers["location"] = f"/v1/requests/{ticket.request_id}"
+        answer.headers["location"] = address_of(ticket.request_id)
         return answer
 
     async def known(request: Request) -> Standing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from penstock.contracts.codec import Codec
 from penstock.contracts.records import Status
 
+from services.edge.boundary import Room
 from services.edge.protocol import Unavailable
 from tests.unit.edge_desk import AUTHORIZATION, KEY, OTHER_KEY, MemoryDesk, app_of, front_of, pieces_of, result_of
 
@@ -233,6 +235,22 @@ async def test_a_request_is_asked_for_by_its_id_with_its_teams_key(client: httpx
     for path in ("/v1/requests/r-1", "/v1/requests/r-1/events", "/v1/requests/%C3%A9"):
         answer = await client.get(path, headers=whose)
         assert (answer.status_code, error(answer)["code"]) == (404, "request_not_found")
+
+
+async def test_an_id_that_means_something_in_an_address_is_quoted_there(client: httpx.AsyncClient) -> None:
+    taken = await client.post("/v1/requests", json={**CHAT, "request_id": "50%25?#"})
+    assert (await client.get(taken.headers["location"])).json()["id"] == "50%25?#"
+
+
+async def test_bodies_take_no_more_room_than_there_is(desk: MemoryDesk) -> None:
+    room = Room(10, 1_000)
+    async with client_of(app_of(dataclasses.replace(front_of(desk), room=room))) as client:
+        with room.body() as take:
+            take(990)
+            answer = await client.post("/v1/requests", json=CHAT)
+            assert (answer.status_code, error(answer)["code"]) == (503, "slow_down")
+        for _ in range(20):
+            assert (await client.post("/v1/requests", json=CHAT)).status_code == 202
 
 
 async def test_two_identities_are_one_too_many(client: httpx.AsyncClient) -> None:

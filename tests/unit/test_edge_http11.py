@@ -157,6 +157,19 @@ async def test_a_connection_on_which_nothing_comes_is_closed_without_a_word(runn
     assert await running.send() == ([], b"", True)
 
 
+async def test_line_breaks_between_requests_do_not_keep_a_connection(running: Running) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    writer.write(post(_LENGTH))
+    async with asyncio.timeout(5):
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head)
+        assert length is not None
+        await reader.readexactly(int(length[1]))
+        writer.write(b"\r\n")
+        assert await reader.read() == b""
+    writer.close()
+
+
 async def test_a_wait_is_not_cut_by_the_time_to_send(running: Running) -> None:
     """The deadline is for what the client sends, not for the answer, and not for what stands behind it."""
     running.desk.answer = lambda request: []
