@@ -286,6 +286,46 @@ async def test_what_cannot_be_answered_is_the_error_that_the_client_knows(door: 
         assert [asked["messages"][-1]["content"] for asked in door.model.asked[before:]] == ["How long?"]
 
 
+async def test_a_client_that_is_told_to_wait_waits_and_is_answered_once(
+    door: Door, kafka_settings: KafkaSettings
+) -> None:
+    # Two a second, with a burst of twelve.
+    few, minted, now = f"{door.name}-few", mint(KEYS_SECRET.encode()), datetime.now(UTC)
+    entries: list[Entry] = [
+        Team(name=few, policy=door.name, default_route=door.name, requests_per_minute=120),
+        issued(minted, few, now),
+    ]
+    codec = await Codec.resolve(Catalogue.load(), kafka_settings.schema_registry_url)
+    changes = [Change(entry.KIND, entry.key, "new", None, entry) for entry in entries]
+    async with KafkaBus(kafka_settings, client_id="penstock-tests") as bus:
+        await publish_changes(changes, Producer(bus.producer(), codec, "tests"), now, reason="tests")
+    before = len(door.model.asked)
+    async with door.client(api_key=minted.text) as hasty, door.client(api_key=minted.text, max_retries=8) as patient:
+        async with asyncio.timeout(_PATIENCE_S):
+            while True:
+                try:
+                    await hasty.models.retrieve(door.name)
+                    break
+                except openai.OpenAIError:
+                    await asyncio.sleep(0.05)
+
+        async def ask(client: openai.AsyncOpenAI, number: int) -> Any:
+            return await client.chat.completions.create(
+                model=door.name, messages=question(f"{number}?"), extra_headers={"Idempotency-Key": f"{few}-{number}"}
+            )
+
+        answers = await asyncio.gather(*(ask(patient, number) for number in range(14)))
+        assert [answer.choices[0].message.content for answer in answers] == [ANSWER] * 14
+        # Told to wait, each came again under its own Idempotency-Key: the first answer to it is the only one.
+        assert (await ask(hasty, 3)).id == answers[3].id
+        assert len(door.model.asked) - before == 14
+        told = await asyncio.gather(*(ask(hasty, number) for number in range(20, 40)), return_exceptions=True)
+        limited = [each for each in told if isinstance(each, openai.RateLimitError)]
+        assert limited
+        assert {each.code for each in limited} == {"rate_limit_exceeded"}
+        assert all(0 < int(each.response.headers["retry-after-ms"]) <= 10_000 for each in limited)
+
+
 @pytest.fixture(scope="module")
 def npm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the script and the packages of its lock file."""
