@@ -52,12 +52,16 @@ class Edge:
             heard = await self._listeners()
             tasks = [asyncio.create_task(job) for job in jobs]
             if listening:
-                async with asyncio.timeout(10):
-                    while await self._listeners() <= heard:
-                        await asyncio.sleep(0.005)
+                await self.listening(heard + 1)
             yield desk
             stopping.set()
             await asyncio.gather(*tasks)
+
+    async def listening(self, count: int) -> None:
+        """Wait until so many replicas listen to news."""
+        async with asyncio.timeout(10):
+            while await self._listeners() < count:
+                await asyncio.sleep(0.005)
 
     async def _listeners(self) -> int:
         [(_, count)] = await self.redis.pubsub_numsub(CHANNEL)

@@ -237,6 +237,18 @@ async def test_scripts_that_redis_has_forgotten_are_loaded_again(edge: Edge) -> 
     assert await edge.answer(request) == await desk.result(ticket, 10)
 
 
+async def test_news_is_heard_again_when_the_connection_breaks(edge: Edge) -> None:
+    desk = await edge.replica(look_again_s=0.05)
+    tickets = [await desk.submit(edge.request()) for _ in range(2)]
+    sent = {request.request_id: request for request in await edge.sent(2)}
+    for ticket in tickets:
+        waiting = asyncio.create_task(desk.result(ticket, 10))
+        await until(lambda: desk.waiting == 1)
+        assert await edge.redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub") >= 1
+        assert await edge.answer(sent[ticket.request_id]) == await waiting
+        await edge.listening(1)
+
+
 async def test_what_the_log_does_not_take_may_be_sent_again(edge: Edge) -> None:
     desk = await edge.replica()
     request = edge.request()

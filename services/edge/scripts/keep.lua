@@ -6,7 +6,7 @@
 
 local held = redis.call('HMGET', KEYS[1], 'hash', 'event', 'again', 'was')
 local hash, event, again, was = held[1], held[2], held[3], held[4]
-if not hash or was == ARGV[1] then return 0 end
+if not hash or (was and string.find(was, ARGV[1], 1, true)) then return 0 end
 if event and again ~= '1' then return event == ARGV[1] and 1 or 0 end
 redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[4])
 redis.call('HSET', KEYS[1], 'event', ARGV[1], 'again', ARGV[3], 'place', ARGV[6])
