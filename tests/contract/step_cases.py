@@ -212,6 +212,8 @@ def stateless_cases() -> Iterator[StatelessCase]:
     yield StatelessCase("intake rejects an unknown team", "intake", changed(request, tenant_id="nobody"), admitted)
     limited = _admission(intake.Claim(intake.Decision.RATE_LIMITED, _DECIDED_AT, retry_after_ms=1500))
     yield StatelessCase("intake limits the rate", "intake", request, limited)
+    conflicting = _admission(intake.Claim(intake.Decision.CONFLICT))
+    yield StatelessCase("intake tells of a conflict", "intake", request, conflicting)
     over = Exceeded("daily", "", "on 2026-01-05 (UTC)", _DECIDED_AT, limit=10**12, spent=10**12, reserved=0, needed=1)
     exhausted = _admission(intake.Claim(intake.Decision.OVER_BUDGET, _DECIDED_AT, exceeded=over, alert=True))
     yield StatelessCase("intake keeps the budget", "intake", request, exhausted)

@@ -80,8 +80,10 @@ async def test_requests_are_admitted_refused_or_set_aside() -> None:
     await task
     admitted = [bus.codec.decode("requests-admitted", m.value).request_id for m in bus.messages("requests-admitted")]
     refused = [bus.codec.decode("refusals", m.value).request_id for m in bus.messages("refusals")]
+    conflicts = [bus.codec.decode("request-conflicts", m.value) for m in bus.messages("request-conflicts")]
     assert admitted == ["good"]
     assert refused == ["stranger"]
+    assert [(conflict.request_id, conflict.causation_id) for conflict in conflicts] == [("good", "third-send")]
     assert len(bus.messages("dlq-intake")) == 1
 
 
