@@ -76,8 +76,7 @@ class Client(Publisher):
             self._transport = self._own_bus
         producer = Producer(self._transport.producer(), self._codec, "client", self._clock)
         self._sender = Sender(producer, self._retry_timeout_s, self._clock)
-        self._outcomes = Unread(self._codec)
-        await self._follow(_OUTCOMES, self._outcomes)
+        await self._follow(_OUTCOMES)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -141,7 +140,7 @@ class Client(Publisher):
             RequestNotSent: the log did not take it.
             TimeoutError: neither a piece nor the result came within ``timeout_s``.
         """
-        await self._follow(("result-chunks",), Unread(connected(self._codec)))
+        await self._follow(("result-chunks",))
         request_id = request_id or new_id()
         with self._inbox.stream((self._team(tenant), request_id)) as events:
             await self.submit(question, tenant=tenant, request_id=request_id, stream=True, **submit)
@@ -182,7 +181,7 @@ class Client(Publisher):
                 await consumer.commit(tracker.committable())
                 await consumer.close()
 
-    async def _follow(self, topics: tuple[str, ...], unread: Unread) -> None:
+    async def _follow(self, topics: tuple[str, ...]) -> None:
         """Read ``topics`` from where they end now: whatever is submitted through this client comes after."""
         if topics not in self._followers:
             reader = await connected(self._transport).read(topics, from_end=True)
@@ -190,7 +189,7 @@ class Client(Publisher):
             if topics in self._followers:
                 await reader.close()
             else:
-                self._followers[topics] = asyncio.create_task(self._read(reader, unread))
+                self._followers[topics] = asyncio.create_task(self._read(reader, Unread(connected(self._codec))))
 
     async def _read(self, reader: RawReader, unread: Unread) -> None:
         try:

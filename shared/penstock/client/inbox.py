@@ -36,8 +36,8 @@ class IdempotencyConflict(Exception):
 @dataclass(slots=True, eq=False)
 class _Stream:
     events: asyncio.Queue[Told]
-    event: str | None = None
-    """The request as it was sent; none before it is."""
+    content: str | None = None
+    """Of the request as it was sent; none before it is."""
 
 
 @dataclass(slots=True)
@@ -53,12 +53,15 @@ class _Request:
     result: LlmResult | None = None
     found: bool = False
     """The result was there before anything was sent from here: of the same request, unless a conflict follows."""
+    sends: dict[str, str] = field(default_factory=dict)
+    """Contents by the event_id that they were sent under."""
     conflicts: dict[str, RequestConflict] = field(default_factory=dict)
+    """By the content that was turned away."""
     waiting: list[tuple[str | None, asyncio.Future[LlmResult]]] = field(default_factory=list)
     streams: list[_Stream] = field(default_factory=list)
 
-    def result_of(self, event: str | None) -> LlmResult | None:
-        return self.result if event in (None, self.first) or self.first is None else None
+    def result_of(self, content: str | None) -> LlmResult | None:
+        return self.result if content in (None, self.first) or self.first is None else None
 
 
 class Inbox:
@@ -67,29 +70,27 @@ class Inbox:
     def __init__(self) -> None:
         self._requests: OrderedDict[Key, _Request] = OrderedDict()
 
-    def submitted(self, key: Key, event: str) -> list[str]:
-        """Note that a request is being sent as ``event``. Call it before: the answer may be quick.
+    def submitted(self, key: Key, event_id: str, content: str) -> None:
+        """Note that a request is being sent. Call it before: the answer may be quick.
 
-        Returns:
-            Event_ids of what was told of it and is open again, to be told once more: that it was turned away, or a refusal
-            which waiting helps.
+        Args:
+            key: whose it is.
+            event_id: what it is sent as.
+            content: what tells it from another request, as of :func:`~penstock.contracts.request_content.content_hash`.
         """
         request = self._request(key)
-        request.last = event
-        again = []
-        if (conflict := request.conflicts.pop(event, None)) is not None:
-            again.append(conflict.event_id)
+        request.last = request.sends[event_id] = content
+        request.conflicts.pop(content, None)
         if request.result is not None and request.result.retry_after_ms is not None:
-            again.append(request.result.event_id)
-            request.first, request.result = event, None
+            # A refusal that waiting helps: the request is open again.
+            request.first, request.result = content, None
         elif request.first is None:
-            request.first, request.found = event, request.result is not None
+            request.first, request.found = content, request.result is not None
         for stream in request.streams:
-            if stream.event is None:
-                stream.event = event
-                if (known := request.result_of(event)) is not None:
+            if stream.content is None:
+                stream.content = content
+                if (known := request.result_of(content)) is not None:
                     stream.events.put_nowait(known)
-        return again
 
     def take(self, record: Told) -> None:
         """Give ``record`` to those who wait for it."""
@@ -100,13 +101,12 @@ class Inbox:
         request = self._request(key)
         if isinstance(record, LlmResult):
             request.result = record
-        else:
-            turned_away = record.causation_id
+        elif (turned_away := request.sends.get(record.causation_id)) is not None:
             request.conflicts[turned_away] = record
             if turned_away == request.first != request.last:
                 request.first = request.last
-        for event, future in list(request.waiting):
-            self._settle(request, event, future)
+        for content, future in list(request.waiting):
+            self._settle(request, content, future)
         self._pass_on(request, record)
 
     async def result(self, key: Key, timeout_s: float) -> LlmResult:
@@ -145,20 +145,22 @@ class Inbox:
         finally:
             request.streams.remove(stream)
 
-    def _settle(self, request: _Request, event: str | None, future: asyncio.Future[LlmResult]) -> None:
+    def _settle(self, request: _Request, content: str | None, future: asyncio.Future[LlmResult]) -> None:
         if future.done():
             return
-        conflict = request.conflicts.get(event) if event is not None else None
-        result = request.result_of(event)
+        conflict = request.conflicts.get(content) if content is not None else None
+        result = request.result_of(content)
         if conflict is not None:
             future.set_exception(IdempotencyConflict(conflict))
         elif result is not None:
             future.set_result(result)
 
     def _pass_on(self, request: _Request | None, record: Told) -> None:
-        for stream in request.streams if request is not None else ():
-            mine = record.causation_id if isinstance(record, RequestConflict) else request.first if request else None
-            if stream.event is not None and stream.event == mine:
+        if request is None or not request.streams:
+            return
+        whose = request.sends.get(record.causation_id) if isinstance(record, RequestConflict) else request.first
+        for stream in request.streams:
+            if stream.content is not None and stream.content == whose:
                 stream.events.put_nowait(record)
 
     def _request(self, key: Key) -> _Request:

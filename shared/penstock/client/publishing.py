@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from penstock.client.inbox import Inbox
-from penstock.client.reading import Unread
-from penstock.client.sending import RequestNotSent, Sender, request_event_id, trace_headers
+from penstock.client.sending import RequestNotSent, Sender, trace_headers
 from penstock.clock import Clock
 from penstock.contracts.envelope import Envelope, event_id, new_id
 from penstock.contracts.records import Cancellation, Document, Feedback, LlmRequest, Message, Sampling
+from penstock.contracts.request_content import content_hash
 
 __all__ = ["Publisher", "Question", "connected"]
 
@@ -33,7 +33,6 @@ class Publisher:
         self._clock = clock
         self._sender: Sender | None = None
         self._inbox = Inbox()
-        self._outcomes: Unread | None = None
 
     async def submit(
         self,
@@ -75,7 +74,7 @@ class Publisher:
         """
         headers = trace_headers(traceparent, tracestate)
         request_id = request_id or new_id()
-        envelope = self._envelope("", request_id, tenant)
+        envelope = self._envelope(new_id(), request_id, tenant)
         request = LlmRequest(
             **envelope,
             conversation_id=conversation_id,
@@ -94,10 +93,8 @@ class Publisher:
             policy_name=policy,
             priority=priority,
         )
-        request = msgspec.structs.replace(request, event_id=request_event_id(request))
         sender = connected(self._sender)
-        for told in self._inbox.submitted((request.tenant_id, request_id), request.event_id):
-            connected(self._outcomes).forget(told)
+        self._inbox.submitted((request.tenant_id, request_id), request.event_id, content_hash(request))
         await sender.send("llm-requests", conversation_id or request_id, request, headers)
         return request_id
 

@@ -41,10 +41,6 @@ class Unread:
             self._seen.popitem(last=False)
         return record
 
-    def forget(self, event_id: str) -> None:
-        """Give the event once more where it is told again."""
-        self._seen.pop(event_id, None)
-
 
 async def pieces_then_result(
     request_id: str, events: asyncio.Queue[Told], timeout_s: float, late_pieces_s: float

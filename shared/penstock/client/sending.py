@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from datetime import UTC, datetime
 
-import msgspec
 import tenacity
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -14,18 +11,15 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from penstock.bus import Producer
 from penstock.clock import Clock
 from penstock.contracts.codec import Invalid
-from penstock.contracts.envelope import event_id
-from penstock.contracts.records import LlmRequest, Record
+from penstock.contracts.records import Record
 from penstock.telemetry import get_logger
 
-__all__ = ["RequestNotSent", "Sender", "request_event_id", "trace_headers"]
+__all__ = ["RequestNotSent", "Sender", "trace_headers"]
 
 log = get_logger(__name__)
 
 _FIRST_RETRY_S = 0.05
 _LONGEST_WAIT_S = 2.0
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ENCODER = msgspec.msgpack.Encoder(order="deterministic")
 _PROPAGATOR = TraceContextTextMapPropagator()
 # W3C Trace Context, 3.2: version, trace-id, parent-id, flags; identities of zeros alone are none.
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -80,17 +74,6 @@ class Sender:
 
 def _passes(error: BaseException) -> bool:
     return isinstance(error, OSError | KafkaTimeoutError) or (isinstance(error, KafkaError) and error.retriable)
-
-
-def request_event_id(request: LlmRequest) -> str:
-    """Return the identity of a request as an event: of its team, its request_id and its content.
-
-    Sent again as it is, now or by another process, it is the same event; other content under its request_id is another one.
-    When it was sent and by when an answer is wanted are no content.
-    """
-    content = msgspec.structs.replace(request, event_id="", occurred_at=_EPOCH, deadline_at=None)
-    digest = hashlib.sha256(_ENCODER.encode(content)).hexdigest()
-    return event_id(f"{request.tenant_id}/{request.request_id}", f"client.submit/{digest}")
 
 
 def trace_headers(traceparent: str | None, tracestate: str | None) -> list[tuple[str, bytes]]:
