@@ -138,6 +138,11 @@ def test_a_change_of_a_key_counts_as_soon_as_it_has_been_read() -> None:
     plane.put(key.id, revoked(key, NOW))
     with pytest.raises(KeyUnknown, match="revoked"):
         known.key(minted.text)
+    # Whoever rotated it at the same time read it before it was revoked, and writes it as it was.
+    _, ending = rotated(key, mint(SECRET), {key.id: key}, NOW, overlap=DAY)
+    plane.put(key.id, ending)
+    with pytest.raises(KeyUnknown, match="revoked"):
+        known.key(minted.text)
 
 
 def test_a_rotated_key_hands_its_team_routes_and_lifetime_on_and_ends_after_the_overlap() -> None:

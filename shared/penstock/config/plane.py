@@ -176,7 +176,9 @@ class ConfigPlane:
         return self._entries[kind]
 
     def put(self, key: str, entry: Entry) -> None:
-        """Set the entry under ``key``."""
+        """Set the entry under ``key``. A key that is revoked stays so: who rotated it at that moment did not know."""
+        if isinstance(entry, ApiKey) and (known := self.api_key(key)) is not None and known.revoked_at is not None:
+            return
         self._entries[entry.KIND][key] = entry
         if isinstance(entry, Price):
             self._index(entry.model)
