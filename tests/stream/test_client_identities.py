@@ -179,6 +179,26 @@ async def test_where_the_later_one_was_there_first_the_earlier_is_turned_away(bu
             await one
 
 
+async def test_a_result_that_was_there_before_is_handed_out_only_where_no_conflict_follows(bus: MemoryBus) -> None:
+    """What another process asked under the same request_id, and of which this one knows the result alone."""
+    async with connected(bus) as client:
+        await bus.publish("llm-results", "same", a_result("same"))
+        await bus.publish("llm-results", "other", a_result("other"))
+        assert (await client.result("other", timeout_s=5)).status == "completed"
+        assert (await client.result("same", timeout_s=5)).status == "completed"
+        await client.submit("what was asked there", request_id="same")
+        await client.submit("something else", request_id="other")
+        answers = [asyncio.create_task(client.result(name, timeout_s=5)) for name in ("same", "other")]
+        sent = await bus.collect("llm-requests", 2)
+        (other,) = (event.record.event_id for event in sent if event.record.request_id == "other")
+        await bus.publish("request-conflicts", "other", a_conflict("other", other))
+        same, turned_away = await asyncio.gather(*answers, return_exceptions=True)
+        assert isinstance(same, LlmResult)
+        assert isinstance(turned_away, IdempotencyConflict)
+        with pytest.raises(IdempotencyConflict):
+            await client.result("other", timeout_s=5)
+
+
 async def test_a_stream_of_another_content_is_turned_away(bus: MemoryBus) -> None:
     async def read(client: Client) -> list[Any]:
         return [event async for event in client.stream("hello", request_id="r", timeout_s=5)]

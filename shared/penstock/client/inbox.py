@@ -121,7 +121,8 @@ class Inbox:
         waiter = (request.last, future)
         request.waiting.append(waiter)
         try:
-            if request.found and (known := request.result) is not None:
+            known = request.result
+            if request.found and known is not None and request.last not in request.conflicts:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(min(_CONFLICT_S, timeout_s)):
                         return await asyncio.shield(future)
@@ -173,7 +174,7 @@ class Inbox:
 
     def _forget_one(self) -> None:
         """Forget the oldest that nobody waits for; one that somebody waits for becomes the youngest."""
-        for _ in range(len(self._requests)):
+        for _ in range(len(self._requests) - 1):  # the youngest is just being made
             key, request = next(iter(self._requests.items()))
             if not request.waiting and not request.streams:
                 del self._requests[key]
