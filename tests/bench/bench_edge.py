@@ -87,7 +87,7 @@ async def penstock(
     for command in (["topics", "apply"], ["schemas", "apply"], ["config", "apply", str(config)]):
         subprocess.run([cli, *command], env=environ, check=True, stdout=subprocess.DEVNULL)
     created = subprocess.run(
-        [cli, "keys", "create", "--team", "bench", "--reason", "bench", "--json"],
+        [cli, "keys", "create", "bench", "--reason", "bench", "--json"],
         env=environ, check=True, capture_output=True, text=True,
     )  # fmt: skip
     key: str = json.loads(created.stdout)["key"]
