@@ -120,6 +120,11 @@ def _of_answer(take: Callable[[Completion], Any]) -> Callable[[Completion], Any]
     return lambda record: take(record) if record.kind == "completion" and record.error is None else None
 
 
+def _of_words(take: Callable[[Completion], Any]) -> Callable[[Completion], Any]:
+    """Take from an answer in words: what stands beside calls of tools is none yet."""
+    return _of_answer(lambda record: None if record.tool_calls else take(record))
+
+
 def _of_call(take: Callable[[Completion], Any]) -> Callable[[Completion], Any]:
     """Take from every call that a model was to answer the request with."""
     return lambda record: take(record) if record.kind in ("completion", "abandoned") else None
@@ -229,16 +234,16 @@ SIGNALS: Sequence[Definition] = (
     Definition("prompt.language", "requests-screened", "route", "data", "category", 0.05, text=_question),
     Definition("prompt.topic", "completions", "model", "data", "vector", 0.0, _of_request(lambda r: r.embedding)),
     Definition("prompt.tokens", "completions", "model", "data", "amount", 1.25, _of_request(_prompt_tokens)),
-    Definition("answer.topic", "completions", "model", "model", "vector", 0.0, text=_of_answer(lambda r: r.content)),
+    Definition("answer.topic", "completions", "model", "model", "vector", 0.0, text=_of_words(lambda r: r.content)),
     Definition("answer.tokens", "completions", "model", "model", "amount", 1.25,
                _of_answer(lambda r: float(r.usage.output_tokens))),
     Definition("answer.characters", "completions", "model", "model", "amount", 1.25,
-               _of_answer(lambda r: float(len(r.content)))),
+               _of_words(lambda r: float(len(r.content)))),
     Definition("answer.language", "completions", "model", "model", "category", 0.05,
-               text=_of_answer(lambda r: r.content)),
+               text=_of_words(lambda r: r.content)),
     Definition("answer.finish_reason", "completions", "model", "model", "category", 0.05,
                _of_answer(lambda r: r.finish_reason)),
-    Definition("answer.cited", "completions", "model", "quality", "rate", 0.05, _of_answer(_cited)),
+    Definition("answer.cited", "completions", "model", "quality", "rate", 0.05, _of_words(_cited)),
     Definition("model.error", "completions", "model", "model", "rate", 0.02, _of_call(lambda r: _rate(r.error is not None))),
     Definition("model.error_kind", "completions", "model", "model", "category", 0.2, _of_call(_error_kind)),
     Definition("model.latency_ms", "completions", "model", "latency", "amount", 1.5,

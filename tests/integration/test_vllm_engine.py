@@ -53,7 +53,7 @@ def model() -> Path:
 
 
 TOOLS = [
-    {"type": "function", "function": {"name": "look_up", "parameters": CITY}},
+    {"type": "function", "function": {"name": "look_up", "parameters": CITY, "strict": True}},
     {"type": "function", "function": {"name": "wait", "parameters": {"type": "object", "properties": {}}}},
 ]
 TEMPLATE = (

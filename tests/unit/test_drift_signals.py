@@ -26,6 +26,7 @@ from penstock.contracts.records import (
     ScreenedRequest,
     Signal,
     Timings,
+    ToolCall,
     Usage,
     Verdict,
 )
@@ -163,6 +164,13 @@ def test_errors_are_told_apart_by_kind(error: str, kind: str) -> None:
     found = everything("completions", change(COMPLETION, error=error, finish_reason="error"))
     assert (found["model.error"], found["model.error_kind"]) == (1, kind)
     assert "answer.tokens" not in found
+
+
+def test_words_beside_calls_of_tools_are_no_answer() -> None:
+    call = ToolCall(id="call_1", name="look_up", arguments="{}")
+    found = everything("completions", change(COMPLETION, tool_calls=[call], finish_reason="tool_calls"))
+    assert found["answer.finish_reason"] == "tool_calls"
+    assert not found.keys() & {"answer.characters", "answer.cited", "answer.topic", "answer.language"}
 
 
 def test_retrieval_that_is_off_has_no_signals() -> None:

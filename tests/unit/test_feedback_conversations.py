@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pyarrow.parquet as pq
-from penstock.contracts.records import LogRange, Message
+from penstock.contracts.records import LogRange, Message, ToolCall
 
 from services.evaluation.feedback.conversations import LOG_METADATA, parquet_of
 from tests.unit.feedback_partition import feedback, passage, result
@@ -46,6 +46,22 @@ async def test_rated_conversations_go_out_with_evidence_and_rating_as_json_and_p
     assert {each.topic for each in offsets} == {"feedback", "llm-results", "completions"}
     assert parquet_of(dataset.lines, manifest.log) == parquet_of(dataset.lines, manifest.log)
     assert pq.read_table(io.BytesIO(parquet_of([], manifest.log))).num_rows == 0
+
+
+async def test_a_conversation_with_tools_does_not_go_out_without_its_calls(catalogue: Any) -> None:
+    world = World(catalogue)
+    call = ToolCall(id="call_1", name="look_up", arguments="{}")
+    asked = Message(role="user", content="Is it warm?")
+    called = Message(role="assistant", content="", tool_calls=[call])
+    said = Message(role="tool", content="17", tool_call_id="call_1")
+    for number, (messages, calls) in enumerate([((asked,), [call]), ((asked, called, said), []), ((asked,), [])]):
+        answered = msgspec.structs.replace(completion(number, *messages), content="I see.", tool_calls=calls)
+        released = result(number, content="I see.", prompt=asked.content)
+        released = msgspec.structs.replace(released, tool_calls=calls)
+        await world.put(released, answered, feedback(number, rating=1.0))
+    dataset, manifest = await world.exported("sft")
+    assert len(dataset.lines) == 1
+    assert manifest.skipped == {"tools were called": 2}
 
 
 async def test_personal_data_that_was_put_back_into_an_answer_does_not_go_out(catalogue: Any) -> None:

@@ -26,6 +26,7 @@ from penstock.contracts.records import (
     GroundedRequest,
     Purpose,
     Score,
+    ToolCall,
     Usage,
 )
 from penstock.contracts.records import Message as ChatMessage
@@ -129,6 +130,8 @@ def test_it_is_scored_and_its_scores_name_it() -> None:
     assert (SCORES.model, SCORES.context.purpose, SCORES.scores[0].subject) == ("tried", "shadow", "answer")
     alien = msgspec.structs.replace(SAID, context=msgspec.structs.replace(SAID.context, purpose="serve"))
     assert judged_completion(alien) is None, "one of these alone is not enough"
+    calling = msgspec.structs.replace(SAID, tool_calls=[ToolCall(id="call_1", name="look_up")])
+    assert judged_completion(calling) is None, "words beside calls of tools are no answer yet"
 
 
 def test_no_judge_is_asked_and_nobody_is_alarmed() -> None:

@@ -133,6 +133,9 @@ def _answer(case: Case, skipped: Counter[str]) -> str | None:
         skipped["not served traffic"] += 1
     elif case.result.status != "completed" or not case.result.content:
         skipped["no released answer"] += 1
+    elif case.result.tool_calls or (case.completion and any(each.tool_calls for each in case.completion.messages)):
+        # Rows have roles and words: without its calls such a conversation teaches to make things up.
+        skipped["tools were called"] += 1
     elif (screened := screened_answer(case)) is None:
         skipped["personal data was put back into the answer"] += 1
     else:

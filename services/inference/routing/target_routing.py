@@ -11,6 +11,7 @@ from typing import Protocol
 from penstock.clock import Clock
 from penstock.config.kinds import Route, Target
 from penstock.config.prices import Price
+from penstock.contracts.messages import message_bytes
 from penstock.contracts.records import GroundedRequest, TargetFailure, Usage
 from penstock.money import charge
 from penstock.telemetry import get_logger, metrics
@@ -109,7 +110,7 @@ class TargetRouting:
     def _ranking(self, route: Route, request: GroundedRequest, targets: Iterable[Target]) -> Ranking:
         assert route.choice != "weighted"
         now, clock = self._clock.now(), self._clock.monotonic()
-        sizes = [text_bytes(message.content) for message in request.messages]
+        sizes = [text_bytes(request.sampling.tools or ""), *map(message_bytes, request.messages)]
         sizes += [text_bytes(passage.text) for passage in request.passages]
         prompt = sum(sizes) / _BYTES_A_TOKEN
         deadline = request.context.deadline_at
