@@ -48,10 +48,7 @@ def model_problem(team: Team, route: Route) -> tuple[str, str] | None:
     One is enough: which of a route's targets answers is decided long after admission, and what was admitted must have its
     answer. A canary may answer too; a shadow never does.
     """
-    if "*" in team.allowed_models:
-        return None
-    answering = [*route.targets, *([route.canary.target] if route.canary else [])]
-    others = sorted({target.model for target in answering} - set(team.allowed_models))
+    others = team.refused_models(route)
     if not others:
         return None
     return "model_not_allowed", (

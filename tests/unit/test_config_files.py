@@ -282,6 +282,19 @@ def test_budget_of_a_model_that_no_route_has_is_a_warning(tmp_path: Path) -> Non
     assert warning.remedy == "did you mean wren?"
 
 
+def test_models_that_no_route_has_or_a_route_of_the_team_has_beside_them_are_warnings(tmp_path: Path) -> None:
+    team = "name: t\nallowed_routes: [default, r]\nallowed_models: [m, wern]\n"
+    root = write(tmp_path, teams__t=team, policies__p=POLICY, routes__all=TWO_ROUTES, prices__p=PRICES)
+    unknown, refused = (warning for warning in load_files(root).warnings if warning.file.name == "t.yaml")
+    assert (unknown.line, unknown.field, unknown.remedy) == (3, "allowed_models.1", "did you mean wren?")
+    assert (refused.line, refused.field) == (3, "allowed_models")
+    assert "the route r may be answered by wren" in refused.cause
+    write(tmp_path, teams__t=team.replace("wern", "wren"))
+    assert [warning.field for warning in load_files(root).warnings if warning.file.name == "t.yaml"] == []
+    write(tmp_path, teams__t=team.replace("[m, wern]", "[]"))
+    assert "the team could ask for nothing; name models" in only(root).cause
+
+
 def test_price_by_the_million_tokens_is_a_warning(tmp_path: Path) -> None:
     root = write(tmp_path, prices__p="model: m\ninput_cost_per_token: 2.5\noutput_cost_per_token: 0.000002\n")
     [warning] = load_files(root).warnings

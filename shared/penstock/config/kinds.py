@@ -74,13 +74,8 @@ class Team(Entry):
     )
     require_key: bool = Field(
         default=False,
-        description="Requests are refused without the key_id of a key of the team that is in force, however they come.",
-    )
-    weight: int = Field(
-        default=1,
-        ge=1,
-        le=100,
-        description="Share of what is admitted while teams wait for each other, against theirs.",
+        description="Requests are refused without the key_id of a key of the team that is in force, however they come; "
+        "not those of judges, which evaluation asks.",
     )
     budgets: tuple[Budget, ...] = Field(default=(), description="What the team may spend; none for no limit.")
     toxicity_alert: Share | None = Field(
@@ -93,12 +88,12 @@ class Team(Entry):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not self.allowed_routes:
-            raise FieldError(
-                ("allowed_routes",), 'is empty: the team could ask for nothing; name routes or write ["*"]'
-            )
-        if "*" in self.allowed_routes and len(self.allowed_routes) > 1:
-            raise FieldError(("allowed_routes",), 'holds "*" beside other names: write ["*"] alone, or the names alone')
+        for field, what in (("allowed_routes", "routes"), ("allowed_models", "models")):
+            names = getattr(self, field)
+            if not names:
+                raise FieldError((field,), f'is empty: the team could ask for nothing; name {what} or write ["*"]')
+            if "*" in names and len(names) > 1:
+                raise FieldError((field,), 'holds "*" beside other names: write ["*"] alone, or the names alone')
         names = [budget.name for budget in self.budgets]
         for index, name in enumerate(names):
             if name in names[:index]:
@@ -108,6 +103,13 @@ class Team(Entry):
     def allows(self, route: str) -> bool:
         """Whether the team may ask for ``route``."""
         return "*" in self.allowed_routes or route in self.allowed_routes
+
+    def refused_models(self, route: Route) -> list[str]:
+        """Models that may answer on ``route``, its canary's included and its shadows' not, and that the team may not use."""
+        if "*" in self.allowed_models:
+            return []
+        answering = (*route.targets, *([route.canary.target] if route.canary else []))
+        return sorted({target.model for target in answering} - set(self.allowed_models))
 
 
 class Target(Part):

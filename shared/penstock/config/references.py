@@ -69,6 +69,7 @@ def check_references(entry: Entry, known: Mapping[str, Mapping[str, Entry]]) -> 
         if not entry.allows(entry.default_route):
             cause = f"{entry.default_route!r} is not among the routes that the team may ask for"
             yield BrokenReference(("default_route",), cause, "add it to allowed_routes or choose another")
+        yield from _allowed_models(entry, known)
         yield from _budgets(entry, known)
     elif isinstance(entry, Policy):
         yield from missing("policies", entry.shadows, "shadows")
@@ -159,16 +160,38 @@ def _experiment(
             yield BrokenReference(("prompt",), cause, f"add it; there are {', '.join(sorted(names)) or 'none'}")
 
 
+def _allowed_models(team: Team, known: Mapping[str, Mapping[str, Entry]]) -> Iterator[BrokenReference]:
+    routes = [route for route in known.get("routes", {}).values() if isinstance(route, Route)]
+    models = {target.model for route in routes for target in route.all_targets}
+    for index, model in enumerate(team.allowed_models if routes else ()):
+        if model not in models | {"*"}:
+            cause = f"{model!r} is the model of no route, so allowing it allows nothing"
+            yield BrokenReference(("allowed_models", index), cause, _nearest(model, models), warning=True)
+    named = {team.default_route, *team.allowed_routes}
+    for route in routes:
+        if route.name in named and (others := team.refused_models(route)):
+            cause = (
+                f"the route {route.name} may be answered by {', '.join(others)}: requests of the team for it are refused as "
+                "model_not_allowed"
+            )
+            remedy = "add these to allowed_models, or have the team use another route"
+            yield BrokenReference(("allowed_models",), cause, remedy, warning=True)
+
+
+def _nearest(model: str, models: set[str]) -> str:
+    close = difflib.get_close_matches(model, models, n=1)
+    return f"did you mean {close[0]}?" if close else f"the models are {', '.join(sorted(models))}"
+
+
 def _budgets(team: Team, known: Mapping[str, Mapping[str, Entry]]) -> Iterator[BrokenReference]:
     routes = [route for route in known.get("routes", {}).values() if isinstance(route, Route)]
     models = {target.model for route in routes for target in route.all_targets}
     for index, budget in enumerate(team.budgets):
         for position, model in enumerate(budget.match if budget.per == "model" and routes else ()):
             if model not in models:
-                close = difflib.get_close_matches(model, models, n=1)
                 cause = f"{model!r} is the model of no route, so nothing counts for it"
-                remedy = f"did you mean {close[0]}?" if close else f"the models are {', '.join(sorted(models))}"
-                yield BrokenReference(("budgets", index, "match", position), cause, remedy, warning=True)
+                path = ("budgets", index, "match", position)
+                yield BrokenReference(path, cause, _nearest(model, models), warning=True)
     hard = next((index for index, budget in enumerate(team.budgets) if budget.mode == "hard"), None)
     if hard is None:
         return
