@@ -19,6 +19,8 @@ __all__ = ["call_text", "calls_of_messages", "json_text", "masked_call", "masked
 
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _HALF = re.compile(r"[\ud800-\udfff]")
+_DEEPEST = 100
+"""Objects and lists within each other that are followed: Python reads a thousand, and walks through half of these."""
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -135,9 +137,23 @@ def _parsed(text: str) -> Any:
         ValueError: it is none, or one so deep that it is not read.
     """
     try:
-        return json.loads(text, object_pairs_hook=_Pairs, parse_float=_exact)
+        value = json.loads(text, object_pairs_hook=_Pairs, parse_float=_exact)
     except RecursionError as error:
         raise ValueError("too deep") from error
+    if _is_deeper(value, _DEEPEST):
+        raise ValueError("too deep")
+    return value
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    """Return whether ``value`` has objects or lists within more than ``most`` others."""
+    level = [value]
+    for _ in range(most + 1):
+        parts = ([item for _, item in each] if isinstance(each, _Pairs) else each for each in level)
+        level = [part for each in parts if isinstance(each, list) for part in each if isinstance(part, list)]
+        if not level:
+            return False
+    return True
 
 
 class _Number(str):

@@ -110,6 +110,12 @@ def test_half_a_character_harms_nothing() -> None:
     assert json.loads(masked) == {"a": "\ud800", "b": "<X_1>", "c": "\U0001f600"}
 
 
-def test_json_that_is_too_deep_is_read_as_text() -> None:
-    arguments = '{"a":' * 100_000 + '"eve\\u0040example.org"' + "}" * 100_000
-    assert "eve@example.org" in json_text(arguments)
+@pytest.mark.parametrize("depth", [99, 101, 500, 900, 100_000])
+@pytest.mark.parametrize(("opened", "closed"), [('{"a":', "}"), ("[", "]")])
+def test_json_that_is_too_deep_is_read_as_text(depth: int, opened: str, closed: str) -> None:
+    call = a_call(opened * depth + '"eve\\u0040example.org"' + closed * depth)
+    text = call_text(call)
+    assert "eve@example.org" in text
+    masked = masked_call(call, text.replace("eve@example.org", "<X_1>"))
+    assert "eve" not in masked.arguments
+    assert "<X_2>" in restored_call(masked, lambda text: text.replace("<X_1>", "<X_2>")).arguments
