@@ -138,7 +138,7 @@ class Reply:
         """
         try:
             reply = _COMPLETION.decode(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self._garbled(payload, f"the answer is no chat completion: {error}") from error
         self.begun = bool(reply.choices) or reply.usage is not None
         self._raise_error(reply.error)
@@ -158,7 +158,7 @@ class Reply:
         """
         try:
             chunk = _CHUNK.decode(event)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self._garbled(event, f"an event of the stream is no chat completion chunk: {error}") from error
         self.begun = self.begun or bool(chunk.choices)
         self._raise_error(chunk.error)
@@ -232,7 +232,7 @@ class Reply:
         ]
 
     def _garbled(self, payload: bytes, reason: str) -> BackendError:
-        with suppress(msgspec.DecodeError, UnicodeDecodeError):
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self._raise_error(_FAILED.decode(payload).error)
         return BackendError(f"{self.place}: {reason}", charged=self.begun)
 

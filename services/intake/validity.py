@@ -192,6 +192,6 @@ def _schema_problem(schema: str | None, limits: Limits) -> tuple[str, str] | Non
         )
     try:
         msgspec.json.decode(schema, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         return "invalid_response_format", f"sampling.response_format is no JSON schema, a JSON object: {error}"
     return None

@@ -134,6 +134,16 @@ def test_calls_without_numbers_or_ids_are_told_apart_and_named_alike_on_a_replay
     assert said() == [first, second]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_is_too_deep_is_none(stream: bool) -> None:
+    deep = "[" * 5000 + "]" * 5000
+    words = '{"tool_calls": [{"index": 0, "id": "c", "function": {"name": "weather", "arguments": ' + deep + "}}]}"
+    payload = '{"choices": [{"index": 0, "' + ("delta" if stream else "message") + '": ' + words + "}]}"
+    reply = a_reply()
+    with pytest.raises(BackendError, match="no chat completion"):
+        (reply.take_chunk if stream else reply.take_completion)(payload.encode())
+
+
 def test_calls_that_were_not_offered_are_no_part_of_an_answer() -> None:
     reply = Reply("e")
     reply.take_chunk(a_chunk(a_part(0, "call_1", "weather", "{}"), content="Warm.", finish_reason="stop"))

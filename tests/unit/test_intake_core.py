@@ -161,6 +161,12 @@ def test_what_cannot_be_admitted_says_why(changes: dict[str, Any], code: str, wo
         raise AssertionError(emit.record.reason)
 
 
+def test_a_schema_that_is_too_deep_is_refused() -> None:
+    judgement = judge(a_request(sampling=Sampling(response_format='{"a":' * 5000)), PLANE, Limits(), NOW)
+    assert judgement.refused is not None
+    assert judgement.refused.code == "invalid_response_format"
+
+
 def test_what_a_request_asks_of_the_model_reaches_it() -> None:
     asked = Sampling(
         n=8,
