@@ -110,6 +110,16 @@ def test_a_label_without_an_earlier_version_cannot_go_back_and_a_withdrawn_one_c
     assert topic.history().before("staging") == TWO
 
 
+def test_what_was_withdrawn_and_came_back_goes_back_beyond_that(topic: Topic) -> None:
+    topic.put("qa@production", None)
+    topic.put("qa@production", TWO)
+    assert topic.history().before("production") == ONE
+    topic.put("qa@staging", None)
+    topic.put("qa@staging", TWO)
+    with pytest.raises(PromptUnknown, match="one version only"):
+        topic.history().before("staging")
+
+
 def test_what_is_invalid_or_no_prompt_makes_no_history(topic: Topic) -> None:
     before = topic.history()
     broken = topic.records[0]

@@ -100,7 +100,9 @@ class PromptHistory:
         )
 
     def before(self, label: str) -> Prompt:
-        """Return what ``label`` pointed at before its last move: rolling back twice ends where it began.
+        """Return the last version before this one that ``label`` pointed at: rolling back twice ends where it began.
+
+        Of a label that is withdrawn it is the version it pointed at; one that came back from that goes back beyond it.
 
         Raises:
             PromptUnknown: the label was never moved, or once only.
@@ -110,7 +112,8 @@ class PromptHistory:
             raise PromptUnknown(
                 f"the prompt {self.name} has had no label {label!r}; it has had {', '.join(sorted(self.moves)) or 'none'}"
             )
-        earlier = [move.prompt for move in moves[:-1] if move.prompt is not None]
+        now = moves[-1].version
+        earlier = [move.prompt for move in moves[:-1] if move.prompt is not None and move.version != now]
         if not earlier:
             raise PromptUnknown(
                 f"{self.name}@{label} has pointed at one version only: there is none before; name one with --to"
