@@ -141,7 +141,7 @@ def _judge(
             "unknown_team", f"no team {request.tenant_id!r} is configured; add it with `penstock config apply`"
         )
     base = _replace(base, team=team)
-    if problem := key_problem(request, team, config, now) or priority_problem(request.priority, team):
+    if problem := key_problem(request, team, config, now) or priority_problem(request, team):
         return refuse(*problem)
     if (size := context_bytes(request)) > limits.max_context_bytes:
         return refuse(

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from penstock.config.kinds import Route, Team
 from penstock.contracts.messages import message_bytes
-from penstock.contracts.records import LlmRequest, Message, Sampling
+from penstock.contracts.records import LlmRequest, Message, Priority, Purpose, Sampling
 
 from services.intake.decisions import Decision
 
@@ -33,12 +33,17 @@ def estimated_tokens(messages: Sequence[Message], sampling: Sampling) -> int:
     return math.ceil(size / _BYTES_A_TOKEN)
 
 
-def priority_problem(priority: str, team: Team) -> tuple[str, str] | None:
-    """Return code and reason where the team's requests may not have this priority; else None."""
-    if priority in team.priorities:
+def priority_problem(request: LlmRequest, team: Team) -> tuple[str, str] | None:
+    """Return code and reason where the team's requests may not have the priority of this one; else None.
+
+    What a judge asks is not the team's to name: it may have the priority of what names none.
+    """
+    judges = request.purpose == Purpose.JUDGE and request.priority == Priority.STANDARD
+    if judges or request.priority in team.priorities:
         return None
     return "priority_not_allowed", (
-        f"team {team.name!r} may not ask with priority {priority!r}; its priorities are: {', '.join(team.priorities)}"
+        f"team {team.name!r} may not ask with priority {request.priority!r} (a request that names none has 'standard'); its "
+        f"priorities are: {', '.join(team.priorities)}"
     )
 
 

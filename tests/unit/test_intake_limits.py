@@ -108,6 +108,17 @@ def test_what_is_just_within_the_limits_is_admitted_and_a_team_without_them_has_
         assert judged(a_request(**changes), unlimited).refused is None
 
 
+def test_judges_need_no_priority_of_the_team() -> None:
+    interactive = a_plane(team=Team(name="limited", priorities=("interactive",)))
+    for changes, code in (
+        ({"purpose": "judge"}, None),
+        ({}, "priority_not_allowed"),
+        ({"purpose": "judge", "priority": "batch"}, "priority_not_allowed"),
+    ):
+        refused = judged(a_request(**changes), interactive).refused
+        assert (refused and refused.code) == code
+
+
 def test_a_shadow_may_be_any_model_and_a_canary_may_not() -> None:
     assert judged(a_request(route="shadowed")).refused is None
     canary = Canary(target=a_target("large"), share=0.1)
