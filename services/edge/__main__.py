@@ -54,7 +54,7 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
     runtime.not_ready(_API)
 
     async def serve() -> None:
-        ending = asyncio.create_task(_leave(runtime.stopping, settings.drain_s, leaving))
+        ending = asyncio.create_task(_leave(runtime.stopping, settings.answers_within_s, leaving))
         try:
             await server.serve(runtime.stopping, lambda: runtime.ready(_API))
         finally:

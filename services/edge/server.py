@@ -73,7 +73,7 @@ class ApiServer:
                 proxy_headers=False,
                 timeout_keep_alive=int(settings.idle_timeout_s),
                 # The application ends its answers by itself before; this is for clients that do not read theirs.
-                timeout_graceful_shutdown=int(settings.drain_s) + 2,
+                timeout_graceful_shutdown=int(settings.answers_within_s) + 2,
             )
         )
         if settings.edge_ssl_certfile is not None:

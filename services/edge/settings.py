@@ -38,7 +38,7 @@ class Settings(ServiceSettings, KeysSettings):
     )
     drain_s: float = Field(
         10.0,
-        description="How long answers are still waited for after SIGTERM, seconds: less than STOP_TIMEOUT_S.",
+        description="How long answers are still waited for after SIGTERM, seconds; STOP_TIMEOUT_S at most.",
         ge=0,
     )
     max_body_bytes: int = Field(
@@ -59,3 +59,8 @@ class Settings(ServiceSettings, KeysSettings):
     idle_timeout_s: float = Field(
         75.0, description="How long a connection is kept open between requests: longer than clients keep theirs.", gt=0
     )
+
+    @property
+    def answers_within_s(self) -> float:
+        """How long answers are waited for after SIGTERM: the process ends within STOP_TIMEOUT_S in any case."""
+        return min(self.drain_s, self.stop_timeout_s)
