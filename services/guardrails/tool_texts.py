@@ -17,7 +17,8 @@ from penstock.contracts.records import Message, ToolCall
 
 __all__ = ["call_text", "calls_of_messages", "json_text", "masked_call", "masked_json", "restored_call", "spoken"]
 
-_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|([\"\\/bfnrt]))")
+_ESCAPED = {"b": " ", "f": " ", "n": "\n", "r": "\n", "t": " "}
 _HALF = re.compile(r"[\ud800-\udfff]")
 _DEEPEST = 100
 """Objects and lists within each other that are followed: Python reads a thousand, and walks through half of these."""
@@ -206,7 +207,9 @@ def _written(value: Any) -> str:
 
 
 def _unescaped(text: str) -> str:
-    return _whole(_ESCAPE.sub(lambda match: chr(int(match[1], 16)), text))
+    return _whole(
+        _ESCAPE.sub(lambda found: chr(int(found[1], 16)) if found[1] else _ESCAPED.get(found[2], found[2]), text)
+    )
 
 
 def _whole(text: str) -> str:

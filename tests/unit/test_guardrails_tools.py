@@ -33,6 +33,8 @@ def a_call(arguments: str, name: str = "mail") -> ToolCall:
         '{"to": "eve@example.org", "to": "x"}',
         '{"to": {"to": [[{"": "eve@example.org"}]]}}',
         '{"to": "eve\\u0040example.org"',
+        '{"text": "Write to\\neve@example.org"',
+        '{"a":' * 200 + '"Write to\\neve@example.org"' + "}" * 200,
     ],
 )
 def test_no_way_of_writing_json_hides_a_value(arguments: str) -> None:
