@@ -16,6 +16,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("EDGE_PORT", "0")
 
 import pytest
+from hypothesis import HealthCheck, settings
 from penstock.bus import KafkaBus
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.codec import Codec
@@ -26,6 +27,12 @@ from penstock.stack import Stack
 
 PROJECT = Path(__file__).resolve().parents[1]
 DATA = PROJECT.parent / "shared" / "data"
+
+# The same examples wherever the tests run, and no verdict on how fast the machine is just now.
+settings.register_profile(
+    "penstock", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("penstock")
 
 _FIRST_START_S = 600
 """The first start of a stack on a fresh machine fetches some 200 MB."""
