@@ -14,6 +14,7 @@ from starlette.responses import Response
 from services.edge.front import IDEMPOTENCY_KEY, Front, json_answer
 from services.edge.openai_requests import decoded, request_id_of
 from services.edge.operations import Operation
+from services.edge.protocol import Conflict
 
 __all__ = ["FeedbackAccepted", "FeedbackRequest", "operations"]
 
@@ -53,6 +54,15 @@ class FeedbackAccepted(Struct, frozen=True, kw_only=True):
 _DECODER = msgspec.json.Decoder(FeedbackRequest)
 
 
+async def _conversation_of(front: Front, team: str, request_id: str) -> str | None:
+    """Return the conversation of a request: feedback goes under its key, so that what joins the two reads one partition."""
+    try:
+        known = await front.desk.standing(team, request_id)
+    except Conflict:
+        return None  # the one that counts came another way
+    return known.result.context.conversation_id if known is not None and known.result is not None else None
+
+
 def operations(front: Front) -> list[Operation]:
     """Return what is offered about feedback."""
 
@@ -62,9 +72,7 @@ def operations(front: Front) -> list[Operation]:
         asked = decoded(await front.body(request), _DECODER)
         conversation = asked.conversation_id
         if conversation is None:
-            # Feedback goes under the key of its request: what joins the two reads one partition.
-            known = await front.desk.standing(caller.team, asked.request_id)
-            conversation = known.result.context.conversation_id if known is not None and known.result else None
+            conversation = await _conversation_of(front, caller.team, asked.request_id)
         identity = new_id() if key is None else event_id(f"{caller.team}/{asked.request_id}/{key}", "edge.feedback", 0)
         feedback = Feedback(
             event_id=identity,

@@ -92,10 +92,10 @@ def operations(front: Front) -> list[Operation]:
         ),
         Operation(
             "GET", "/v1/requests/{request_id}", "retrieve_request", "Show what has become of a request",
-            {200: [RequestStatus]}, show, None, [_REQUEST_ID], (404,),
+            {200: [RequestStatus]}, show, None, [_REQUEST_ID], (404, 409),
         ),
         Operation(
             "GET", "/v1/requests/{request_id}/events", "follow_request", "Follow a request as server-sent events",
-            {200: ["text/event-stream"]}, follow, None, [_REQUEST_ID, _LAST_EVENT_ID], (404, 504),
+            {200: ["text/event-stream"]}, follow, None, [_REQUEST_ID, _LAST_EVENT_ID], (404, 409, 504),
         ),
     ]  # fmt: skip

@@ -84,6 +84,8 @@ class MemoryDesk:
         self.documents: list[tuple[Document, Headers]] = []
         self.headers: Headers = ()
         self.away: Unavailable | None = None
+        self.turned_away: set[str] = set()
+        """Ids under which another request came another way."""
         self.left = 0
         """Waits that ended before their result came."""
 
@@ -107,6 +109,8 @@ class MemoryDesk:
 
     async def standing(self, team: str, request_id: str) -> Standing | None:
         self._must_be_there()
+        if request_id in self.turned_away:
+            raise Conflict(f"request_id {request_id!r} is another request's")
         if (request := self.requests.get((team, request_id))) is None:
             return None
         results = [event for event in self.answer(request) if isinstance(event, LlmResult)]

@@ -278,6 +278,18 @@ async def test_feedback_goes_under_the_key_of_its_request(
     assert (wrong.status_code, error(wrong)["param"]) == (400, "rating")
 
 
+async def test_a_request_that_was_turned_away_is_a_conflict_and_feedback_on_the_other_is_not(
+    client: httpx.AsyncClient, desk: MemoryDesk
+) -> None:
+    desk.turned_away.add("r-1")
+    asked = await client.post("/v1/chat/completions", json=CHAT, headers={"idempotency-key": "r-1"})
+    shown = await client.get("/v1/requests/r-1")
+    for answer in (asked, shown):
+        assert (answer.status_code, error(answer)["code"]) == (409, "idempotency_conflict")
+    given = await client.post("/v1/feedback", json={"request_id": "r-1", "rating": 1})
+    assert (given.status_code, desk.feedback[0][0].conversation_id) == (202, None)
+
+
 async def test_documents_come_and_go(client: httpx.AsyncClient, desk: MemoryDesk, codec: Codec) -> None:
     sent = {"document_id": "manuals/reset.md", "content": "Press it.", "title": "Reset", "tags": {"kind": "manual"}}
     added = await client.post("/v1/documents", json=sent, headers={"idempotency-key": "u-1"})
