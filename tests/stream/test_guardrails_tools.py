@@ -12,6 +12,7 @@ from penstock.contracts.records import Alternative, LlmResult, Message, Sampling
 
 from tests.stream.test_guardrails_actions import PSEUDONYMS, admitted, completion, decision, gate
 from tests.stream.test_guardrails_alternatives import faults
+from tests.unit.test_guardrails_streaming import Stream, by, chunks_of, policy
 
 EMAIL = "eve@example.org"
 RULES: Mapping[str, Any] = {"pii": {"action": "mask"}, "banned_words": {"action": "block", "words": ["falcon"]}}
@@ -105,6 +106,14 @@ async def test_a_call_is_no_answer_yet_so_it_need_not_keep_its_format() -> None:
         await own.publish("completions", completion(own, "", **calling(a_call('{"a": 1}'))))
         result = await own.one("llm-results")
     assert (result.status, result.tool_calls) == (Status.COMPLETED, [a_call('{"a": 1}')])
+
+
+@pytest.mark.parametrize(("finish", "said", "ends"), [
+    ("tool_calls", "", "tool_calls"), ("tool_calls", "I look that up.", "tool_calls"), ("stop", "I look.", "content_filter"),
+])  # fmt: skip
+def test_a_stream_that_ends_in_a_call_ends_as_the_model_said(finish: str, said: str, ends: str) -> None:
+    rules = policy(format={"action": "block", "json_schema": {"type": "object"}})
+    assert Stream(by(rules)).take(chunks_of([said], finish)).finish == ends
 
 
 async def test_a_tool_is_called_with_the_reader_s_own_data() -> None:
