@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -127,6 +128,19 @@ async def test_words_and_calls_are_told_apart_before_anybody_reads_them() -> Non
     assert again.tool_calls == answer.tool_calls
     words = await generate(MemoryEngine(calls=TOOLS), tools="[]")
     assert (words.content, words.finish_reason, words.tool_calls) == ("One two three four", "stop", ())
+
+
+class Confused(Parser):
+    def parse(self, text: str, request: Any, **given: Any) -> tuple[None, str, list[Any]]:
+        raise KeyError("arguments")
+
+
+async def test_an_answer_that_the_parser_breaks_on_is_paid_for() -> None:
+    progress = Progress()
+    with pytest.raises(BackendError, match="cannot be read as calls of tools") as broken:
+        await generate(MemoryEngine(calls=replace(TOOLS, parser=Confused)), progress=progress, tools="[]")
+    assert broken.value.charged
+    assert progress.usage == Usage(input_tokens=4, output_tokens=4)
 
 
 async def test_tools_that_nobody_reads_the_calls_of_are_refused_and_may_be_left_alone() -> None:

@@ -168,7 +168,11 @@ class VllmBackend:
             raise
         if gathered.failed:
             raise BackendError(f"target {target.model}: the engine broke off inside the answer", charged=True)
-        first, *others = gathered.answers(asked.copies, None if tools is None else tools.read)
+        try:
+            first, *others = gathered.answers(asked.copies, None if tools is None else tools.read)
+        except Exception as error:  # vLLM's parsers are many, and raise what they like of what a model says
+            reason = f"target {target.model}: what the model said cannot be read as calls of tools: {error}"
+            raise BackendError(reason, charged=True) from error
         if tools is not None:
             # What are words and what are calls is known at the end.
             await stream.add(first.content)
