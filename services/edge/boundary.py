@@ -139,6 +139,9 @@ class Boundary:
                 with self._room.request() if scope["path"].startswith("/v1/") else contextlib.nullcontext():
                     await self._routes(scope, receive, answer)
             except _ANSWERED as problem:
+                if isinstance(problem, Unavailable):
+                    why = str(problem.__cause__ or problem)
+                    log.warning("a request was turned away", request_id=state["request_id"], reason=why)
                 await _refuse(scope, receive, answer, as_api_error(problem))
             except ClientDisconnect:
                 status = 499  # as nginx counts a client that has gone

@@ -184,7 +184,7 @@ class LogDesk:
                 found = await self._store.find(key, pieces_after=read)
                 result = await self._result_of(key, found) if found is not None else None
             except (Transient, Unavailable) as error:
-                log.warning("a request is looked for again", request_id=key[1], reason=str(error))
+                log.warning("a request is looked for again", request_id=key[1], reason=str(error.__cause__ or error))
                 await waiter.wait(self._look_again_s)
                 continue
             pieces = found.pieces if found is not None else ()
@@ -284,4 +284,5 @@ async def _available(answer: Awaitable[T]) -> T:
     try:
         return await answer
     except Transient as error:
-        raise Unavailable(str(error)) from error
+        # Where the parts of the edge are is nothing that clients are told: the cause goes to the log.
+        raise Unavailable("requests cannot be looked up now; send the request again later") from error
