@@ -18,7 +18,7 @@ TOPIC = "llm-results"
 
 _POLL_S = 0.5
 _AT_ONCE = 2
-"""Searches at a time: each has a connection of its own."""
+"""Searches of each kind at a time: each has a connection of its own, and the long ones keep none from the short ones."""
 _SKEW = timedelta(minutes=1)
 """How far the clocks of intake and guardrails may be apart."""
 
@@ -30,7 +30,7 @@ class ResultLog:
         self._transport = transport
         self._codec = codec
         self._timeout_s = timeout_s
-        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._places, self._ranges = asyncio.Semaphore(_AT_ONCE), asyncio.Semaphore(_AT_ONCE)
 
     async def at(self, key: RequestKey, place: Place) -> LlmResult | None:
         """Return the result of a request that stands at ``place``; None where the log has it no more.
@@ -51,25 +51,34 @@ class ResultLog:
 
     async def _search(self, key: RequestKey, since_ms: int, place: Place | None) -> tuple[Message, LlmResult] | None:
         try:
-            async with self._slots, asyncio.timeout(self._timeout_s):
-                reader = await self._transport.read(
-                    [TOPIC], since_ms=since_ms, partitions=None if place is None else [place.partition]
-                )
-                try:
-                    found = None
-                    while not await reader.at_end():
-                        for message in await reader.poll(_POLL_S):
-                            if place is not None and message.offset != place.offset:
-                                continue
-                            record = self._codec.readable(TOPIC, message.value)
-                            if isinstance(record, LlmResult) and (record.tenant_id, record.request_id) == key:
-                                found = message, record
-                            if place is not None:
-                                return found
-                    return found
-                finally:
-                    await reader.close()
+            if place is None:
+                async with self._ranges, asyncio.timeout(self._timeout_s):
+                    return await self._read(key, since_ms, None)
+            # The wait for a slot counts here: somebody waits for this on a connection.
+            async with asyncio.timeout(self._timeout_s), self._places:
+                return await self._read(key, since_ms, place)
         except TimeoutError:
             raise Transient(f"the result was not reached in the log within {self._timeout_s:g} s") from None
         except (KafkaUnavailable, OSError, RuntimeError) as error:  # of aiokafka all are RuntimeErrors
             raise Transient(f"the log cannot be read: {error}") from error
+
+    async def _read(self, key: RequestKey, since_ms: int, place: Place | None) -> tuple[Message, LlmResult] | None:
+        reader = await self._transport.read(
+            [TOPIC], since_ms=since_ms, partitions=None if place is None else [place.partition]
+        )
+        try:
+            found = None
+            while not await reader.at_end():
+                for message in await reader.poll(_POLL_S):
+                    if place is not None and message.offset < place.offset:
+                        continue
+                    if place is not None and message.offset > place.offset:
+                        return None  # what stood there is gone
+                    record = self._codec.readable(TOPIC, message.value)
+                    if isinstance(record, LlmResult) and (record.tenant_id, record.request_id) == key:
+                        found = message, record
+                    if place is not None:
+                        return found
+            return found
+        finally:
+            await reader.close()
