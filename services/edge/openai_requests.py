@@ -34,6 +34,10 @@ __all__ = ["ANY_OBJECT", "chat_of", "decoded", "request_id_of", "request_of", "s
 
 ANY_OBJECT = '{"type":"object"}'
 """The JSON schema of ``response_format: {"type": "json_object"}``."""
+_MOST_PARTS = 10_000
+"""Parts of a request that are gone through one by one, together: while that is done nobody else is answered."""
+_LONGEST_ECHO = 200
+"""Characters of what a client sent that an error repeats."""
 _PRIORITIES = {
     None: Priority.STANDARD,
     "auto": Priority.STANDARD,
@@ -111,9 +115,10 @@ def request_of(chat: ChatRequest, caller: Caller, request_id: str, now: datetime
     """Return the event of ``chat``, sent by ``caller`` at ``now``. Its event_id is the desk's, which counts its tries.
 
     Raises:
-        ApiError: 400: it contradicts itself.
+        ApiError: 400: it contradicts itself. 413: it has more parts than any request may have.
     """
     options = chat.penstock
+    _few_enough(chat)
     return LlmRequest(
         event_id="",
         request_id=request_id,
@@ -136,6 +141,23 @@ def request_of(chat: ChatRequest, caller: Caller, request_id: str, now: datetime
         policy_name=options.policy,
         priority=options.priority or _PRIORITIES[chat.service_tier],
     )
+
+
+def _few_enough(chat: ChatRequest) -> None:
+    options = chat.penstock
+    counted = {
+        "messages": len(chat.messages)
+        + sum(len(each.tool_calls or ()) for each in chat.messages if isinstance(each, AssistantMessage)),
+        "stop": 0 if isinstance(chat.stop, str) else len(chat.stop or ()),
+        "penstock.variables": len(options.variables),
+        "penstock.tags": len(options.tags),
+    }
+    if sum(counted.values()) > _MOST_PARTS:
+        most = max(counted, key=lambda name: counted[name])
+        raise ApiError(
+            413, f"the request has more than {_MOST_PARTS:,} messages, calls, stops, variables and tags; send fewer",
+            param=most, code="request_too_large",
+        )  # fmt: skip
 
 
 def _variable(value: str | float | bool | list[str]) -> str:
@@ -228,10 +250,11 @@ def _misshapen(said: str) -> ApiError:
     why, path = (located[1], located[2].removeprefix("$").removeprefix(".")) if located else (said, "")
     unknown = _UNKNOWN.fullmatch(why)
     if unknown is not None:
-        name = unknown[1]
+        name = _short(unknown[1])
         param = f"{path}.{name}" if path else name
         remedy = _REMEDIES.get(name, f"{param} is no parameter of this API; leave it out, or correct its name")
         return ApiError(400, remedy, param=param, code="unknown_parameter")
+    why = _short(why)
     if re.fullmatch(r"messages\[\d+\]\.content\[\d+\]\.type", path):
         return ApiError(
             400,
@@ -244,3 +267,7 @@ def _misshapen(said: str) -> ApiError:
         param = f"{path}.{missing[1]}" if path else missing[1]
         return ApiError(400, f"{param} is missing", param=param, code="missing_required_parameter")
     return ApiError(400, f"{path or 'the body'}: {why}", param=path or None, code="invalid_value")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_ECHO else text[:_LONGEST_ECHO] + "..."

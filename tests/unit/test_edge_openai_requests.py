@@ -29,6 +29,7 @@ WEATHER = {
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
     },
 }
+CALL = {"id": "c-1", "function": {"name": "weather", "arguments": "{}"}}
 
 
 def asked(**body: Any) -> LlmRequest:
@@ -222,6 +223,28 @@ def test_any_body_is_a_request_or_an_error_of_the_client(body: bytes) -> None:
     except ApiError as error:
         assert error.status == 400
         assert error.message
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"messages": [{"role": "user", "content": ""}] * 10_001}, "messages"),
+        ({"messages": [{"role": "assistant", "tool_calls": [CALL] * 9_000}] * 2}, "messages"),
+        ({"stop": [""] * 10_001}, "stop"),
+        ({"penstock": {"variables": {str(number): 0 for number in range(10_001)}}}, "penstock.variables"),
+        ({"penstock": {"tags": {str(number): "" for number in range(10_001)}}}, "penstock.tags"),
+    ],
+)
+def test_more_parts_than_are_gone_through_at_once_are_refused(body: dict[str, object], param: str) -> None:
+    error = refused({"model": "support"} | body)
+    assert (error.status, error.code, error.param) == (413, "request_too_large", param)
+
+
+@pytest.mark.parametrize(
+    "body", [{"x" * 9_999: 1}, {"service_tier": "x" * 9_999}, {"messages": [{"role": "x" * 9_999}]}]
+)
+def test_an_error_repeats_little_of_what_was_sent(body: dict[str, object]) -> None:
+    assert len(refused({"model": "support"} | body).body()) < 1_000
 
 
 def test_a_submitted_request_may_name_itself() -> None:
