@@ -90,7 +90,12 @@ class ApiServer:
         serving = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="uvicorn")
         try:
             await self._until(self._server.listening, serving)
-            log.info("listening", host=self._settings.edge_host, port=self.port, tls=self._server.config.is_ssl)
+            log.info(
+                "listening",
+                host=self._settings.edge_host,
+                port=self.port,
+                tls=self._settings.edge_ssl_certfile is not None,
+            )
             on_listening()
             await self._until(stopping, serving)
             self._server.should_exit = True
