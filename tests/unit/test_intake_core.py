@@ -267,6 +267,8 @@ def test_a_deadline_and_a_credential_are_no_content_and_the_order_of_tags_is_non
     # What is left out counts like what is written at its default; what is inside other parts counts, too.
     assert content_hash(a_request(route="default", sampling=Sampling())) == content_hash(a_request())
     assert content_hash(a_request(sampling=Sampling(n=2))) != content_hash(a_request())
+    written, read = (a_request(sampling=Sampling(temperature=value)) for value in (0, 0.0))
+    assert content_hash(written) == content_hash(read) != content_hash(a_request())
     called = Message(role="user", content="hello", tool_calls=[ToolCall(id="c", name="f")])
     assert content_hash(a_request(messages=[called])) != content_hash(a_request())
 

@@ -33,6 +33,8 @@ def _set_fields(part: msgspec.Struct) -> dict[str, Any]:
 def _told(value: Any) -> Any:
     if isinstance(value, msgspec.Struct):
         return _set_fields(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # Python's 0 is 0.0 by the time intake reads it
     return [_told(each) for each in value] if isinstance(value, list) else value
 
 
