@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from penstock.demo.traffic import LEAST_FOR_DRIFT
 from penstock.stack import Stack
+from penstock.stack.supervisor import FLOW
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
@@ -155,7 +156,7 @@ def test_an_interrupted_run_stops_what_it_started(deployed: Mapping[str, str], p
     with subprocess.Popen(command, env=environ, cwd=project, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         for line in child.stdout:
-            if "ready" in line and "of 7" in line:
+            if "ready" in line and f"of {len(FLOW)}" in line:
                 break
         roster = json.loads((tmp_path / "demo" / "services.json").read_text())
         child.send_signal(signal.SIGTERM)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from secrets import token_hex
 
 from penstock.bus import KafkaBus, Producer
 from penstock.clock import SystemClock
@@ -71,8 +72,9 @@ async def platform(
             progress.step("Configuration")
             progress.done(await _configuration(bus, codec))
             progress.step("Services")
-            # Whoever has the edge's usual port keeps it: nobody calls the demo's.
-            own = {"EDGE_PORT": "0", **environ, **stack.secrets(), **addresses}
+            # Nobody calls the demo's edge: whoever has its usual port keeps it, and its keys are nobody's.
+            edge = {"EDGE_PORT": "0", "PENSTOCK_KEYS_SECRET": token_hex(32)}
+            own = {**edge, **environ, **stack.secrets(), **addresses}
             async with _services(stack, own, progress, services) as supervisor:
                 progress.done(f"{len(supervisor.members)} ready: {', '.join(m.name for m in supervisor.members)}")
                 yield Platform(settings, bus, codec, supervisor, addresses)
