@@ -152,7 +152,10 @@ class Front:
 
 
 @pytest.fixture
-async def front(processes: dict[str, Process], kafka_settings: KafkaSettings) -> AsyncIterator[Front]:
+async def front(
+    request: pytest.FixtureRequest, processes: dict[str, Process], kafka_settings: KafkaSettings
+) -> AsyncIterator[Front]:
+    """The API for a team of the test's own; a parameter gives its limits."""
     name, model = f"edge-{uuid.uuid4().hex[:8]}", Model()
     minted = mint(KEYS_SECRET.encode())
     now = datetime.now(UTC)
@@ -172,7 +175,7 @@ async def front(processes: dict[str, Process], kafka_settings: KafkaSettings) ->
                 name=name, targets=(Target(backend="openai", model="button-1", base_url=url, timeout_s=60),), policy=name,
                 retrieval=Retrieval(enabled=False),
             ),
-            Team(name=name, policy=name, default_route=name),
+            Team(name=name, policy=name, default_route=name, **getattr(request, "param", {})),
             issued(minted, name, now),
         ]  # fmt: skip
         changes = [Change(entry.KIND, entry.key, "new", None, entry) for entry in entries]
@@ -219,6 +222,25 @@ async def test_one_request_sent_many_times_at_once_over_every_way_in_is_asked_on
     assert front.model.calls == {question: 1, "And how do I switch it off?": 1, "Which button?": 1}
 
 
+@pytest.mark.parametrize("front", [{"max_concurrent": 1}], indirect=True)
+async def test_what_a_limit_refuses_is_admitted_under_the_same_key_when_there_is_room(front: Front) -> None:
+    first, second = (f"{front.name}-{number}" for number in (1, 2))
+    waiting = asyncio.create_task(front.ask(0, first, first))
+    await front.called(first)
+    refused = await front.ask(1, second, second)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert 0 < int(refused.headers["retry-after-ms"]) <= 1000
+    assert (await front.ask(0, second, "Something else?")).status_code == 409
+    front.model.may_end.set()
+    assert (await waiting).status_code == 200
+    async with asyncio.timeout(_PATIENCE_S):
+        while (answer := await front.ask(0, second, second)).status_code == 429:
+            await asyncio.sleep(int(answer.headers["retry-after-ms"]) / 1000)
+    assert answer.json()["choices"][0]["message"]["content"] == Model.TEXT
+    assert (await front.ask(1, second, second)).json() == answer.json()
+    assert front.model.calls == {first: 1, second: 1}
+
+
 async def test_whoever_dies_or_goes_away_loses_nothing(front: Front, processes: dict[str, Process]) -> None:
     waits, streams, leaves = (f"{front.name}-{what}" for what in ("waits", "streams", "leaves"))
     waiting = asyncio.create_task(front.ask(0, waits, waits))
@@ -247,3 +269,17 @@ async def test_whoever_dies_or_goes_away_loses_nothing(front: Front, processes: 
     again = await front.ask(1, waits, waits)
     assert again.json()["choices"][0]["message"]["content"] == Model.TEXT
     assert front.model.calls == {waits: 1, streams: 1, leaves: 1}
+
+    # The last replica is told to end: it still brings what is waited for at it.
+    front.model.may_end.clear()
+    stays = f"{front.name}-stays"
+    waiting = asyncio.create_task(front.ask(1, stays, stays))
+    await front.called(stays)
+    ending = asyncio.create_task(asyncio.to_thread(processes["edge-2"].end, signal.SIGTERM))
+    async with asyncio.timeout(_PATIENCE_S), httpx.AsyncClient(trust_env=False) as other:
+        with pytest.raises(httpx.TransportError):
+            while True:
+                await other.get(front.replicas[1].base_url.join("/healthz"), headers={"Connection": "close"})
+    front.model.may_end.set()
+    assert (await waiting).json()["choices"][0]["message"]["content"] == Model.TEXT
+    await ending

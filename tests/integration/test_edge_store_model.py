@@ -81,7 +81,7 @@ class Model:
         self.result, self.event = result, event
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 @given(steps=st.lists(STEPS, max_size=14))
 def test_whatever_comes_in_whatever_order_a_request_has_one_result(stack: Stack, steps: list[Step]) -> None:
     asyncio.run(play(stack.environment()["REDIS_URL"], steps))
