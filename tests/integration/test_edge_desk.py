@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 import pytest
@@ -239,12 +240,13 @@ async def test_scripts_that_redis_has_forgotten_are_loaded_again(edge: Edge) -> 
 
 async def test_news_is_heard_again_when_the_connection_breaks(edge: Edge) -> None:
     desk = await edge.replica(look_again_s=0.05)
+    server: Any = edge.redis
     tickets = [await desk.submit(edge.request()) for _ in range(2)]
     sent = {request.request_id: request for request in await edge.sent(2)}
     for ticket in tickets:
         waiting = asyncio.create_task(desk.result(ticket, 10))
         await until(lambda: desk.waiting == 1)
-        assert await edge.redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub") >= 1
+        assert await server.execute_command("CLIENT", "KILL", "TYPE", "pubsub") >= 1
         assert await edge.answer(sent[ticket.request_id]) == await waiting
         await edge.listening(1)
 
