@@ -7,12 +7,13 @@ import hmac
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 __all__ = [
     "Masked", "Numbering", "Stretch", "agreed", "fingerprint", "has_pseudonyms", "mask_texts", "named",
-    "restore", "unambiguous",
+    "restore", "restoring", "unambiguous",
 ]  # fmt: skip
 
 _STRENGTH = ("pseudonymise", "hash", "mask")
@@ -119,27 +120,42 @@ def restore(text: str, pseudonyms: Mapping[str, str], asked: str | None = None, 
     an answer were judged without the data, which they could carry away. ``in_json`` escapes what is put back, for a
     text whose JSON must stay JSON.
     """
-    if not pseudonyms:
-        return text
+    return restoring(pseudonyms, asked, in_json=in_json)(text)
+
+
+def restoring(
+    pseudonyms: Mapping[str, str], asked: str | None = None, *, in_json: bool = False
+) -> Callable[[str], str]:
+    """Return what does :func:`restore` for one text after another: a call of a tool has many, of one conversation."""
     values = {name[1:-1].lower(): value for name, value in pseudonyms.items()}
     exact = {name[1:-1] for name in pseudonyms}
-    kept = [] if asked is None else _foreign_addresses(text, asked)
-    ends = [end for _, end in kept]
 
-    def back(match: re.Match[str]) -> str:
-        value = values.get(match[2].lower())
-        before, after = match[1] or "", match[3] or ""
-        bracketed = _CLOSING.get(before) == after
-        if value is None or not (bracketed or match[2] in exact):
-            return match[0]
-        place = bisect_right(ends, match.start(2))
-        if place < len(kept) and kept[place][0] <= match.start(2):
-            return match[0]
-        if in_json:
-            value = json.dumps(value, ensure_ascii=False)[1:-1]
-        return value if bracketed else before + value + after
+    @cache
+    def known() -> frozenset[str]:
+        return frozenset(match.group().rstrip(_BESIDE_ADDRESS) for match in _ADDRESS.finditer(asked or ""))
 
-    return _RESTORABLE.sub(back, text)
+    def restored(text: str) -> str:
+        if not pseudonyms or not has_pseudonyms(text):
+            return text
+        kept = [] if asked is None or "//" not in text else _foreign_addresses(text, known())
+        ends = [end for _, end in kept]
+
+        def back(match: re.Match[str]) -> str:
+            value = values.get(match[2].lower())
+            before, after = match[1] or "", match[3] or ""
+            bracketed = _CLOSING.get(before) == after
+            if value is None or not (bracketed or match[2] in exact):
+                return match[0]
+            place = bisect_right(ends, match.start(2))
+            if place < len(kept) and kept[place][0] <= match.start(2):
+                return match[0]
+            if in_json:
+                value = json.dumps(value, ensure_ascii=False)[1:-1]
+            return value if bracketed else before + value + after
+
+        return _RESTORABLE.sub(back, text)
+
+    return restored
 
 
 def unambiguous(pseudonyms: Mapping[str, str], texts: Iterable[str]) -> Mapping[str, str]:
@@ -163,11 +179,8 @@ def agreed(before: Mapping[str, str], now: Mapping[str, str]) -> Mapping[str, st
     return {name: value for name, value in both.items() if before.get(name, value) == now.get(name, value)}
 
 
-def _foreign_addresses(text: str, asked: str) -> list[tuple[int, int]]:
-    """Where ``text`` holds an address with a pseudonym that is not in ``asked``, in order."""
-    if "//" not in text:
-        return []
-    known = {match.group().rstrip(_BESIDE_ADDRESS) for match in _ADDRESS.finditer(asked)}
+def _foreign_addresses(text: str, known: Container[str]) -> list[tuple[int, int]]:
+    """Where ``text`` holds an address with a pseudonym that is none of the ``known`` ones, in order."""
     return [
         match.span()
         for match in _ADDRESS.finditer(text)

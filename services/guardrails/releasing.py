@@ -23,7 +23,7 @@ from penstock.contracts.records import (
 from services.guardrails.alternatives import Beside, released_alternatives, released_calls, released_logprobs
 from services.guardrails.core import question_of, reference_of
 from services.guardrails.findings import Reference
-from services.guardrails.masking import restore, unambiguous
+from services.guardrails.masking import restoring, unambiguous
 from services.guardrails.piece_judging import WHOLE_ANSWER
 from services.guardrails.reasons import reason_of
 from services.guardrails.reviews import Held, hold
@@ -114,12 +114,8 @@ def released(
     asked = spoken(_asked(completion))
     in_json = any(rule.enforced and rule.json_schema is not None for _, rule in judged.policy.stages["output"])
 
-    def restored(text: str) -> str:
-        return restore(text, known, asked, in_json=in_json)
-
-    def called(text: str) -> str:
-        return restore(text, known, asked)
-
+    restored = restoring(known, asked, in_json=in_json)
+    called = restoring(known, asked)
     content, *beside_it = screening.texts
     quoted = beside_it[: 2 * len(_cited(completion))]
     calls = released_calls(completion.tool_calls, beside_it[len(quoted) :], called)

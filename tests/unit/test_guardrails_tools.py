@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock.contracts.records import ToolCall
 
+from services.guardrails.masking import restoring
 from services.guardrails.tool_texts import call_text, json_text, masked_call, masked_json, restored_call
 
 VALUES = st.recursive(
@@ -121,3 +122,20 @@ def test_json_that_is_too_deep_is_read_as_text(depth: int, opened: str, closed: 
     masked = masked_call(call, text.replace("eve@example.org", "<X_1>"))
     assert "eve" not in masked.arguments
     assert "<X_2>" in restored_call(masked, lambda text: text.replace("<X_1>", "<X_2>")).arguments
+
+
+def test_what_pseudonyms_are_and_what_was_asked_is_read_once_for_all_values_of_a_call() -> None:
+    class Read(dict[str, str]):
+        times = 0
+
+        def items(self) -> Any:
+            self.times += 1
+            return super().items()
+
+    known = Read({"<EMAIL_ADDRESS_1>": "eve@example.org"})
+    address = "http://a.example/EMAIL_ADDRESS_1"
+    call = a_call(json.dumps([["<EMAIL_ADDRESS_1>", address, f"{address}/{number}"] for number in range(50)]))
+    values = json.loads(restored_call(call, restoring(known, f"See {address}.")).arguments)
+    restored = address.replace("EMAIL_ADDRESS_1", "eve@example.org")
+    assert values == [["eve@example.org", restored, f"{address}/{number}"] for number in range(50)]
+    assert known.times == 1
