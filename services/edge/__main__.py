@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from penstock.bus import Hop
+from penstock.bus import Hop, run_hops
 from penstock.identity import KeyDirectory, installation_secret
 from penstock.redis_client import redis_client
 from penstock.service import Runtime, run_service
@@ -25,7 +25,7 @@ _API = "the API"
 
 
 async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
-    """Connect Redis, open the API beside the hop, and return the hop."""
+    """Connect Redis and open the API, with the hop beside it."""
     settings = runtime.settings
     directory = KeyDirectory(runtime.config, installation_secret(settings), runtime.clock)
     redis = redis_client(settings)
@@ -51,7 +51,10 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
         return [*runtime.waiting_for(), *(["the end"] if runtime.stopping.is_set() else [])]
 
     server = ApiServer(application(front, waiting_for, settings.cors_origins), settings)
+    hop = results_hop(store)
     runtime.not_ready(_API)
+    runtime.not_ready(hop.group)
+    drained = asyncio.Event()
 
     async def serve() -> None:
         ending = asyncio.create_task(_leave(runtime.stopping, settings.answers_within_s, leaving))
@@ -59,10 +62,18 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
             await server.serve(runtime.stopping, lambda: runtime.ready(_API))
         finally:
             ending.cancel()
+            drained.set()
+
+    async def bring() -> None:
+        # Not one of the shell's, which end with the signal: who still waits would wait for what nobody brings.
+        await run_hops(
+            [hop], runtime.bus, runtime.codec, runtime.clock, settings, drained, runtime.tracing, runtime.ready
+        )
 
     runtime.background(serve())
+    runtime.background(bring())
     runtime.background(desk.run(runtime.stopping))
-    return [results_hop(store)]
+    return []
 
 
 async def _leave(stopping: asyncio.Event, drain_s: float, leaving: asyncio.Future[None]) -> None:
