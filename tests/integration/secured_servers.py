@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,7 +157,8 @@ def tls_front(pem: Certificates, host: str, port: int) -> Iterator[int]:
 
     async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         onward, back = await asyncio.open_connection(host, port)
-        await asyncio.gather(passed(reader, back), passed(onward, writer))
+        with suppress(asyncio.CancelledError):  # asyncio complains of a server's task that ends so
+            await asyncio.gather(passed(reader, back), passed(onward, writer))
 
     thread = threading.Thread(target=loop.run_forever, name="tls-front", daemon=True)
     thread.start()

@@ -81,7 +81,7 @@ class Service:
 
     def stop(self) -> int:
         self._process.terminate()
-        return self._process.wait(30)
+        return self._process.wait(_PATIENCE_S)
 
     def kill(self) -> None:
         if self._process.poll() is None:
