@@ -47,6 +47,7 @@ def a_request(key_id: str | None, **changes: Any) -> LlmRequest:
         (REVOKED.id, "key_revoked", "key_revoked"),
         (EXPIRED.id, "key_expired", "key_expired"),
     ],
+    ids=["none", "a name", "own", "not expired yet", "another team's", "revoked", "expired"],
 )
 def test_a_key_speaks_for_its_own_team_while_it_is_in_force(
     key_id: str | None, of_any: str | None, of_strict: str | None
