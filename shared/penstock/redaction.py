@@ -52,7 +52,8 @@ _FORMS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b(psk_[A-Za-z0-9-]+_)[A-Za-z0-9_-]{8,}"), rf"\1{MASK}"),
     (re.compile(r"\b(sk|rk|pk|xox[abprs]|gh[oprsu])([-_])[A-Za-z0-9_-]{16,}"), rf"\1\2{MASK}"),
     # The last @ ends them: a password may hold one that is not escaped.
-    (re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/\"'\\<>]*@", re.IGNORECASE), rf"\1{MASK}@"),
+    # Of whatever scheme: to look for where one begins takes the square of a text that has many places for it.
+    (re.compile(r"(://)[^\s/\"'\\<>]*@"), rf"\1{MASK}@"),
     (re.compile(rf"([?&](?:{_IN_QUERIES})=)[^&\s\"'\\]+", re.IGNORECASE), rf"\1{MASK}"),
     (re.compile(r"-----BEGIN ([A-Z ]*)PRIVATE KEY-----.*?(-----END \1PRIVATE KEY-----|$)", re.DOTALL), MASK),
 )

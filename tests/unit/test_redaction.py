@@ -6,6 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -201,3 +202,10 @@ def test_a_known_secret_is_found_wherever_it_stands(secret: str, before: str, af
 )  # fmt: skip
 def test_credentials_are_known_by_their_names(name: str, credential: bool) -> None:
     assert is_credential(name) is credential
+
+
+def test_a_long_line_holds_nobody_up() -> None:
+    line = "a." * 100_000
+    began = time.monotonic()
+    assert Redaction().text(f"{line} amqp+x://user:{'p' * 100_000}@host") == f"{line} amqp+x://{MASK}@host"
+    assert time.monotonic() - began < 5
