@@ -22,7 +22,13 @@ __all__ = ["application", "operations"]
 
 # What a page of another origin may send and read, where any is let in: what OpenAI's client in a browser does.
 _CORS_METHODS = ("GET", "POST", "DELETE")
-_CORS_HEADERS = ("authorization", "content-type", "idempotency-key", "last-event-id", "traceparent", "tracestate")
+_CORS_HEADERS = (
+    "authorization", "content-type", "idempotency-key", "last-event-id", "traceparent", "tracestate",
+    "openai-organization", "openai-project",
+    *(f"x-stainless-{what}" for what in (
+        "arch", "helper-method", "lang", "os", "package-version", "retry-count", "runtime", "runtime-version", "timeout",
+    )),
+)  # fmt: skip
 _CORS_EXPOSED = ("x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "location")
 
 

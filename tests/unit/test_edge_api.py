@@ -343,7 +343,14 @@ async def test_the_description_names_every_operation_and_the_page_needs_nothing_
 
 
 async def test_pages_of_other_origins_may_call_only_where_they_are_listed(desk: MemoryDesk) -> None:
-    asked = {"origin": "https://app.example.com", "access-control-request-method": "POST"}
+    sent = (
+        "authorization, content-type, idempotency-key, x-stainless-lang, x-stainless-retry-count, x-stainless-timeout"
+    )
+    asked = {
+        "origin": "https://app.example.com",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": sent,
+    }
     for origins in ((), ("https://app.example.com",)):
         async with client_of(app_of(front_of(desk), cors_origins=origins), {}) as client:
             before = await client.options("/v1/chat/completions", headers=asked)
