@@ -112,6 +112,12 @@ async def test_what_no_repetition_helps_is_told_at_once(bus: MemoryBus) -> None:
     async with Client(tenant="support", transport=transport, codec=bus.codec) as client:
         with pytest.raises(RequestNotSent, match="llm-requests"):
             await client.submit("hello")
+        assert len(bus.messages("llm-requests")) == 1
+        unfit: Any = {"x": object()}
+        with pytest.raises(RequestNotSent, match="surrogate"):
+            await client.submit("half a \ud83d")
+        with pytest.raises(RequestNotSent, match="object"):
+            await client.submit("hello", variables=unfit)
     assert len(bus.messages("llm-requests")) == 1
 
 

@@ -94,7 +94,11 @@ class Publisher:
             priority=priority,
         )
         sender = connected(self._sender)
-        self._inbox.submitted((request.tenant_id, request_id), request.event_id, content_hash(request))
+        try:
+            content = content_hash(request)
+        except (ValueError, TypeError) as error:  # half a surrogate pair, or what is no text
+            raise RequestNotSent(f"llm-requests: {error}") from error
+        self._inbox.submitted((request.tenant_id, request_id), request.event_id, content)
         await sender.send("llm-requests", conversation_id or request_id, request, headers)
         return request_id
 
