@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 from penstock.contracts.records import LlmResult, ResultChunk
+from penstock.telemetry import get_logger
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -22,6 +23,7 @@ __all__ = ["EventAnswer", "EventWriter"]
 
 _STALLED_S = 60.0
 """A client that takes nothing for so long has gone, whatever its connection says."""
+log = get_logger(__name__)
 _RAW_HEADERS = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in HEADERS]
 
 
@@ -79,6 +81,15 @@ class EventAnswer(Response):
             if not self._opened:
                 raise
             await self._write(send, self._writer.broken(as_api_error(problem)))
+        except ClientDisconnect:
+            raise
+        except Exception as error:
+            if not self._opened:
+                raise
+            log.error("a stream failed", request_id=self._ticket.request_id, kind=type(error).__name__, exc_info=error)
+            told = "the edge failed at this stream, and says why in its log; the result will stand at /v1/requests/"
+            broken = ApiError(500, told + self._ticket.request_id, code="internal_error")
+            await self._write(send, self._writer.broken(broken))
         finally:
             gone.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
 import pytest
 from penstock.contracts.codec import Codec
-from penstock.contracts.records import Status
+from penstock.contracts.records import LlmRequest, LlmResult, ResultChunk, Status
 
 from services.edge.boundary import Room
 from services.edge.protocol import Unavailable
@@ -217,6 +217,19 @@ async def test_a_silent_stream_is_kept_alive_and_then_ends_with_an_error(desk: M
     assert silence
     assert set(silence) == {": keep-alive"}
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "still_under_way"
+
+
+async def test_a_stream_that_fails_within_says_so(client: httpx.AsyncClient, desk: MemoryDesk) -> None:
+    def failing(request: LlmRequest) -> Iterator[ResultChunk | LlmResult]:
+        yield pieces_of(request, "Press ", "it.")[0]
+        raise RuntimeError("the secret of the defect")
+
+    desk.answer = failing  # type: ignore[assignment]
+    answer = await client.post("/v1/chat/completions", json={**CHAT, "stream": True})
+    *_, piece, last = [event for event in answer.text.split("\n\n") if event]
+    assert "Press " in piece
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "internal_error"
+    assert "secret" not in answer.text
 
 
 async def test_a_request_is_asked_for_by_its_id_with_its_teams_key(client: httpx.AsyncClient, desk: MemoryDesk) -> None:
