@@ -54,7 +54,11 @@ def test_a_key_says_team_identity_and_routes(scheme: str) -> None:
         (f"Bearer {mint(SECRET).text}", "is unknown"),
         (f"Bearer {GONE.text}", "was revoked at 2026-01-05T09:00:00Z"),
     ],
-)
+    ids=[
+        "no header", "empty", "scheme alone", "blank", "other scheme", "no scheme", "other key", "not ASCII", "cut", "twice",
+        "unknown", "revoked",
+    ],
+)  # fmt: skip
 def test_everything_else_is_nobody_and_is_not_repeated(header: str | None, words: str) -> None:
     with pytest.raises(Unauthorised, match=words) as caught:
         DESK.caller(header)
