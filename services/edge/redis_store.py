@@ -123,10 +123,10 @@ class EdgeStore:
         self._redis: Any = redis
         self._request_ttl_s = request_ttl_s
         self._result_ttl_s = min(result_ttl_s, request_ttl_s)
-        self._take, self._keep, self._piece = (
-            (_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8") for name in ("take", "keep", "piece")
-        )
-        scripts = [self._take, self._keep, self._piece]
+        scripts = [
+            (_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8") for name in ("take", "keep", "piece", "conflict")
+        ]
+        self._take, self._keep, self._piece, self._conflict = scripts
         # What waiters look at must not stand behind what the hop writes.
         self._desk, self._hop = Gathered(redis, scripts), Gathered(redis, scripts)
 
@@ -204,11 +204,8 @@ class EdgeStore:
         Raises:
             Transient: Redis cannot be used.
         """
-        [current] = await self._hop.execute([("HGET", _request(key), "try")])
-        if current is None or int(current) != number:
-            return
-        await self._hop.execute([("HSET", _request(key), "conflict", reason)])
-        await self._tell({key})
+        [new] = await self._hop.execute([script(self._conflict, [_request(key)], [number, reason])])
+        await self._tell({key} if new else set())
 
     async def _tell(self, keys: set[RequestKey]) -> None:
         if keys:
