@@ -186,6 +186,10 @@ async def test_the_end_of_a_request_corrects_what_it_took_of_the_tokens(
     await one(claims, a_judgement(team, "r4", tokens=10, **limits))
     await claims.settle([Finish(team.name, "r4", 0)], NOW)
     assert not await redis.exists(token_rate_key(team.name))
+    # An endpoint that counts wrongly shuts a team out for so long at most.
+    await one(claims, a_judgement(team, "r5", tokens=10, **limits))
+    await claims.settle([Finish(team.name, "r5", 2**63 - 1)], NOW)
+    assert 30 * 86_400 - 1 < await debt_s() <= 30 * 86_400
 
 
 async def test_all_limits_and_budgets_are_taken_or_none(claims: RedisClaims, redis: Redis, team: Team) -> None:
