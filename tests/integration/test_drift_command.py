@@ -142,9 +142,7 @@ async def test_the_log_replayed_lists_reports_and_commands(
         return await asyncio.to_thread(penstock_cli, ["drift", *arguments], deployed)
 
     # Replayed from where the service began, the log gives the very events, whatever other segments stand in it.
-    replayed = [
-        one for one in lines(await cli("replay", "--from", begun)) if one["segment"].startswith(log.team)
-    ]
+    replayed = [one for one in lines(await cli("replay", "--from", begun)) if one["segment"].startswith(log.team)]
     told = {event.event_id: event for event in log.told}
     assert {one["event_id"] for one in replayed} == set(told)
     for one in replayed:
