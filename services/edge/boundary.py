@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from penstock.contracts.codec import Invalid
@@ -31,7 +32,7 @@ reset, and the answer lost with it."""
 
 
 class Room:
-    """How much is taken at once; what is more is told to come again.
+    """How much is taken at once; what is more is told to come again. No team takes more than half of it.
 
     Args:
         requests: most requests that are answered at once.
@@ -41,10 +42,13 @@ class Room:
     def __init__(self, requests: int, body_bytes: int) -> None:
         self._requests = requests
         self._body_bytes = body_bytes
+        self._most_of_team = max(1, requests // 2)
+        self._of_team: Counter[str] = Counter()
 
     @contextlib.contextmanager
-    def request(self) -> Iterator[None]:
-        """Answer one request.
+    def request(self) -> Iterator[Callable[[str], None]]:
+        """Answer one request. What it gives is called with the team once that is known, and raises ApiError where the team
+        has too many under way.
 
         Raises:
             ApiError: too many are being answered.
@@ -53,11 +57,23 @@ class Room:
             raise _busy("answers as many requests as it can")
         self._requests -= 1
         metrics.HTTP_UNDER_WAY.inc()
+        known: list[str] = []
+
+        def of(team: str) -> None:
+            if self._of_team[team] >= self._most_of_team:
+                raise _busy("answers as many requests of one team as it can")
+            self._of_team[team] += 1
+            known.append(team)
+
         try:
-            yield
+            yield of
         finally:
             self._requests += 1
             metrics.HTTP_UNDER_WAY.dec()
+            for team in known:
+                self._of_team[team] -= 1
+                if not self._of_team[team]:
+                    del self._of_team[team]
 
     @contextlib.contextmanager
     def body(self) -> Iterator[Callable[[int], None]]:
@@ -136,7 +152,9 @@ class Boundary:
 
         try:
             try:
-                with self._room.request() if scope["path"].startswith("/v1/") else contextlib.nullcontext():
+                with contextlib.ExitStack() as taken:
+                    if scope["path"].startswith("/v1/"):
+                        state["of_team"] = taken.enter_context(self._room.request())
                     await self._routes(scope, receive, answer)
             except _ANSWERED as problem:
                 if isinstance(problem, Unavailable):

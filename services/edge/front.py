@@ -67,12 +67,15 @@ class Front:
     keepalive_s: float
 
     def caller(self, request: Request) -> Caller:
-        """Return who asks.
+        """Return who asks, and count the request as one of the team's.
 
         Raises:
+            ApiError: the team has too many requests under way here.
             Unauthorised: the key is missing or not in force.
         """
-        return self.authenticator.caller(request.headers.get("authorization"))
+        caller = self.authenticator.caller(request.headers.get("authorization"))
+        request.state.of_team(caller.team)
+        return caller
 
     async def body(self, request: Request) -> bytes:
         """Return the body; errors as of :func:`~services.edge.boundary.read_body`."""

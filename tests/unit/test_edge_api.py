@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -170,6 +171,22 @@ async def test_more_than_there_is_room_for_is_turned_away(desk: MemoryDesk) -> N
             "1000",
         )
         assert (await client.get("/healthz")).text == "ok\n"
+
+
+async def test_a_team_that_waits_for_much_leaves_room_for_others(desk: MemoryDesk) -> None:
+    desk.answer = lambda request: []
+    app, whose = app_of(front_of(desk, requests=4)), {"authorization": f"Bearer {OTHER_KEY.text}"}
+    async with client_of(app) as client, client_of(app, whose) as other:
+        waiting = [asyncio.create_task(client.post("/v1/chat/completions", json=CHAT)) for _ in range(2)]
+        while len(desk.requests) < 2:
+            await asyncio.sleep(0)
+        third = await client.get("/v1/models")
+        assert (third.status_code, error(third)["code"]) == (503, "slow_down")
+        assert (await other.get("/v1/models")).status_code == 200
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert (await client.get("/v1/models")).status_code == 200
 
 
 async def test_an_answer_that_does_not_come_is_told_where_it_will_stand(desk: MemoryDesk) -> None:

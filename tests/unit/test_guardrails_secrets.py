@@ -29,6 +29,22 @@ def found(text: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
+    ("body", "is_found"),
+    [
+        ("KJE4KNLAZTODOMY3", True),  # four letters of a random key, by chance
+        ("FAKEKNECPJX2AAY7", True),
+        ("QLW73AVXXXXYW5IL", True),
+        ("YOURACCESSKEYXXX", False),
+        ("XXXXXXXXXXXXXXXX", False),
+        ("IOSFODNN7EXAMPLE", False),
+    ],
+)
+def test_a_short_word_in_a_random_key_makes_no_example_of_it(body: str, is_found: bool) -> None:
+    key = "AKIA" + body
+    assert found(f"why is my key {key} refused?") == ([("AWS_ACCESS_KEY", key)] if is_found else [])
+
+
+@pytest.mark.parametrize(
     ("kind", "secret", "around"),
     [
         ("AWS_ACCESS_KEY", "AKIA" + "IOSFODNN7ABCDEFG", "key {} here"),

@@ -20,13 +20,18 @@ lengths.
 """
 MIN_ISSUED_ENTROPY = 2.2
 """Bits per character that the body of an issued key has; repeated letters and runs of zeros stay below."""
+_CHANCE_ENTROPY = 3.1
+"""Bits per character from which a short word in a value with digits may be there by chance."""
 PLACEHOLDER_SCORE = 0.3
 CHECKPOINT_EVERY = 64
 
 _PLACEHOLDER = re.compile(
-    r"(?i)example|your|xxxx|\*\*\*|changeme|change[-_]me|placeholder|dummy|redacted|insert|replace|sample|notreal|not[-_]?a[-_]?real|fake|todo"
+    r"(?i)example|\*\*\*|changeme|change[-_]me|placeholder|dummy|redacted|insert|replace|sample|notreal|not[-_]?a[-_]?real"
     r"|\.\.\.|…|<[a-z_ -]+>|(.)\1{7}"
 )
+# Four letters come up by chance in one random key of some ten thousand.
+_SHORT_PLACEHOLDER = re.compile(r"(?i)your|fake|todo|xxxx")
+_SHORT_WORD = re.compile(r"(?i)(?:^|[^a-z0-9])(?:your|fake|todo|x{4,})(?:[^a-z0-9]|$)")
 _REFERENCE = re.compile(
     r"(?i)\$\{|\$\(|\{\{|%\(|environ|getenv|process\.env|config\.|settings\.|self\.|secrets?\.|vault:|os\.|\bargs\.|params\.|null$|none$|undefined$|true$|false$"
     r"|^[a-z_]+\.[a-z_.]+$|^[a-z_]\w*\[|^\$\w+$|^%\w+%$|^@\w+$"
@@ -45,7 +50,7 @@ class SecretsScanner:
     """Finds credentials. The generic assignment counts only where the value looks random, or like a password."""
 
     name = "secrets"
-    version = "2"
+    version = "3"
     default_threshold = 0.5
 
     def __init__(self) -> None:
@@ -80,9 +85,20 @@ class SecretsScanner:
 
 def is_placeholder(kind: str, value: str) -> bool:
     """Whether a value of an issued shape is an example, or words: `AKIA...EXAMPLE`, `sk-learn-...`."""
-    if _PLACEHOLDER.search(value) or entropy(value) < MIN_ISSUED_ENTROPY:
+    if _is_example(value) or entropy(value) < MIN_ISSUED_ENTROPY:
         return True
     return kind == "OPENAI_API_KEY" and not any(map(str.isdigit, value))
+
+
+def _is_example(value: str) -> bool:
+    """Whether words of ``value`` say that it stands for another."""
+    if _PLACEHOLDER.search(value):
+        return True
+    if not _SHORT_PLACEHOLDER.search(value):
+        return False
+    return _SHORT_WORD.search(value) is not None or not (
+        any(map(str.isdigit, value)) and entropy(value) >= _CHANCE_ENTROPY
+    )
 
 
 def generic_share(kind: str, value: str) -> float:
@@ -91,9 +107,9 @@ def generic_share(kind: str, value: str) -> float:
         return 1.0
     if kind == "BASIC_AUTH":
         if ":" in value:
-            return PLACEHOLDER_SCORE if _PLACEHOLDER.search(value) or _REFERENCE.search(value) else 1.0
+            return PLACEHOLDER_SCORE if _is_example(value) or _REFERENCE.search(value) else 1.0
         return 1.0 if _is_basic(value) else 0.0
-    if _PLACEHOLDER.search(value) or _REFERENCE.search(value):
+    if _is_example(value) or _REFERENCE.search(value):
         return PLACEHOLDER_SCORE
     if kind == "URL_CREDENTIALS":
         wordy = not any(map(str.isdigit, value)) and any(word in value.lower() for word in _WORDS)
@@ -116,7 +132,7 @@ def _is_basic(value: str) -> bool:
 
 def looks_random(value: str) -> bool:
     """Letters and digits mixed, with high entropy, and neither a placeholder nor a reference to a value elsewhere."""
-    if _PLACEHOLDER.search(value) or _REFERENCE.search(value) or _UUID.fullmatch(value):
+    if _is_example(value) or _REFERENCE.search(value) or _UUID.fullmatch(value):
         return False
     return any(map(str.isdigit, value)) and any(map(str.isalpha, value)) and entropy(value) >= MIN_ENTROPY
 
@@ -126,7 +142,7 @@ def assigned(text: str, start: int, end: int) -> tuple[int, float]:
     while end > start and text[end - 1] in ".!?:*":
         end -= 1
     value = text[start:end]
-    if len(value) < 6 or _PLACEHOLDER.search(value) or _REFERENCE.search(value) or text[end : end + 1] in ("(", "["):
+    if len(value) < 6 or _is_example(value) or _REFERENCE.search(value) or text[end : end + 1] in ("(", "["):
         return end, 0.0
     if _UUID.fullmatch(value):
         return end, 0.0 if _IDENTIFIER.search(text, max(0, start - 16), start) else 0.55

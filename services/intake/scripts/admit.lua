@@ -82,6 +82,9 @@ if claim.decision == 'admitted' and limits then
   end
 end
 
+-- Where the limit was taken away nobody frees places: those from before it count no more when it comes back.
+if claim.decision == 'admitted' and not (limits and limits.concurrent) then redis.call('DEL', KEYS[6]) end
+
 if claim.decision == 'admitted' and #asked.counters > 0 then
   local last
   for i, counter in ipairs(asked.counters) do
