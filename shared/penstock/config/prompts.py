@@ -58,7 +58,9 @@ class Prompt(Entry):
     def _check(self) -> Self:
         used: set[str] = set()
         for index, message in enumerate(self.template):
-            for braces in _BRACES.findall(message.content):
+            # One by one: a text of braces that never close is read once, not once for each.
+            for found in _BRACES.finditer(message.content):
+                braces = found.group()
                 if not _PLACEHOLDER.fullmatch(braces):
                     raise FieldError(("template", index), f"{braces!r} is no placeholder: write {{{{name}}}}")
             used.update(message.placeholders())
