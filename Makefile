@@ -22,8 +22,7 @@ DEVELOPMENT := $(REQUIREMENTS)/uv.txt $(RUNTIME) $(REQUIREMENTS)/dev.txt $(REQUI
 # The interpreter of the environment: PYTHON where given, else python3.11, else a python3 that is 3.11.
 PYTHON ?=
 # The whole run is shared by two processes, file by file, since half of it waits; a part of it is not worth a second one.
-# In the order of the folders: the quick tests come last, so that neither process waits long for the other.
-PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST_ARGS ?= -n 2 --dist loadfile
 BENCH_ARGS ?=
 DRIFT_ARGS ?= --quick
 DOCS ?=
