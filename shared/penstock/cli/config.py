@@ -12,6 +12,7 @@ from rich.table import Table
 
 from penstock.bus.kafka import KafkaBus
 from penstock.bus.producer import Producer
+from penstock.cli import change_options
 from penstock.cli.cluster import cluster_settings, one_line_errors, table_console
 from penstock.cli.publishing import user
 from penstock.clock import SystemClock
@@ -41,9 +42,9 @@ def config() -> None:
 
 @config.command()
 @_path
-@click.option("--reason", default="", help="Why, for the record.")
-@click.option("--author", default=None, help="Who.  [default: the user of this machine]")
-@click.option("--dry-run", is_flag=True, help="Show what would change, and publish nothing.")
+@change_options.reason
+@change_options.author
+@change_options.dry_run
 @_wait
 def apply(path: Path | None, reason: str, author: str | None, dry_run: bool, wait_s: float) -> None:
     """Validate PATH (default: infra/config), show what differs from the topics, and publish that.

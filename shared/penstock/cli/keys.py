@@ -12,6 +12,7 @@ import click
 from pydantic import SecretStr, ValidationError
 
 from penstock.bus import Producer, history
+from penstock.cli import change_options
 from penstock.cli.cluster import one_line_errors
 from penstock.cli.connection import Connection, connect, run_command
 from penstock.cli.instants import SPAN, UNTIL
@@ -32,9 +33,6 @@ __all__ = ["keys"]
 _TOPIC = "config-keys"
 _ONCE = "this is the only time that it is shown: keep it where it cannot be read by others"
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
-_reason = click.option("--reason", default="", help="Why, for the record.")
-_author = click.option("--author", default=None, help="Who.  [default: the user of this machine]")
 _expires = click.option("--expires", type=UNTIL, help="Until when it is taken: an instant, or a span such as 90d.")
 
 
@@ -65,9 +63,9 @@ def keys() -> None:
 @click.option("--description", default="", help="Who has it, in words.")
 @click.option("--routes", default="*", show_default=True, help="Routes it may ask for, of its team's, comma-separated.")
 @_expires
-@_reason
-@_author
-@_json
+@change_options.reason
+@change_options.author
+@change_options.as_json
 def create(
     team: str, description: str, routes: str, expires: datetime | None, reason: str, author: str | None, as_json: bool
 ) -> None:
@@ -84,7 +82,7 @@ def create(
 @keys.command("list")
 @click.option("--team", help="Of this team only.")
 @click.option("--all", "ended", is_flag=True, help="With those that are revoked or have expired.")
-@_json
+@change_options.as_json
 def list_(team: str | None, ended: bool, as_json: bool) -> None:
     """List the keys that are in force."""
     run_command(_list(team, ended, as_json))
@@ -92,7 +90,7 @@ def list_(team: str | None, ended: bool, as_json: bool) -> None:
 
 @keys.command()
 @_identity
-@_json
+@change_options.as_json
 def show(key_id: str, as_json: bool) -> None:
     """Show the key ID, and who made, changed or revoked it, when and why."""
     run_command(_show(key_id, as_json))
@@ -104,9 +102,9 @@ def show(key_id: str, as_json: bool) -> None:
     "--overlap", type=SPAN, default="24h", show_default=True, help="How long the old one is still taken: 1h, 7d."
 )
 @_expires
-@_reason
-@_author
-@_json
+@change_options.reason
+@change_options.author
+@change_options.as_json
 def rotate(
     key_id: str,
     overlap: timedelta,
@@ -127,8 +125,8 @@ def rotate(
 
 @keys.command()
 @_identity
-@_reason
-@_author
+@change_options.reason
+@change_options.author
 @click.option("--yes", "-y", is_flag=True, help="Revoke without asking.")
 def revoke(key_id: str, reason: str, author: str | None, yes: bool) -> None:
     """Refuse the key ID from now on, for ever.

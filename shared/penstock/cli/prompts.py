@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from penstock.cli import change_options
 from penstock.cli.connection import connect, run_command
 from penstock.cli.printable import printable
 from penstock.cli.prompt_tables import history_data, show_diff, show_history, show_list, show_prompt
@@ -30,7 +31,6 @@ from penstock.config.yaml_lines import YamlError, read_yaml
 
 __all__ = ["prompts"]
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 _file = click.option(
     "--file", "file", type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="A file of prompts, as in infra/config/prompts, in place of what is published.",
@@ -43,7 +43,7 @@ def prompts() -> None:
 
 
 @prompts.command("list")
-@_json
+@change_options.as_json
 def list_(as_json: bool) -> None:
     """List the prompts with their labels and the versions these point at."""
 
@@ -61,7 +61,7 @@ def list_(as_json: bool) -> None:
 
 @prompts.command()
 @click.argument("prompt")
-@_json
+@change_options.as_json
 def show(prompt: str, as_json: bool) -> None:
     """Show a version of a prompt: its messages, its variables, the labels that point at it.
 
@@ -88,7 +88,7 @@ def show(prompt: str, as_json: bool) -> None:
 @prompts.command()
 @click.argument("name")
 @click.option("--label", help="Moves of this label alone.")
-@_json
+@change_options.as_json
 def history(name: str, label: str | None, as_json: bool) -> None:
     """Show every move of the labels of the prompt NAME: when, by whom, why, from which version to which."""
 
@@ -111,7 +111,7 @@ def history(name: str, label: str | None, as_json: bool) -> None:
 @click.argument("before")
 @click.argument("after", required=False)
 @_file
-@_json
+@change_options.as_json
 def diff(before: str, after: str | None, file: Path | None, as_json: bool) -> None:
     """Show how two versions of a prompt differ, and which requests the second would refuse.
 
@@ -154,7 +154,7 @@ def diff(before: str, after: str | None, file: Path | None, as_json: bool) -> No
     help="YAML or JSON file with a mapping of values by name.",
 )  # fmt: skip
 @_file
-@_json
+@change_options.as_json
 def render(prompt: str, given: tuple[str, ...], variables: Path | None, file: Path | None, as_json: bool) -> None:
     """Render a prompt as intake would, and send nothing.
 

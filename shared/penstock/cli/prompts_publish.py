@@ -12,6 +12,7 @@ import click
 from pydantic import ValidationError
 
 from penstock.bus import Producer
+from penstock.cli import change_options
 from penstock.cli.connection import Connection, connect, run_command
 from penstock.cli.printable import printable
 from penstock.cli.prompt_tables import show_diff
@@ -31,12 +32,6 @@ _DRIFT = (
     "infra/config does not follow by itself: give the labels there the same versions, or the next `penstock config apply` "
     "takes this back (`penstock config apply --dry-run` shows what differs)"
 )
-
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
-_reason = click.option("--reason", default="", help="Why, for the record.")
-_author = click.option("--author", default=None, help="Who.  [default: the user of this machine]")
-_dry_run = click.option("--dry-run", is_flag=True, help="Show what would change, and publish nothing.")
-_yes = click.option("--yes", "-y", is_flag=True, help="Publish without asking.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +59,11 @@ class Plan:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.option("--label", "labels", multiple=True, help="Label to point at the version as well; repeatable.")
-@_reason
-@_author
-@_dry_run
-@_yes
-@_json
+@change_options.reason
+@change_options.author
+@change_options.dry_run
+@change_options.yes
+@change_options.as_json
 def publish(
     file: Path, labels: tuple[str, ...], reason: str, author: str | None, dry_run: bool, yes: bool, as_json: bool
 ) -> None:
@@ -95,11 +90,11 @@ def publish(
 @click.command()
 @click.argument("version")
 @click.option("--to", "label", default=PRODUCTION, show_default=True, help="Label to point at it.")
-@_reason
-@_author
-@_dry_run
-@_yes
-@_json
+@change_options.reason
+@change_options.author
+@change_options.dry_run
+@change_options.yes
+@change_options.as_json
 def promote(version: str, label: str, reason: str, author: str | None, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Point a label at a version that is published: NAME@LABEL or NAME@VERSION.
 
@@ -121,11 +116,11 @@ def promote(version: str, label: str, reason: str, author: str | None, dry_run: 
 @click.argument("name")
 @click.option("--label", default=PRODUCTION, show_default=True, help="Label to point back.")
 @click.option("--to", "version", metavar="VERSION", help="The version it is to point at, or how its hash begins.")
-@_reason
-@_author
-@_dry_run
-@_yes
-@_json
+@change_options.reason
+@change_options.author
+@change_options.dry_run
+@change_options.yes
+@change_options.as_json
 def rollback(
     name: str, label: str, version: str | None, reason: str, author: str | None, dry_run: bool, yes: bool, as_json: bool
 ) -> None:

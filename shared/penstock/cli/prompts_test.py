@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from penstock.cli import change_options
 from penstock.cli.cluster import cluster_settings
 from penstock.cli.connection import connect, run_command
 from penstock.cli.printable import printable
@@ -72,7 +73,7 @@ class Asking:
 @click.option("--route", default="default", show_default=True, help="Route that answers; for --answers.")
 @click.option("--key", "key_id", help="Identity of the team's key, never the key; for --answers.")
 @click.option("--timeout", "timeout_s", default=60.0, show_default=True, help="Seconds to wait for each answer.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
+@change_options.as_json
 def test(
     path: Path | None, answers: bool, team: str | None, route: str, key_id: str | None, timeout_s: float, as_json: bool
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any, cast
 import click
 
 from penstock.bus import Producer, history
+from penstock.cli import change_options
 from penstock.cli.cluster import one_line_errors
 from penstock.cli.connection import Connection, connect, run_command
 from penstock.cli.publishing import EntryRefused, refuse_problems, taken_back, user
@@ -38,12 +39,6 @@ _DRIFT = (
     "(`penstock config apply --dry-run` shows what differs)"
 )
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
-_reason = click.option("--reason", default="", help="Why, for the record.")
-_author = click.option("--author", default=None, help="Who.  [default: the user of this machine]")
-_dry_run = click.option("--dry-run", is_flag=True, help="Show what would change, and publish nothing.")
-_yes = click.option("--yes", "-y", is_flag=True, help="Publish without asking.")
-
 
 @click.group()
 def routes() -> None:
@@ -54,7 +49,7 @@ routes.add_command(shadow)
 
 
 @routes.command("list")
-@_json
+@change_options.as_json
 def list_(as_json: bool) -> None:
     """List the routes in force, with the shares of their targets."""
     run_command(_list(as_json))
@@ -62,7 +57,7 @@ def list_(as_json: bool) -> None:
 
 @routes.command()
 @click.argument("name")
-@_json
+@change_options.as_json
 def show(name: str, as_json: bool) -> None:
     """Show a route, what is on trial, and its versions.
 
@@ -80,11 +75,11 @@ def show(name: str, as_json: bool) -> None:
 @click.option(
     "--file", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="The whole route, as in infra/config."
 )
-@_reason
-@_author
-@_dry_run
-@_yes
-@_json
+@change_options.reason
+@change_options.author
+@change_options.dry_run
+@change_options.yes
+@change_options.as_json
 def set_(
     name: str, weights: tuple[str, ...], choice: str | None, file: Path | None, reason: str, author: str | None,
     dry_run: bool, yes: bool, as_json: bool,
@@ -115,11 +110,11 @@ def set_(
 @routes.command()
 @click.argument("name")
 @click.option("--to", "version", metavar="VERSION", help="The version to publish again, or how its hash begins.")
-@_reason
-@_author
-@_dry_run
-@_yes
-@_json
+@change_options.reason
+@change_options.author
+@change_options.dry_run
+@change_options.yes
+@change_options.as_json
 def rollback(
     name: str, version: str | None, reason: str, author: str | None, dry_run: bool, yes: bool, as_json: bool
 ) -> None:

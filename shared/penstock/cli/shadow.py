@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from penstock.bus import history
+from penstock.cli import change_options
 from penstock.cli.cluster import table_console
 from penstock.cli.connection import connect, run_command
 from penstock.cli.instants import INSTANT
@@ -30,7 +31,7 @@ _UNITS = {"failed": "share", "model_ms": "ms", "cost": "USD", "output_tokens": "
 @click.command("shadow")
 @click.argument("name")
 @click.option("--since", type=INSTANT, help="Begin: an instant, or how long ago.  [default: 24h]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
+@change_options.as_json
 def shadow(name: str, since: datetime | None, as_json: bool) -> None:
     """Compare targets in shadow with what was served.
 

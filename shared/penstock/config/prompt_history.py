@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from penstock.config.plane import parse_entry
 from penstock.config.prompts import Prompt
+from penstock.config.published import published
 from penstock.contracts.records import ConfigEntry
 
 __all__ = ["LabelMove", "PromptHistory", "PromptUnknown", "Publication", "histories", "named"]
@@ -138,18 +138,9 @@ def histories(records: Iterable[ConfigEntry]) -> dict[str, PromptHistory]:
             is what repeats the version that a label points at.
     """
     found: dict[str, PromptHistory] = {}
-    for record in records:
+    for record, prompt in published(records, Prompt):
         name, _, suffix = record.name.partition("@")
-        prompt: Prompt | None = None
-        if not record.deleted:
-            try:
-                entry = parse_entry(record)
-            except ValueError:
-                continue
-            if not isinstance(entry, Prompt):
-                continue
-            prompt = entry
-        elif name not in found:
+        if prompt is None and name not in found:
             continue
         history = found.setdefault(name, PromptHistory(name))
         if prompt is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from penstock.config.kinds import Route
-from penstock.config.plane import parse_entry
+from penstock.config.published import published
 from penstock.contracts.records import ConfigEntry
 
 __all__ = ["RouteVersion", "VersionUnknown", "called", "histories", "version_before"]
@@ -47,16 +47,7 @@ def histories(records: Iterable[ConfigEntry]) -> dict[str, list[RouteVersion]]:
         records: of the topic config-routes, oldest first. An invalid one is left out, as every reader leaves it out.
     """
     found: dict[str, list[RouteVersion]] = {}
-    for record in records:
-        route: Route | None = None
-        if not record.deleted:
-            try:
-                entry = parse_entry(record)
-            except ValueError:
-                continue
-            if not isinstance(entry, Route):
-                continue
-            route = entry
+    for record, route in published(records, Route):
         versions = found.setdefault(record.name, [])
         version = RouteVersion(record.name, route, record.occurred_at, record.author, record.reason)
         if versions and versions[-1].version == version.version:
