@@ -21,8 +21,8 @@ DEVELOPMENT := $(REQUIREMENTS)/uv.txt $(RUNTIME) $(REQUIREMENTS)/dev.txt $(REQUI
 
 # The interpreter of the environment: PYTHON where given, else python3.11, else a python3 that is 3.11.
 PYTHON ?=
-# The whole run is shared by two processes, file by file, since half of it waits; a part of it is not worth a second one.
-PYTEST_ARGS ?= -n 2 --dist loadfile
+# The whole run is shared by three processes, file by file, since half of it waits; a part of it is not worth another one.
+PYTEST_ARGS ?= -n 3 --dist loadfile
 BENCH_ARGS ?=
 DRIFT_ARGS ?= --quick
 DOCS ?=
@@ -56,12 +56,16 @@ bench: $(VENV)/.development $(VLLM)/.installed ## Measure latency, throughput an
 	$(BIN)/python -m tests.bench.bench_pipeline $(BENCH_ARGS)
 	$(BIN)/python -m tests.bench.bench_inference
 	$(BIN)/python -m tests.bench.bench_edge
+	$(BIN)/python -m tests.bench.bench_fairness
 	$(BIN)/python -m tests.bench.bench_guardrails
 	$(BIN)/python -m tests.bench.bench_streaming
 	$(BIN)/python -m tests.bench.bench_embedding
 	$(BIN)/python -m tests.bench.bench_retrieval
+	$(BIN)/python -m tests.bench.bench_search
 	$(BIN)/python -m tests.bench.bench_money
 	$(BIN)/python -m tests.bench.bench_answer_cache
+	$(BIN)/python -m tests.bench.bench_queue
+	$(BIN)/python -m tests.bench.bench_semantic_cache
 	$(BIN)/python -m tests.bench.bench_cost_alerts
 	$(BIN)/python -m tests.bench.bench_false_alarm_budget
 	$(BIN)/python -m tests.bench.bench_drift $(DRIFT_ARGS)

@@ -22,11 +22,11 @@ from penstock.contracts.records import (
     Verdict,
 )
 
-from services.drift.signals import SIGNALS, SOURCES, Definition, Level, Scale, definition, segment_of
+from services.drift.signals import REPEATED, SIGNALS, SOURCES, Definition, Level, Scale, definition, segment_of
 
 __all__ = ["InvalidEmbedding", "Text", "family_of", "project", "texts", "vector_of", "versions_of"]
 
-_DECLARED = frozenset(each.name for each in SIGNALS)
+_DECLARED = frozenset(each.name for each in SIGNALS) | REPEATED
 _NOTHING: Mapping[str, str | bytes] = {}
 # A level's ordinal is part of the identity of its record.
 _LEVELS: tuple[Level, ...] = ("model", "route", "team")

@@ -21,7 +21,7 @@ class Settings(ServiceSettings):
 
     # No request waits for this service: on a full machine it lets those go first that one waits for.
     gather_ms: int = Field(25, description="How long messages are gathered, in and out.", ge=0, le=5000)
-    niceness: int = Field(5, description="How far the process steps back for others, as of nice(1).", ge=0, le=19)
+    niceness: int = Field(10, description="How far the process steps back for others, as of nice(1).", ge=0, le=19)
 
     drift_false_alarms_per_day: float = Field(
         1.0,

@@ -24,7 +24,7 @@ from penstock.contracts.records import (
 )
 
 __all__ = [
-    "EMBEDDING_SIGNAL", "SIGNALS", "SOURCES", "Definition", "Kind", "Level", "Scale", "definition", "segment_of",
+    "EMBEDDING_SIGNAL", "REPEATED", "SIGNALS", "SOURCES", "Definition", "Kind", "Level", "Scale", "definition", "segment_of",
     "segment_parts",
 ]  # fmt: skip
 
@@ -148,6 +148,16 @@ def _retrieval_score(record: Completion) -> float | None:
     return max((passage.score for passage in record.passages), default=None)
 
 
+def _retrieval_margin(record: Completion) -> float | None:
+    """By how much the best passage fits better than the next: small where retrieval cannot tell which it is."""
+    best = sorted((passage.score for passage in record.passages), reverse=True)[:2]
+    return best[0] - best[1] if len(best) == 2 else None
+
+
+def _retrieval_passages(record: Completion) -> float | None:
+    return float(len(record.passages)) if record.passages else None
+
+
 def _retrieval_empty(record: Completion) -> float | None:
     return _rate(record.grounding == "empty") if record.grounding in {"grounded", "empty"} else None
 
@@ -253,6 +263,9 @@ SIGNALS: Sequence[Definition] = (
                _of_answer(lambda r: r.timings.queue_us / 1000)),
     Definition("model.answered", "completions", "route", "model", "category", 0.1, _of_request(lambda r: r.model)),
     Definition("retrieval.score", "completions", "model", "retrieval", "score", 0.05, _of_request(_retrieval_score)),
+    Definition("retrieval.margin", "completions", "model", "retrieval", "score", 0.05, _of_request(_retrieval_margin)),
+    Definition("retrieval.passages", "completions", "model", "retrieval", "amount", 1.25,
+               _of_request(_retrieval_passages)),
     Definition("retrieval.empty", "completions", "model", "retrieval", "rate", 0.05, _of_request(_retrieval_empty)),
     Definition("retrieval.unavailable", "completions", "model", "retrieval", "rate", 0.02,
                _of_request(_retrieval_unavailable)),
@@ -280,7 +293,16 @@ SIGNALS: Sequence[Definition] = (
     Definition("prompt.toxicity", "evaluations", "route", "data", "score", 0.05, _score("prompt", "toxicity")),
     Definition("answer.toxicity", "evaluations", "model", "quality", "score", 0.05, _score("answer", "toxicity")),
     Definition("answer.groundedness", "evaluations", "model", "quality", "score", 0.05, _score("answer", "groundedness")),
+    Definition("answer.context_use", "evaluations", "model", "retrieval", "score", 0.05, _score("answer", "context_use")),
+    Definition("answer.citation_correctness", "evaluations", "model", "quality", "score", 0.05,
+               _score("answer", "citation_correctness")),
     Definition("feedback.rating", "evaluations", "model", "quality", "score", 0.1, _score("feedback", "rating")),
+    Definition("feedback.rating_grounded", "evaluations", "model", "quality", "score", 0.1,
+               _score("feedback", "rating_grounded")),
+    Definition("feedback.rating_empty", "evaluations", "model", "retrieval", "score", 0.1,
+               _score("feedback", "rating_empty")),
+    Definition("feedback.rating_cached", "evaluations", "model", "quality", "score", 0.1,
+               _score("feedback", "rating_cached")),
     Definition("feedback.disagreement", "evaluations", "model", "concept", "rate", 0.1, _score("feedback", "disagreement"),
                river=("hddm-w",)),
     Definition("feedback.rating_gap", "evaluations", "model", "concept", "score", 0.1, _score("feedback", "rating_gap")),
@@ -289,6 +311,9 @@ SIGNALS: Sequence[Definition] = (
 _PROMPT_SCORES = Definition("prompt.*", "evaluations", "route", "data", "score", 0.05)
 _SCORES = Definition("*", "evaluations", "model", "quality", "score", 0.05)
 """How the scores of other evaluators are watched, each under ``<subject>.<name>``: they come and go without an entry."""
+
+REPEATED = frozenset({"answer.passages_found"})
+"""Scores that another signal sees earlier and of every request: retrieval.empty."""
 
 SOURCES: Mapping[str, tuple[Definition, ...]] = {
     topic: tuple(each for each in SIGNALS if each.source == topic)

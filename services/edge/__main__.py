@@ -45,6 +45,8 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
         max_body_bytes=settings.max_body_bytes,
         answer_timeout_s=settings.answer_timeout_s,
         keepalive_s=settings.keepalive_s,
+        embedding_model=settings.embedding_model,
+        embedding_dimension=settings.embedding_dimension,
     )
 
     def waiting_for() -> list[str]:

@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
-from services.edge import chat, documents, feedback, models, tracked
+from services.edge import chat, documents, embeddings, feedback, models, tracked
 from services.edge.boundary import Boundary
 from services.edge.docs_page import CONTENT_SECURITY_POLICY, page
 from services.edge.front import Front
@@ -34,7 +34,9 @@ _CORS_EXPOSED = ("x-request-id", "retry-after", "retry-after-ms", "x-should-retr
 
 def operations(front: Front) -> list[Operation]:
     """Return all that takes an API key; what is asked most comes first."""
-    return [part for module in (chat, tracked, feedback, documents, models) for part in module.operations(front)]
+    return [
+        part for module in (chat, embeddings, tracked, feedback, documents, models) for part in module.operations(front)
+    ]
 
 
 def application(front: Front, waiting_for: Callable[[], Sequence[str]], cors_origins: Sequence[str] = ()) -> ASGIApp:
@@ -46,7 +48,7 @@ def application(front: Front, waiting_for: Callable[[], Sequence[str]], cors_ori
         cors_origins: whose pages may call it from a browser; none by default.
     """
     offered = operations(front)
-    description = document(offered, chat.RULES)
+    description = document(offered, {**chat.RULES, **documents.RULES})
     routes = routes_of([*offered, *_open(msgspec.json.encode(description), page(description), waiting_for)])
     app: ASGIApp = Boundary(Router(routes, redirect_slashes=False), front.room)
     if cors_origins:

@@ -16,13 +16,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.edge.errors import ApiError
-from services.edge.protocol import Conflict, Unauthorised, Unavailable
+from services.edge.protocol import Conflict, Gone, Unauthorised, Unavailable
 
 __all__ = ["Boundary", "Room", "as_api_error", "read_body"]
 
 log = get_logger(__name__)
 _JSON = "application/json"
-_ANSWERED = (ApiError, HTTPException, Unauthorised, Conflict, Unavailable, Invalid)
+_ANSWERED = (ApiError, HTTPException, Unauthorised, Conflict, Gone, Unavailable, Invalid)
 _DISCARDED_BYTES = 65_536
 """A body up to this is read to its end behind an error, and the connection goes on; one that is longer closes it."""
 _LINGER_BYTES = 33_554_432
@@ -193,6 +193,8 @@ def as_api_error(problem: Exception) -> ApiError:
             return ApiError(401, str(problem), code="invalid_api_key", headers=challenge)
         case Conflict():
             return ApiError(409, str(problem), code="idempotency_conflict", retry=False)
+        case Gone():
+            return ApiError(410, str(problem), code="result_gone")
         case Unavailable():
             return ApiError(503, str(problem), code="unavailable", retry_after_ms=problem.retry_after_ms)
         case Invalid():

@@ -12,17 +12,17 @@ from starlette.responses import Response
 from services.edge.core import error_of, is_answer
 from services.edge.errors import ApiError
 from services.edge.event_answer import EventAnswer
-from services.edge.front import IDEMPOTENCY_KEY, Front, identity, json_answer, still_under_way
+from services.edge.front import IDEMPOTENCY_KEY, Front, json_answer
 from services.edge.openai_replies import completion_of
 from services.edge.openai_reply_types import ChatCompletion
 from services.edge.openai_requests import chat_of, request_id_of, request_of
 from services.edge.openai_types import AssistantMessage, ChatRequest, SubmittedRequest
 from services.edge.openapi import Schema
 from services.edge.operations import Operation
-from services.edge.protocol import Caller, Ticket
+from services.edge.sending import awaited, leave, send
 from services.edge.sse import ChatStream, error_event
 
-__all__ = ["RULES", "operations", "submitted"]
+__all__ = ["RULES", "operations"]
 
 _GIVEN: Schema = {"not": {"type": "null"}}
 
@@ -73,19 +73,6 @@ class _ChatEvents:
         return error_event(error)
 
 
-async def submitted(front: Front, request: Request, caller: Caller, chat: ChatRequest, key: str | None) -> Ticket:
-    """Put what ``chat`` asks into the log, under the identity ``key`` or one of this send.
-
-    Raises:
-        ApiError: it contradicts itself.
-        Conflict: ``key`` is another request's.
-        Unavailable: the log or Redis takes nothing.
-    """
-    asked = request_of(chat, caller, identity(request, key), front.clock.now())
-    with front.traced(request, "edge request") as headers:
-        return await front.desk.submit(asked, headers)
-
-
 def operations(front: Front) -> list[Operation]:
     """Return what is offered about chats."""
 
@@ -93,22 +80,20 @@ def operations(front: Front) -> list[Operation]:
         caller = front.caller(request)
         key = request_id_of(request.headers.get("idempotency-key"))
         chat = chat_of(await front.body(request))
-        ticket = await submitted(front, request, caller, chat, key)
-        again = key is not None
+        sent = await send(front, request, caller, request_of(chat, caller, "", front.clock.now()), key)
         if chat.stream:
-            return EventAnswer(front, ticket, _ChatEvents(ChatStream(ticket, chat), again=again), again=again)
+            events = _ChatEvents(ChatStream(sent.ticket, chat), again=sent.keyed)
+            return EventAnswer(front, sent.ticket, events, again=sent.joined, left=lambda: leave(front, sent))
         del chat  # it may be large, and the wait long
-        result = await front.unless_gone(request, front.desk.result(ticket, front.answer_timeout_s))
-        if result is None:
-            raise still_under_way(503 if front.leaving.done() else 504, ticket.request_id, again=again)
+        result = await awaited(front, request, sent)
         if not is_answer(result):
-            raise error_of(result, again=again)
-        return json_answer(completion_of(result, ticket))
+            raise error_of(result, again=sent.keyed)
+        return json_answer(completion_of(result, sent.ticket))
 
     return [
         Operation(
             "POST", "/v1/chat/completions", "create_chat_completion", "Ask a route, and wait for the answer",
             {200: [ChatCompletion, "text/event-stream"]}, complete, ChatRequest, [IDEMPOTENCY_KEY],
-            (400, 403, 404, 409, 413, 415, 422, 504),
+            (400, 403, 404, 409, 410, 413, 415, 422, 504),
         )
     ]  # fmt: skip

@@ -19,10 +19,12 @@ _OPENAI_CODES = {
     "token_rate_limited": "rate_limit_exceeded",
     "too_many_concurrent": "rate_limit_exceeded",
     "over_budget": "insufficient_quota",
+    "queue_too_long": "slow_down",
 }
 """Codes of Penstock's for which OpenAI's API has its own, that clients know."""
 _BY_CODE = {
     "over_budget": 429,
+    "queue_too_long": 503,
     "key_required": 401,
     "key_revoked": 401,
     "key_expired": 401,
@@ -32,6 +34,7 @@ _BY_CODE = {
     "unknown_policy": 404,
     "no_messages": 400,
     "prompt_too_many_tokens": 400,
+    "too_many_inputs": 413,
     "too_many_messages": 413,
     "too_many_tokens": 413,
     "conflict": 409,
@@ -80,7 +83,8 @@ def error_of(result: LlmResult, *, again: bool = False) -> ApiError:
         message = f"{result.reason or 'the request was blocked'} ({code})"
     else:
         told, message = _OPENAI_CODES.get(code, code), result.reason or f"the request ended as {result.status}"
-    retry = True if status in _RETRIED and not again else None
+    # Where the time is known after which it is worth it, that decides.
+    retry = True if status in _RETRIED and not again and result.retry_after_ms is None else None
     return ApiError(
         status,
         message,
@@ -95,10 +99,10 @@ def _status(result: LlmResult, code: str) -> int:
     if result.status == Status.FAILED and code == "model_unavailable":
         return 503
     if result.status == Status.REJECTED:
-        if result.retry_after_ms is not None:
-            return 429
         if known := _BY_CODE.get(code):
             return known
+        if result.retry_after_ms is not None:
+            return 429
         if code.endswith("_not_allowed"):
             return 403
         if code.endswith("_too_large"):

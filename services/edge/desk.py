@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine
 from contextlib import aclosing, asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,7 +21,7 @@ from penstock.contracts.request_content import content_hash
 from penstock.telemetry import get_logger
 
 from services.edge.identities import may_come_again, sent_event_id
-from services.edge.protocol import Conflict, Headers, Standing, Ticket, Unavailable
+from services.edge.protocol import Conflict, Gone, Headers, Standing, Ticket, Unavailable
 from services.edge.redis_store import EdgeStore, Found, KeptResult, Taking
 from services.edge.result_log import ResultLog
 from services.edge.waiters import RequestKey, Waiter, Waiters
@@ -36,6 +36,10 @@ _SEARCHES = 5
 """Times that a result is looked for in a log that cannot be read."""
 LATE_PIECES_S = 2.0
 """How long the last pieces are waited for once the result is there: both leave guardrails at about the same time."""
+_OVERDUE = timedelta(minutes=10)
+"""A request that has waited for so long may have a result that Redis has lost; the log is looked through as often."""
+_MOST_SEARCHES, _REMEMBERED = 16, 4_096
+"""Searches at once, and requests whose last one is remembered."""
 _STALLED_S = 5.0
 """The log takes nothing where the oldest send has waited so long: what comes then is refused before it is noted."""
 
@@ -66,6 +70,7 @@ class LogDesk:
         self._sending: dict[object, float] = {}
         self._sends: set[asyncio.Task[Sent]] = set()
         self._searches: set[asyncio.Task[None]] = set()
+        self._looked: dict[RequestKey, datetime] = {}
 
     @property
     def waiting(self) -> int:
@@ -79,7 +84,14 @@ class LogDesk:
         self._must_take()
         key = (request.tenant_id, request.request_id)
         taken = await _available(
-            self._store.take(key, content_hash(request), self._clock.now(), streamed=request.stream)
+            self._store.take(
+                key,
+                content_hash(request),
+                self._clock.now(),
+                streamed=request.stream,
+                deadline=request.deadline_at,
+                conversation=request.conversation_id,
+            )
         )
         if taken.how is Taking.CONFLICT:
             raise Conflict(f"request_id {request.request_id!r} is another request's, with other content: send another")
@@ -92,6 +104,21 @@ class LogDesk:
             event = msgspec.structs.replace(request, event_id=sent_event_id(key, taken.number))
             await self._send("llm-requests", request.conversation_id or request.request_id, event, headers)
         return ticket
+
+    async def leave(self, ticket: Ticket, fingerprint: str) -> None:
+        """Note that a client has gone; see :class:`services.edge.protocol.Desk`."""
+        try:
+            await self._store.leave((ticket.team, ticket.request_id), fingerprint)
+        except Transient as error:
+            log.warning("not noted that a client has gone", request_id=ticket.request_id, reason=str(error))
+
+    async def adopt(self, team: str, fingerprint: str) -> str | None:
+        """Return what was left; see :class:`services.edge.protocol.Desk`."""
+        return await _available(self._store.adopt(team, fingerprint))
+
+    async def conversation_of(self, team: str, request_id: str) -> str | None:
+        """Return the conversation of a request; see :class:`services.edge.protocol.Desk`."""
+        return await _available(self._store.conversation((team, request_id)))
 
     async def give_feedback(self, feedback: Feedback, headers: Headers = ()) -> None:
         """Put ``feedback`` into the log, under the key of the request that it is about."""
@@ -213,9 +240,15 @@ class LogDesk:
         if found.conflict is not None:
             raise Conflict(found.conflict)
         if found.place is None:
+            self._look_in_log(key, found.taken)
             return None
         if found.result is None:
-            return await _available(self._results.at(key, found.place))
+            kept = await _available(self._results.at(key, found.place))
+            if kept is None:
+                raise Gone(
+                    f"request {key[1]!r} has ended, and the log keeps its result no more; send it under another identity"
+                )
+            return kept
         result = self._codec.decode("llm-results", found.result)
         assert isinstance(result, LlmResult)
         return result
@@ -265,6 +298,20 @@ class LogDesk:
         among.add(task)
         task.add_done_callback(over)
         return task
+
+    def _look_in_log(self, key: RequestKey, taken: datetime) -> None:
+        """Look in the log for the result of a request that has waited for long: a Redis that was replaced by its replica may
+        have lost what the hop wrote last, and nobody writes it again."""
+        now = self._clock.now()
+        if now - taken < _OVERDUE or len(self._searches) >= _MOST_SEARCHES:
+            return
+        if (before := self._looked.get(key)) is not None and now - before < _OVERDUE:
+            return
+        self._looked.pop(key, None)
+        self._looked[key] = now
+        if len(self._looked) > _REMEMBERED:
+            del self._looked[next(iter(self._looked))]
+        self._background(self._search(key, taken), self._searches)
 
     async def _search(self, key: RequestKey, since: datetime) -> None:
         """Keep the result of a request that came another way before, where it stands in the log already."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from html import escape
 from typing import Any
@@ -17,6 +18,7 @@ h2 code { font-size: 1rem; }
 b { display: inline-block; min-width: 4.5rem; }
 pre { background: #8882; padding: .75rem; overflow-x: auto; font-size: .85rem; }
 td, th { text-align: left; vertical-align: top; padding: .2rem 1rem .2rem 0; }
+td:first-child { white-space: nowrap; }
 :root { color-scheme: light dark; }
 """
 
@@ -30,8 +32,9 @@ def page(document: Mapping[str, Any]) -> str:
         for method, operation in methods.items()
     )
     schemas = "".join(
-        f'<details id="{escape(name)}"><summary><code>{escape(name)}</code> {escape(schema.get("description", ""))}'
-        f"</summary><pre>{escape(json.dumps(schema, indent=2, ensure_ascii=False))}</pre></details>"
+        # What a link leads to stands within: browsers open details for that, and not for the details themselves.
+        f"<details><summary><code>{escape(name)}</code> {_prose(schema.get('description', ''))}</summary>"
+        f'<pre id="{escape(name)}">{escape(json.dumps(schema, indent=2, ensure_ascii=False))}</pre></details>'
         for name, schema in document["components"]["schemas"].items()
     )
     return (
@@ -48,7 +51,7 @@ def page(document: Mapping[str, Any]) -> str:
 def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:
     parameters = "".join(
         f"<tr><td><code>{escape(one['name'])}</code></td><td>{escape(one['in'])}</td>"
-        f"<td>{escape(one['description'])}</td></tr>"
+        f"<td>{_prose(one['description'])}</td></tr>"
         for one in operation.get("parameters", ())
     )
     body = _content(operation["requestBody"]) if "requestBody" in operation else "none"
@@ -62,6 +65,11 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:
         + (f"<table>{parameters}</table>" if parameters else "")
         + f"<details><summary>Answers</summary><table>{answers}</table></details></section>"
     )
+
+
+def _prose(text: str) -> str:
+    """The first paragraph of a description, with what stands in backticks as code."""
+    return re.sub(r"(`+)(.+?)\1", r"<code>\2</code>", escape(re.split(r"\n\s*\n|\s(?=Attributes:)", text)[0]))
 
 
 def _content(told: Mapping[str, Any]) -> str:

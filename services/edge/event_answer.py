@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
 from penstock.contracts.records import LlmResult, ResultChunk
@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from services.edge.boundary import as_api_error
 from services.edge.errors import ApiError
 from services.edge.front import Front, still_under_way
-from services.edge.protocol import Conflict, Ticket, Unavailable
+from services.edge.protocol import Conflict, Gone, Ticket, Unavailable
 from services.edge.sse import HEADERS, KEEP_ALIVE
 
 __all__ = ["EventAnswer", "EventWriter"]
@@ -25,6 +25,10 @@ _STALLED_S = 60.0
 """A client that takes nothing for so long has gone, whatever its connection says."""
 log = get_logger(__name__)
 _RAW_HEADERS = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in HEADERS]
+
+
+async def _nothing() -> None:
+    return
 
 
 class EventWriter(Protocol):
@@ -55,15 +59,25 @@ class EventAnswer(Response):
         front: what it stands on.
         ticket: of the request.
         writer: of the events.
-        again: whether the request's identity is the client's own.
+        again: whether a send that follows joins this one.
+        left: awaited where the client goes, or is sent away, before anything was sent.
     """
 
-    def __init__(self, front: Front, ticket: Ticket, writer: EventWriter, *, again: bool) -> None:
+    def __init__(
+        self,
+        front: Front,
+        ticket: Ticket,
+        writer: EventWriter,
+        *,
+        again: bool,
+        left: Callable[[], Awaitable[None]] = _nothing,
+    ) -> None:
         super().__init__()
         self._front = front
         self._ticket = ticket
         self._writer = writer
         self._again = again
+        self._left = left
         self._opened = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,11 +91,14 @@ class EventAnswer(Response):
         try:
             async with self._front.desk.following(self._ticket) as events:
                 await self._follow(events, gone, send)
-        except (Conflict, Unavailable) as problem:
+        except (Conflict, Gone, Unavailable) as problem:
             if not self._opened:
                 raise
             await self._write(send, self._writer.broken(as_api_error(problem)))
         except ClientDisconnect:
+            # One that has read anything of it does not send it again.
+            if not self._opened:
+                await self._left()
             raise
         except Exception as error:
             if not self._opened:
@@ -122,6 +139,7 @@ class EventAnswer(Response):
                         503 if front.leaving.done() else 504, self._ticket.request_id, again=self._again
                     )
                     if not self._opened:
+                        await self._left()
                         raise late
                     await self._write(send, writer.broken(late))
                     return

@@ -14,7 +14,6 @@ from starlette.responses import Response
 from services.edge.front import IDEMPOTENCY_KEY, Front, json_answer
 from services.edge.openai_requests import decoded, request_id_of
 from services.edge.operations import Operation
-from services.edge.protocol import Conflict
 
 __all__ = ["FeedbackAccepted", "FeedbackRequest", "operations"]
 
@@ -28,7 +27,7 @@ class FeedbackRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     request_id: Annotated[str, Meta(description="Request that it is about.", pattern=r"^[\x21-\x7e]{1,200}$")]
     conversation_id: Annotated[
         _Label | None,
-        Meta(description="Conversation of the request, where it had one; null takes it from a result of late."),
+        Meta(description="Conversation of the request, where it had one; null: as the edge knows it."),
     ] = None
     user_id: Annotated[_Label | None, Meta(description="Who gave it.")] = None
     source: Annotated[Literal["user", "moderator", "system"], Meta(description="As who.")] = "user"
@@ -54,15 +53,6 @@ class FeedbackAccepted(Struct, frozen=True, kw_only=True):
 _DECODER = msgspec.json.Decoder(FeedbackRequest)
 
 
-async def _conversation_of(front: Front, team: str, request_id: str) -> str | None:
-    """Return the conversation of a request: feedback goes under its key, so that what joins the two reads one partition."""
-    try:
-        known = await front.desk.standing(team, request_id)
-    except Conflict:
-        return None  # the one that counts came another way
-    return known.result.context.conversation_id if known is not None and known.result is not None else None
-
-
 def operations(front: Front) -> list[Operation]:
     """Return what is offered about feedback."""
 
@@ -72,7 +62,8 @@ def operations(front: Front) -> list[Operation]:
         asked = decoded(await front.body(request), _DECODER)
         conversation = asked.conversation_id
         if conversation is None:
-            conversation = await _conversation_of(front, caller.team, asked.request_id)
+            # Feedback goes under its request's key, so that what joins the two reads one partition.
+            conversation = await front.desk.conversation_of(caller.team, asked.request_id)
         identity = new_id() if key is None else event_id(f"{caller.team}/{asked.request_id}/{key}", "edge.feedback", 0)
         feedback = Feedback(
             event_id=identity,

@@ -53,6 +53,8 @@ class Front:
         max_body_bytes: most bytes of a body.
         answer_timeout_s: how long an answer is waited for.
         keepalive_s: how long a stream may be silent.
+        embedding_model: whose vectors are given.
+        embedding_dimension: length of these.
     """
 
     authenticator: Authenticator
@@ -65,6 +67,8 @@ class Front:
     max_body_bytes: int
     answer_timeout_s: float
     keepalive_s: float
+    embedding_model: str
+    embedding_dimension: int
 
     def caller(self, request: Request) -> Caller:
         """Return who asks, and count the request as one of the team's.

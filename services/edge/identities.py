@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import msgspec
 from penstock.contracts.envelope import event_id
-from penstock.contracts.records import LlmResult
+from penstock.contracts.records import LlmRequest, LlmResult
+from penstock.contracts.request_content import content_hash
 
-__all__ = ["may_come_again", "sent_event_id"]
+__all__ = ["fingerprint", "may_come_again", "sent_event_id"]
+
+
+def fingerprint(request: LlmRequest) -> str:
+    """Return what two sends of one key and one content have in common, whatever their request_ids are."""
+    return f"{request.key_id}:{content_hash(msgspec.structs.replace(request, request_id=''))}"
 
 
 def sent_event_id(key: tuple[str, str], number: int) -> str:

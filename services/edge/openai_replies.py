@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import cast
 
 from msgspec import UNSET
-from penstock.contracts.records import Alternative, LlmResult, TokenLogprob, ToolCall
+from penstock.contracts.records import Alternative, LlmResult, Purpose, Status, TokenLogprob, ToolCall
 
 from services.edge.core import error_of, is_answer, kept_back
+from services.edge.embedding_bodies import embedding_list
 from services.edge.openai_reply_types import (
     CachedTokens,
     ChatCompletion,
@@ -64,14 +65,16 @@ def status_of(standing: Standing) -> RequestStatus:
     created = int(ticket.taken_at.timestamp())
     if result is None:
         return RequestStatus(id=ticket.request_id, status="in_progress", created=created)
-    answer = is_answer(result)
+    embedded = result.context.purpose == Purpose.EMBED and result.status == Status.COMPLETED
+    answer = is_answer(result) and not embedded
     return RequestStatus(
         id=ticket.request_id,
         status=cast("RequestState", result.status),
         created=created,
         finished=int(result.occurred_at.timestamp()),
         completion=completion_of(result, ticket) if answer else None,
-        error=None if answer else error_of(result).answer().error,
+        embeddings=embedding_list(result) if embedded else None,
+        error=None if answer or embedded else error_of(result).answer().error,
         stage=result.stage,
         code=result.code,
         usage=usage_of(result) if result.model is not None else None,
@@ -132,6 +135,9 @@ def provenance_of(result: LlmResult) -> Provenance:
             )
             for each in result.citations
         ],
+        cached_by=result.cached_by,
+        cached_request_id=result.cached_request_id,
+        cache_similarity=result.cache_similarity,
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
+from services.edge.embedding_bodies import EmbeddingList
 from services.edge.errors import ErrorDetail
 from services.edge.openai_types import FunctionCall
 
@@ -97,6 +98,11 @@ class Provenance(Struct, frozen=True, kw_only=True):
     experiments: dict[str, str] = {}
     action: str = "allow"
     citations: list[CitedPassage] = []
+    cached_by: Annotated[
+        str | None, Meta(description="Cache that answered: exact or semantic; null: the model did.")
+    ] = None
+    cached_request_id: Annotated[str | None, Meta(description="Request that the answer was given to first.")] = None
+    cache_similarity: Annotated[float | None, Meta(description="Cosine of its question and this one.")] = None
 
 
 class ChatCompletion(Struct, frozen=True, kw_only=True):
@@ -162,7 +168,8 @@ class RequestStatus(Struct, frozen=True, kw_only=True):
         created: when the request was taken up first, Unix seconds.
         finished: when its result was made, Unix seconds.
         completion: the answer, where there is one.
-        error: why there is none.
+        embeddings: the vectors, where they were wanted.
+        error: why there is none of them.
         stage: part of Penstock that ended the request early.
         code: Penstock's own reason of that, where OpenAI's API has another word for it.
         usage: tokens that were used, with an answer or without.
@@ -174,6 +181,7 @@ class RequestStatus(Struct, frozen=True, kw_only=True):
     created: int
     finished: int | None = None
     completion: ChatCompletion | None = None
+    embeddings: EmbeddingList | None = None
     error: ErrorDetail | None = None
     stage: str | None = None
     code: str | None = None

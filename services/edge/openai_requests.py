@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import msgspec
-from penstock.contracts.records import LlmRequest, Message, Priority, Sampling, ToolCall
+from penstock.contracts.records import LlmRequest, Message, Priority, RetrievalFilter, Sampling, ToolCall
 
 from services.edge.errors import ApiError
 from services.edge.openai_types import (
@@ -24,6 +24,7 @@ from services.edge.openai_types import (
     JsonObjectFormat,
     JsonSchemaFormat,
     ResponseFormat,
+    RetrievalOptions,
     SubmittedRequest,
     TextPart,
     ToolMessage,
@@ -58,6 +59,14 @@ _REMEDIES = {
     "audio": "audio is not supported: text is all there is",
 }
 """What OpenAI's API has and this one has not."""
+
+_WANTED = {
+    "language": "must be a code of ISO 639, such as en or de",
+    "data": "must be base64 of the standard alphabet (+ and /), padded and without line breaks",
+    "content_type": "must be text/plain, text/markdown, text/html or, of data, application/pdf; a text's may end with "
+    "; charset=...",
+}
+"""In place of the pattern, by the last name of the path."""
 
 _T = TypeVar("_T")
 _CHAT = msgspec.json.Decoder(ChatRequest)
@@ -140,7 +149,21 @@ def request_of(chat: ChatRequest, caller: Caller, request_id: str, now: datetime
         purpose=options.purpose,
         policy_name=options.policy,
         priority=options.priority or _PRIORITIES[chat.service_tier],
+        retrieval=_filter(options.retrieval),
     )
+
+
+def _filter(asked: RetrievalOptions | None) -> RetrievalFilter | None:
+    if asked is None:
+        return None
+    try:
+        as_of = None if asked.as_of is None else asked.as_of.astimezone(UTC)
+    except OverflowError:
+        raise ApiError(
+            400, "penstock.retrieval.as_of is outside of the years 1 to 9999 in UTC; send another instant",
+            param="penstock.retrieval.as_of", code="invalid_value",
+        ) from None  # fmt: skip
+    return RetrievalFilter(collection=asked.collection, tags=asked.tags, language=asked.language, as_of=as_of)
 
 
 def _few_enough(chat: ChatRequest) -> None:
@@ -151,6 +174,7 @@ def _few_enough(chat: ChatRequest) -> None:
         "stop": 0 if isinstance(chat.stop, str) else len(chat.stop or ()),
         "penstock.variables": len(options.variables),
         "penstock.tags": len(options.tags),
+        "penstock.retrieval.tags": 0 if options.retrieval is None else len(options.retrieval.tags),
     }
     if sum(counted.values()) > _MOST_PARTS:
         most = max(counted, key=lambda name: counted[name])
@@ -262,6 +286,18 @@ def _misshapen(said: str) -> ApiError:
             param=path,
             code="unsupported_content",
         )
+    if re.fullmatch(r"input(\[\d+\])*", path) and re.search(r"got `(int|array|float)`", why):
+        return ApiError(
+            400,
+            f"{path} is not text: tokens are not taken, since texts are screened before they are embedded; send the text "
+            "itself (of LangChain's OpenAIEmbeddings: check_embedding_ctx_length=False)",
+            param=path,
+            code="unsupported_input",
+        )
+    if "matching regex" in why:
+        why = _WANTED.get(path.rpartition(".")[2], why)
+    elif "RFC3339" in why:
+        why = "must be an instant such as 2026-01-05T09:00:00Z"
     missing = re.search(r"missing required field `(\w+)`", why)
     if missing is not None:
         param = f"{path}.{missing[1]}" if path else missing[1]

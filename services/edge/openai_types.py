@@ -7,6 +7,7 @@ Penstock's own under ``penstock``. A parameter that is none of these is refused 
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -14,8 +15,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 __all__ = [
     "AssistantMessage", "AssistantPart", "CalledFunction", "ChatMessage", "ChatRequest", "DeveloperMessage", "Function",
     "FunctionCall", "FunctionChoice", "JsonObjectFormat", "JsonSchema", "JsonSchemaFormat", "NamedFunction", "Options",
-    "ResponseFormat", "StreamOptions", "StructuredOutputs", "SubmittedRequest", "SystemMessage", "TextFormat", "TextPart",
-    "Tool", "ToolMessage", "UserMessage",
+    "ResponseFormat", "RetrievalOptions", "StreamOptions", "StructuredOutputs", "SubmittedRequest", "SystemMessage",
+    "TextFormat", "TextPart", "Tool", "ToolMessage", "UserMessage",
 ]  # fmt: skip
 
 _Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -170,6 +171,20 @@ class StructuredOutputs(_Asked, frozen=True, kw_only=True):
     regex: Annotated[str, Meta(description="Expression, of RE2, that the whole answer must match.")]
 
 
+class RetrievalOptions(_Asked, frozen=True, kw_only=True):
+    """Which documents may ground the answer, of those that the team and the route have."""
+
+    collection: Annotated[str | None, Meta(description="Collection to search; null for the route's.")] = None
+    tags: Annotated[dict[str, str], Meta(description="Labels that a document must carry, all of them.")] = {}
+    language: Annotated[
+        Annotated[str, Meta(pattern=r"^[a-z]{2,3}$")] | None, Meta(description="Language of the document, ISO 639-1.")
+    ] = None
+    as_of: Annotated[
+        Annotated[datetime, Meta(tz=True)] | None,
+        Meta(description="Instant at which the document must be valid; null for that of the search."),
+    ] = None
+
+
 class Options(_Asked, frozen=True, kw_only=True):
     """What Penstock is asked beside OpenAI's parameters: OpenAI's clients send it with ``extra_body``."""
 
@@ -194,6 +209,9 @@ class Options(_Asked, frozen=True, kw_only=True):
     priority: Annotated[
         Literal["interactive", "standard", "batch"] | None,
         Meta(description="Who is served first where requests wait; before service_tier."),
+    ] = None
+    retrieval: Annotated[
+        RetrievalOptions | None, Meta(description="Which documents may ground the answer; null leaves it to the route.")
     ] = None
     purpose: Annotated[
         Literal["serve", "evaluation"], Meta(description="What is no traffic is left out by detectors and caches.")

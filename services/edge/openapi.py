@@ -17,8 +17,8 @@ __all__ = ["Schema", "document"]
 Schema = Mapping[str, Any]
 _VERSION = "1.0.0"
 _DESCRIPTION = (
-    "Chat completions as OpenAI's API has them, requests that nobody waits for, feedback and documents. Every request is "
-    "an event: what it led to can be asked for by its id, here and in the log."
+    "Chat completions and embeddings as OpenAI's API has them, requests that nobody waits for, feedback and documents. "
+    "Every request is an event: what it led to can be asked for by its id, here and in the log."
 )
 _NOT_BEFORE = {"description": "When the same request may succeed.", "schema": {"type": "integer", "minimum": 0}}
 _WAITING = {

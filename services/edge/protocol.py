@@ -15,6 +15,7 @@ __all__ = [
     "Caller",
     "Conflict",
     "Desk",
+    "Gone",
     "Headers",
     "Standing",
     "Ticket",
@@ -32,6 +33,10 @@ class Unauthorised(Exception):
 
 class Conflict(Exception):
     """The request_id or Idempotency-Key is another request's, with other content."""
+
+
+class Gone(Exception):
+    """The request has ended, and its result is kept nowhere any more."""
 
 
 class Unavailable(Exception):
@@ -106,6 +111,26 @@ class Desk(Protocol):
         """
         ...
 
+    async def leave(self, ticket: Ticket, fingerprint: str) -> None:
+        """Note that whoever waited for ``ticket`` has gone without its answer; where it cannot be noted, it is not."""
+        ...
+
+    async def adopt(self, team: str, fingerprint: str) -> str | None:
+        """Return the request_id of what was left under ``fingerprint`` lately, each once; None where nothing was.
+
+        Raises:
+            Unavailable: it cannot be looked up now.
+        """
+        ...
+
+    async def conversation_of(self, team: str, request_id: str) -> str | None:
+        """Return the conversation of a request that came through the edge lately; None where it had none, or is not known.
+
+        Raises:
+            Unavailable: it cannot be looked up now.
+        """
+        ...
+
     async def give_feedback(self, feedback: Feedback, headers: Headers = ()) -> None:
         """Put ``feedback`` into the log.
 
@@ -127,6 +152,7 @@ class Desk(Protocol):
 
         Raises:
             Conflict: it was turned away: another request came under its request_id another way.
+            Gone: it has ended, and the log has its result no more.
             Unavailable: it cannot be looked up now.
         """
         ...
@@ -135,7 +161,7 @@ class Desk(Protocol):
         """Wait for the result; None where it has not come in time: it still will, and can be asked for later.
 
         Raises:
-            Conflict: it was turned away, as of :meth:`standing`.
+            Conflict, Gone: as of :meth:`standing`.
             Unavailable: it cannot be waited for now.
         """
         ...
@@ -146,7 +172,7 @@ class Desk(Protocol):
         Pieces may be fewer than the result has, where the stream was broken off. What counts is the result.
 
         Raises:
-            Conflict: while it is followed: it was turned away, as of :meth:`standing`.
+            Conflict, Gone: while it is followed: as of :meth:`standing`.
             Unavailable: it cannot be followed now.
         """
         ...

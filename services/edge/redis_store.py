@@ -4,9 +4,10 @@ All keys of a request lie in its team's hash slot, behind ``penstock:{team}:edge
 
     request:<request_id>  HASH: hash (of the content), taken (us), try, stream, event (of the result), again (1 where the
                           result is a refusal that waiting helps), was (such results of the tries before), place (of the
-                          result in the log), conflict (why intake turned it away)
+                          result in the log), conflict (why intake turned it away), conversation (where it has one)
     result:<request_id>   the result, as it stands in the log
     pieces:<request_id>   LIST of the pieces of a streamed answer, as they stand in the log; after a crash some twice
+    left:<key_id>:<hash>  LIST of the request_ids that clients left without an answer, by key and content
 
 A request takes some 0.25 kB there, and its result little more than its bytes.
 
@@ -15,6 +16,7 @@ Whoever writes publishes the requests that have news to one channel. A notice th
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -38,6 +40,10 @@ CHANNEL = "penstock:edge:news"
 
 _SCRIPTS = Path(__file__).parent / "scripts"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_UNTIL_ADMITTED = timedelta(days=8)
+"""How long a request without a deadline may be under way: llm-requests is retained no longer."""
+_LEFT_S = 300
+"""How long a client that sends again by itself finds what it left: it waits for seconds between its sends."""
 _MICROSECOND = timedelta(microseconds=1)
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[tuple[str, str]]).decode
@@ -115,7 +121,8 @@ class EdgeStore:
 
     Args:
         redis: where; its answers are bytes.
-        request_ttl_s: how long a request is known after it was taken up, and after its result came, seconds.
+        request_ttl_s: how long a request is known after its deadline (or 8 days, without one), and after its result
+            came, seconds.
         result_ttl_s: how long a result and pieces stand there, seconds; the log has the result for longer.
     """
 
@@ -130,14 +137,28 @@ class EdgeStore:
         # What waiters look at must not stand behind what the hop writes.
         self._desk, self._hop = Gathered(redis, scripts), Gathered(redis, scripts)
 
-    async def take(self, key: RequestKey, content: str, now: datetime, *, streamed: bool) -> Taken:
+    async def take(
+        self,
+        key: RequestKey,
+        content: str,
+        now: datetime,
+        *,
+        streamed: bool,
+        deadline: datetime | None = None,
+        conversation: str | None = None,
+    ) -> Taken:
         """Take a request up; ``content`` is the hash of what it asks.
+
+        Args:
+            deadline: until when a result is waited for; None: as long as intake may admit the request.
 
         Raises:
             Transient: Redis cannot be used.
         """
         keys = [_request(key), _result(key), _pieces(key), claim_key(*key)]
-        arguments = [content, _digits(now), self._request_ttl_s, int(streamed)]
+        wait = _UNTIL_ADMITTED if deadline is None else max(timedelta(0), deadline - now)
+        keep_s = self._request_ttl_s + math.ceil(wait.total_seconds())
+        arguments = [content, _digits(now), keep_s, int(streamed), conversation or ""]
         [[how, at, number, ended, since]] = await self._desk.execute([script(self._take, keys, arguments)])
         return Taken(Taking(how.decode()), _instant(at), int(number), bool(ended), _instant(since) if since else None)
 
@@ -168,6 +189,33 @@ class EdgeStore:
             msgspec.json.decode(place, type=Place) if place is not None else None,
             pieces[0] if pieces else (),
         )
+
+    async def conversation(self, key: RequestKey) -> str | None:
+        """Return the conversation of a request; None where it has none, or is not known (any more).
+
+        Raises:
+            Transient: Redis cannot be used.
+        """
+        [conversation] = await self._desk.execute([("HGET", _request(key), "conversation")])
+        return conversation.decode() if conversation is not None else None
+
+    async def leave(self, key: RequestKey, fingerprint: str) -> None:
+        """Note that nobody waits for a request any more, for a send of the same ``fingerprint`` to join it.
+
+        Raises:
+            Transient: Redis cannot be used.
+        """
+        left = _left(key[0], fingerprint)
+        await self._desk.execute([("RPUSH", left, key[1]), ("EXPIRE", left, _LEFT_S)])
+
+    async def adopt(self, team: str, fingerprint: str) -> str | None:
+        """Return the request_id of what was left first under ``fingerprint``, and forget it; None where nothing was.
+
+        Raises:
+            Transient: Redis cannot be used.
+        """
+        [request_id] = await self._desk.execute([("LPOP", _left(team, fingerprint))])
+        return request_id.decode() if request_id is not None else None
 
     async def keep(self, results: Sequence[KeptResult], pieces: Sequence[tuple[RequestKey, Message]]) -> None:
         """Keep what came of requests that are known here, and tell every replica which they are.
@@ -238,6 +286,10 @@ def _result(key: RequestKey) -> str:
 
 def _pieces(key: RequestKey) -> str:
     return f"{key_prefix(key[0])}edge:pieces:{key[1]}"
+
+
+def _left(team: str, fingerprint: str) -> str:
+    return f"{key_prefix(team)}edge:left:{fingerprint}"
 
 
 def _digits(at: datetime) -> str:

@@ -27,10 +27,15 @@ class Settings(ServiceSettings, KeysSettings):
     answer_timeout_s: float = Field(
         600.0, description="How long an answer is waited for; the request goes on, and is asked for by its id.", gt=0
     )
+    embedding_model: str = Field(
+        "all-MiniLM-L6-v2", description="Embedding model of retrieval: what /v1/embeddings is asked for."
+    )
+    embedding_dimension: int = Field(384, description="Length of its vectors.", ge=1)
     keepalive_s: float = Field(15.0, description="A stream that is silent for so long gets a comment.", gt=0)
     request_ttl_s: int = Field(
         86_400,
-        description="How long a request is known by its id after it was taken up, and after its result came, seconds.",
+        description="How long a request is known by its id after its result came, and where none comes after its deadline "
+        "(after 8 days where it has none), seconds.",
         ge=60,
     )
     result_ttl_s: int = Field(

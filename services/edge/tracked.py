@@ -6,13 +6,12 @@ from penstock.contracts.records import LlmResult, ResultChunk
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.edge.chat import submitted
 from services.edge.errors import ApiError
 from services.edge.event_answer import EventAnswer
-from services.edge.front import IDEMPOTENCY_KEY, Front, address_of, json_answer
+from services.edge.front import IDEMPOTENCY_KEY, Front, address_of, identity, json_answer
 from services.edge.openai_replies import status_of
 from services.edge.openai_reply_types import RequestStatus
-from services.edge.openai_requests import request_id_of, submitted_of
+from services.edge.openai_requests import request_id_of, request_of, submitted_of
 from services.edge.openai_types import SubmittedRequest
 from services.edge.operations import Operation, Parameter
 from services.edge.protocol import Standing, Ticket
@@ -62,7 +61,10 @@ def operations(front: Front) -> list[Operation]:
                 409, "request_id and Idempotency-Key name two requests; send one of them",
                 param="request_id", code="idempotency_conflict",
             )  # fmt: skip
-        ticket = await submitted(front, request, caller, asked, asked.request_id or key)
+        chosen = identity(request, asked.request_id or key)
+        event = request_of(asked, caller, chosen, front.clock.now())
+        with front.traced(request, "edge request") as headers:
+            ticket = await front.desk.submit(event, headers)
         answer = json_answer(status_of(Standing(ticket)), 202)
         answer.headers["location"] = address_of(ticket.request_id)
         return answer
@@ -92,10 +94,10 @@ def operations(front: Front) -> list[Operation]:
         ),
         Operation(
             "GET", "/v1/requests/{request_id}", "retrieve_request", "Show what has become of a request",
-            {200: [RequestStatus]}, show, None, [_REQUEST_ID], (404, 409),
+            {200: [RequestStatus]}, show, None, [_REQUEST_ID], (404, 409, 410),
         ),
         Operation(
             "GET", "/v1/requests/{request_id}/events", "follow_request", "Follow a request as server-sent events",
-            {200: ["text/event-stream"]}, follow, None, [_REQUEST_ID, _LAST_EVENT_ID], (404, 409, 504),
+            {200: ["text/event-stream"]}, follow, None, [_REQUEST_ID, _LAST_EVENT_ID], (404, 409, 410, 504),
         ),
     ]  # fmt: skip

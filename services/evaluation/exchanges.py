@@ -41,6 +41,7 @@ def judged_completion(completion: Completion) -> Exchange | None:
         messages=tuple(completion.messages),
         passages=tuple(completion.passages),
         citations=tuple(completion.citations),
+        grounding=completion.grounding,
         response_format=completion.sampling.response_format,
         finish_reason=completion.finish_reason,
         question_embedding=completion.embedding,

@@ -10,8 +10,9 @@ from typing import Any
 
 from penstock.bus import Emit, Event, Hop, Outcome, Transient
 from penstock.config.plane import ConfigPlane
-from penstock.contracts.records import Completion, LlmResult, Score
+from penstock.contracts.records import Completion, LlmResult, Purpose, Score
 from penstock.embedding.protocol import EmbedderUnavailable
+from penstock.telemetry import metrics
 
 from services.evaluation.evaluators.protocol import Evaluator, Exchange
 from services.evaluation.evaluators.runner import by_config, evaluate
@@ -85,6 +86,9 @@ def scoring_hop(scorer: Scorer, asking: Asking, executor: Executor | None = None
         return [_outcome(record, each) for record, each in zip(records, scores, strict=True)]
 
     def _outcome(record: Completion | LlmResult, scores: Sequence[Score]) -> Outcome:
+        if record.context.purpose == Purpose.SERVE:
+            for score in scores:
+                metrics.EVALUATOR_SCORES.labels(score.name, score.subject).observe(score.score)
         emits = scored(record, scores)
         if isinstance(record, Completion):
             emits += asking(record)

@@ -22,7 +22,7 @@ class Settings(FeedbackSettings, LearningSettings, EmbeddingSettings, ServiceSet
 
     # No request waits for this service: on a full machine it lets those go first that one waits for.
     gather_ms: int = Field(25, description="How long messages are gathered, in and out.", ge=0, le=5000)
-    niceness: int = Field(5, description="How far the process steps back for others, as of nice(1).", ge=0, le=19)
+    niceness: int = Field(10, description="How far the process steps back for others, as of nice(1).", ge=0, le=19)
 
     toxicity_severe: float = Field(
         0.95, description="Score of a single text that alerts, where its team sets none.", gt=0, le=1

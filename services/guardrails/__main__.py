@@ -20,6 +20,8 @@ from services.guardrails.stream_state import RedisStreams
 from services.guardrails.streaming_app import stream_hop
 
 _FINGERPRINT_KEY = "penstock:guardrails:fingerprint-key"
+_PIECES = 64
+"""Pieces of streams handled at once, which cost two round trips to Redis and one to the log."""
 
 
 async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
@@ -45,7 +47,7 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
     return [
         request_hop(judge, vault, reviews, limits, clock, batch),
         release_hop(judge, releases, vault, reviews, limits, clock, batch),
-        stream_hop(judge, RedisStreams(redis, seal), vault, runtime.producer(), limits, clock, batch),
+        stream_hop(judge, RedisStreams(redis, seal), vault, runtime.producer(), limits, clock, _PIECES),
         review_hop(reviews, releases, clock, batch),
         document_hop(judge, runtime.config, document_limits),
     ]

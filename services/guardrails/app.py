@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from penstock.bus import Emit, Event, Hop, Outcome, Producer, Reject, Transient
+from penstock.bus import READ_AHEAD, Emit, Event, Hop, Outcome, Producer, Reject, Transient, by_priority, by_team
 from penstock.clock import Clock
 from penstock.contracts.envelope import request_key
 from penstock.contracts.records import (
@@ -92,6 +92,9 @@ def request_hop(judge: Judge, vault: Vault, reviews: Reviews, limits: Limits, cl
         handler=handle,
         failed=failed,
         max_batch=max_batch,
+        urgency=by_priority,
+        flow=by_team,
+        waiting=READ_AHEAD,
     )
 
 
@@ -183,6 +186,9 @@ def release_hop(
         handler=handle,
         failed=failed,
         max_batch=max_batch,
+        urgency=by_priority,
+        flow=by_team,
+        waiting=READ_AHEAD,
     )
 
 
@@ -293,13 +299,18 @@ async def end_overdue_reviews(reviews: Reviews, producer: Producer, clock: Clock
 
 
 def document_hop(judge: Judge, config: Configuration, limits: Limits) -> Hop:
-    """Return the hop documents -> documents-screened, and verdicts. A poisoned document ends here."""
+    """Return the hop documents, documents-extracted -> documents-screened, and verdicts. A poisoned document ends here.
+
+    A document that came as a file is judged when its text is there, on documents-extracted.
+    """
 
     async def handle(events: Sequence[Event[Document]]) -> Sequence[Outcome]:
         return [await one(event) for event in events]
 
     async def one(event: Event[Document]) -> Outcome:
         document = event.record
+        if event.topic == "documents" and document.data is not None and not document.deleted:
+            return []
         team = config.team(document.tenant_id)
         if team is None:
             return Reject(
@@ -319,4 +330,10 @@ def document_hop(judge: Judge, config: Configuration, limits: Limits) -> Hop:
             log.warning("document quarantined", document_id=document.document_id, code=code)
         return core.screened_document(document, judged)
 
-    return Hop(service="guardrails", group="guardrails-documents", topics=("documents",), handler=handle, max_batch=16)
+    return Hop(
+        service="guardrails",
+        group="guardrails-documents",
+        topics=("documents", "documents-extracted"),
+        handler=handle,
+        max_batch=16,
+    )

@@ -108,6 +108,7 @@ def screened_request(request: AdmittedRequest, judged: Judged) -> Screened:
         stream=request.stream,
         action=screening.action,
         findings=findings_of(judged),
+        retrieval=request.retrieval,
     )
     onward = Emit("requests-screened", key, screened)
     if screening.action == "review":
@@ -160,6 +161,9 @@ def screened_document(document: Document, judged: Judged) -> list[Emit]:
         tags=document.tags,
         deleted=document.deleted,
         policy_version=judged.policy.version,
+        language=document.language,
+        valid_from=document.valid_from,
+        valid_to=document.valid_to,
     )
     return [*emits, Emit("documents-screened", document.document_id, screened)]
 

@@ -16,6 +16,7 @@ from penstock.contracts.records import (
     LlmResult,
     Message,
     Passage,
+    Purpose,
     Refusal,
     Status,
 )
@@ -68,8 +69,11 @@ def alternative_segments(completion: Completion) -> list[list[Segment]]:
 
 
 def _said(answer: Completion | Alternative) -> list[Segment]:
-    """What an answer says. Words beside calls of tools are no answer yet: they need not be what the policy wants of one."""
-    role = "assistant" if answer.tool_calls else "answer"
+    """What an answer says. Words beside calls of tools are no answer yet: they need not be what the policy wants of one.
+    Vectors are none either.
+    """
+    is_answer = not (answer.tool_calls or (isinstance(answer, Completion) and answer.embeddings))
+    role = "answer" if is_answer else "assistant"
     return [Segment(answer.content, role), *(Segment(call_text(call), "arguments") for call in answer.tool_calls)]
 
 
@@ -137,6 +141,11 @@ def released(
         action=screening.action,
         calls=calls_of(completion),
         tool_calls=calls,
+        embeddings=completion.embeddings,
+        cached_by=completion.cached_by,
+        cached_from=completion.cached_from,
+        cache_similarity=completion.cache_similarity,
+        cached_request_id=completion.cached_request_id,
     )
     if screening.action == "review":
         key = request_key(context, completion.request_id)
@@ -162,8 +171,10 @@ def _without_answer(completion: Completion) -> tuple[Status, str]:
 
 
 def calls_of(completion: Completion) -> int:
-    """Return how many completions there are of a request whose last one this is: each of them is priced."""
-    return completion.attempt + 1
+    """Return how many completions there are of a request whose last one this is: each of them is priced, but one of vectors
+    of texts without a token."""
+    unpriced = completion.context.purpose == Purpose.EMBED and not completion.embedding_tokens
+    return 0 if unpriced else completion.attempt + 1
 
 
 def with_repeat(result: LlmResult) -> LlmResult:
@@ -273,6 +284,10 @@ def _early(completion: Completion, status: Status, stage: str, code: str, reason
         code=code,
         reason=reason,
         calls=calls_of(completion),
+        cached_by=completion.cached_by,
+        cached_from=completion.cached_from,
+        cache_similarity=completion.cache_similarity,
+        cached_request_id=completion.cached_request_id,
     )
 
 

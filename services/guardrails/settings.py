@@ -31,4 +31,6 @@ class Settings(ServiceSettings):
         4_000_000, description="Most characters of a document that are scanned.", ge=1000
     )
     guardrails_document_time_budget_s: float = Field(30.0, description="Longest scanning of a document, seconds.", gt=0)
-    guardrails_max_batch: int = Field(64, description="Most events handled at once by one hop.", ge=1)
+    guardrails_max_batch: int = Field(
+        16, description="Most events handled at once by one hop: whoever comes next waits for all of them.", ge=1
+    )

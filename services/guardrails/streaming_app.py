@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from penstock.bus import Emit, Event, Hop, Outcome, Producer, Transient
+from penstock.bus import READ_AHEAD, Emit, Event, Hop, Outcome, Producer, Transient, by_priority, by_team
 from penstock.clock import Clock
 from penstock.contracts.codec import Invalid
 from penstock.contracts.records import CompletionChunk, ResultChunk, Verdict
@@ -80,6 +80,9 @@ def stream_hop(
         topics=("completion-chunks",),
         handler=handle,
         max_batch=max_batch,
+        urgency=by_priority,
+        flow=by_team,
+        waiting=READ_AHEAD,
     )
 
 

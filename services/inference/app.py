@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 import msgspec
-from penstock.bus import Emit, Event, Hop, Outcome, Producer, Transient
+from penstock.bus import Emit, Event, Hop, Outcome, Producer, Transient, by_priority, by_team
 from penstock.clock import Clock
 from penstock.config.kinds import EnergyFigures, Route, Target
 from penstock.contracts.records import Energy, GroundedRequest, Status, TargetFailure, Usage
@@ -28,15 +28,16 @@ from services.inference.core import (
     is_streamed,
     refusal,
     unfinished,
-    urgency_of,
 )
+from services.inference.embedding_requests import is_for_vectors, vectors
 from services.inference.energy import estimated_energy
-from services.inference.exact_cache import Kept, asked_of, is_repeatable, kept_of
+from services.inference.exact_cache import asked_of, is_repeatable, kept_of
 from services.inference.journal import Journal, NoJournal, Wasted
 from services.inference.observing import observe_request
 from services.inference.pieces import KafkaPieces
 from services.inference.progress import Progress
 from services.inference.routing import Routing, WeightedRouting
+from services.inference.semantic_answers import answered_again, usable_answer
 
 __all__ = ["Configuration", "inference_hop"]
 
@@ -90,6 +91,8 @@ def inference_hop(
 
     async def answer(event: Event[GroundedRequest]) -> list[Emit]:
         request = event.record
+        if is_for_vectors(request):
+            return vectors(request, clock.now())
         earlier = await kept_flights.earlier(event)
         if earlier.answered:
             return []
@@ -164,7 +167,13 @@ def inference_hop(
             started = clock.monotonic()
             kept = await answers.find(request.tenant_id, asked_of(request, first))
             if kept is not None:
-                return await given_again(flight, kept, first, started, wasted)
+                own = kept.event_id == completion_id(request)
+                # Its own answer, of a process that ended before it was committed: the model was called, and is paid for.
+                said = kept.again() if own else kept.repeated(int((clock.monotonic() - started) * 1e6))
+                return await given_again(flight, said, first, wasted)
+        if first is not None and (cached := usable_answer(request, first, route.cache)):
+            lookup_us = int((clock.now() - flight.called_at).total_seconds() * 1e6)
+            return await given_again(flight, answered_again(cached, max(0, lookup_us)), first, wasted)
         found = await caller.first_answer(flight, route, choice.targets)
         if found is None:
             flight.failures += choice.left_alone[choice.passed_over :]
@@ -182,21 +191,15 @@ def inference_hop(
             flight.failures,
         )
 
-    async def given_again(
-        flight: Flight, kept: Kept, target: Target, started: float, wasted: Sequence[Wasted]
-    ) -> list[Emit]:
+    async def given_again(flight: Flight, answered: Answered, target: Target, wasted: Sequence[Wasted]) -> list[Emit]:
         """Return the completion of a request whose answer is known."""
-        request = flight.request
-        own = kept.event_id == completion_id(request)
-        # Its own answer, of a process that ended before it was committed: the model was called, and is paid for.
-        answered = kept.again() if own else kept.repeated(int((clock.monotonic() - started) * 1e6))
         if flight.pieces is not None:
-            for start in range(0, len(kept.content), _REPEATED_PIECE_CHARS):
-                await flight.pieces.add(kept.content[start : start + _REPEATED_PIECE_CHARS])
+            for start in range(0, len(answered.content), _REPEATED_PIECE_CHARS):
+                await flight.pieces.add(answered.content[start : start + _REPEATED_PIECE_CHARS])
             await flight.pieces.end(answered.finish_reason)
-        if own:
+        if answered.cached_from is None:
             return completed(flight, target, answered, (), energy_of(target, answered.usage))
-        return completed(flight, target, answered, died(request, wasted), None)
+        return completed(flight, target, answered, died(flight.request, wasted), None)
 
     def completed(
         flight: Flight,
@@ -287,8 +290,8 @@ def inference_hop(
         handler=handle,
         concurrency=concurrency,
         failed=failed,
-        urgency=lambda event: urgency_of(event.record),
-        flow=lambda event: event.record.tenant_id,
+        urgency=by_priority,
+        flow=by_team,
         waiting=waiting,
         on_assigned=kept_flights.assigned,
         settled=lambda event: kept_flights.settled(event.record),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from penstock.bus import Emit, Urgency
+from penstock.bus import Emit
 from penstock.config.kinds import Target
 from penstock.contracts.digest import extended_digest
 from penstock.contracts.envelope import derive, event_id, request_key
@@ -17,7 +17,6 @@ from penstock.contracts.records import (
     CompletionChunk,
     Energy,
     GroundedRequest,
-    Priority,
     Purpose,
     Refusal,
     Status,
@@ -35,14 +34,13 @@ from services.inference.usage import estimated_usage
 
 __all__ = [
     "Answered", "Called", "Streamed", "completion", "completion_id", "expired", "fitted", "is_streamed", "piece",
-    "refusal", "refusal_id", "unfinished", "urgency_of",
+    "refusal", "refusal_id", "unfinished",
 ]  # fmt: skip
 
 _STAGE = "inference"
 _COMPLETION = "inference.completion"
 _ABANDONED = "inference.abandoned"
 _REFUSAL = "inference.refusal"
-_RANKS: dict[str, int] = {priority: rank for rank, priority in enumerate(Priority)}
 # Bytes of a completion's texts: below the log's 8 MiB by what else is in an event, and what the result adds.
 _LARGEST_TEXT = 7 * 1024 * 1024
 
@@ -54,6 +52,8 @@ class Answered:
     Attributes:
         error: why it is none, though it may be charged for.
         cached_from: event_id of the completion that it repeats; None where the model gave it.
+        cached_request_id: request that it was given to, where that one's question means the same.
+        cache_similarity: cosine of the two questions then.
         alternatives: the answers after the first, where several were asked for.
         logprobs: tokens of the answer, where their probabilities are wanted.
         engine_queue_us: part of ``model_us`` that the call waited in the engine's own queue.
@@ -72,6 +72,8 @@ class Answered:
     error: str | None = None
     reduced_input_tokens: int = 0
     cached_from: str | None = None
+    cached_request_id: str | None = None
+    cache_similarity: float | None = None
     alternatives: tuple[Alternative, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     engine_queue_us: int | None = None
@@ -199,13 +201,6 @@ def refusal_id(request: GroundedRequest) -> str:
     return event_id(request.event_id, _REFUSAL)
 
 
-def urgency_of(request: GroundedRequest) -> Urgency:
-    """Return how soon ``request`` is to be answered: by its priority, and within one the earliest deadline first."""
-    deadline = request.context.deadline_at
-    rank = _RANKS.get(request.context.priority, _RANKS[Priority.STANDARD])
-    return Urgency(rank) if deadline is None else Urgency(rank, deadline.timestamp())
-
-
 def completion(
     request: GroundedRequest,
     answer: Answered,
@@ -269,8 +264,10 @@ def completion(
         embedding_tokens=request.embedding_tokens,
         reduced_input_tokens=answer.reduced_input_tokens,
         kind=kind or _kind(request, answer),
-        cached_by=None if answer.cached_from is None else "exact",
+        cached_by=_cached_by(answer),
         cached_from=answer.cached_from,
+        cache_similarity=answer.cache_similarity,
+        cached_request_id=answer.cached_request_id,
         alternatives=list(answer.alternatives),
         logprobs=list(answer.logprobs),
         tool_calls=list(answer.tool_calls),
@@ -306,6 +303,12 @@ def completion(
 
 def _us(duration: timedelta) -> int:
     return max(0, duration // timedelta(microseconds=1))
+
+
+def _cached_by(answer: Answered) -> str | None:
+    if answer.cached_from is None:
+        return None
+    return "exact" if answer.cached_request_id is None else "semantic"
 
 
 def _kind(request: GroundedRequest, answer: Answered) -> str:

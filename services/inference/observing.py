@@ -15,6 +15,8 @@ from penstock.telemetry.traces import Headers, Tracing
 
 from services.inference.adapters import BackendError
 from services.inference.core import Answered, completion_id
+from services.inference.embedding_requests import BACKEND as EMBEDDING
+from services.inference.embedding_requests import is_for_vectors
 
 __all__ = [
     "ObservedCall",
@@ -121,7 +123,8 @@ def observe_request(request: GroundedRequest, emits: Sequence[Emit], elapsed_s: 
         metrics.QUEUE_SECONDS.labels(context.priority).observe(last.timings.queue_us / 1e6)
         if last.error is not None:
             error = "model_unavailable" if last.ends_as is None else str(last.ends_as)
-    metrics.REQUEST_SECONDS.labels(gen_ai.CHAT, context.route, error).observe(elapsed_s)
+    operation = gen_ai.EMBEDDINGS if is_for_vectors(request) else gen_ai.CHAT
+    metrics.REQUEST_SECONDS.labels(operation, context.route, error).observe(elapsed_s)
 
 
 def observe_spent(emits: Sequence[Emit]) -> None:
@@ -144,7 +147,7 @@ def _observe_spent(completion: Completion) -> None:
 
 
 def _labels(backend: str, model: str) -> tuple[str, str, str]:
-    return gen_ai.CHAT, gen_ai.provider(backend), model
+    return gen_ai.EMBEDDINGS if backend == EMBEDDING else gen_ai.CHAT, gen_ai.provider(backend), model
 
 
 def _error_type(error: BaseException) -> str:

@@ -18,8 +18,9 @@ class Settings(ServiceSettings):
 
     inference_concurrency: int = Field(64, description="Calls in flight at once in this process.", ge=2, le=4096)
     inference_waiting: int = Field(
-        256,
-        description="Requests that wait in this process for one of these calls: of them the most urgent goes first.",
+        4096,
+        description="Requests that wait in this process for one of these calls: the most urgent goes first, and teams "
+        "take turns. What one team may have in the flow at once should fit.",
         ge=1,
         le=16_384,
     )

@@ -5,14 +5,11 @@ The scripts stand in ``scripts``; where their keys lie is described in ``penstoc
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
-from penstock.bus import Transient
 from penstock.money import bucket_of, counter_key, from_pico, pico
 from penstock.money.counters import (
     claim_key,
@@ -29,27 +26,23 @@ from penstock.money.counters import (
     settled_key,
     token_rate_key,
     tokens_key,
+    waiting_key,
 )
 from penstock.telemetry import get_logger
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from services.intake.assignment import NOT_ASSIGNED, Assigned
 from services.intake.bounds import Hold
 from services.intake.decisions import Claim, Decision, Judgement, Refused, content_hash
 from services.intake.exceeded import Exceeded, described
+from services.intake.queueing import TooLong
+from services.intake.redis_calls import execute, source
 from services.intake.settlement import Charge, Finish, Release
 
-__all__ = ["SCRIPTS", "Claims", "RedisClaims", "may_evict"]
+__all__ = ["Claims", "RedisClaims"]
 
 log = get_logger(__name__)
 
-SCRIPTS = Path(__file__).parent / "scripts"
-"""Each begins with amounts.lua."""
-
-_ASKED_S = 5.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -59,6 +52,7 @@ class Claims(Protocol):
 
     async def admit(self, judgements: Sequence[Judgement]) -> list[Claim]: ...
     async def settle(self, settlements: Sequence[Charge | Release | Finish], now: datetime) -> None: ...
+    async def leave_room(self, left: Sequence[tuple[str, str, str]]) -> None: ...
 
 
 class RedisClaims:
@@ -71,17 +65,21 @@ class RedisClaims:
             long after its deadline a request counts as under way, seconds.
         deferral_ttl_s: how long it is remembered that a send was told to come later, seconds: where it is read again after
             that, it is decided anew.
+        in_flow: most requests of a team between admission and result; what comes beyond waits.
     """
 
-    def __init__(self, redis: Redis, ttl_s: int, grace_s: float = 120.0, deferral_ttl_s: int = 900) -> None:
+    def __init__(
+        self, redis: Redis, ttl_s: int, grace_s: float = 120.0, deferral_ttl_s: int = 900, in_flow: int = 1000
+    ) -> None:
         self._redis: Any = redis
         self._ttl_s = ttl_s
         self._grace_s = grace_s
         self._deferral_ttl_s = deferral_ttl_s
+        self._in_flow = in_flow
         self._admit, self._charge, self._release = (
-            redis.register_script(_source("amounts") + _source(name)) for name in ("admit", "charge", "release")
+            redis.register_script(source("amounts", name)) for name in ("admit", "charge", "release")
         )
-        self._finish = redis.register_script(_source("finish"))
+        self._finish, self._room = (redis.register_script(source(name)) for name in ("finish", "room"))
 
     async def admit(self, judgements: Sequence[Judgement]) -> list[Claim]:
         """Claim every request, in order.
@@ -95,12 +93,24 @@ class RedisClaims:
         for judgement in judgements:
             keys, asked = _asked(judgement, self._ttl_s)
             if limits := _limits(judgement, self._ttl_s, self._grace_s):
-                asked["limits"] = {**limits, "deferral_ttl_s": self._deferral_ttl_s}
+                asked["limits"] = {**limits, "deferral_ttl_s": self._deferral_ttl_s, "flow": self._in_flow}
             await self._admit(
                 keys=keys, args=[_encode(asked), key_prefix(judgement.request.tenant_id)], client=pipeline
             )
-        answers = await _execute(pipeline)
-        return [_claim(decision.decode(), told) for decision, told in answers]
+        answers = await execute(pipeline)
+        return [_claim(decision.decode(), told, again == 1) for decision, told, again in answers]
+
+    async def leave_room(self, left: Sequence[tuple[str, str, str]]) -> None:
+        """What was decided about in the waiting room, and is on the log, waits no more: team, priority and request_id of
+        each. Neither does what came there before it.
+
+        Raises:
+            Transient: Redis is away.
+        """
+        pipeline = self._redis.pipeline(transaction=False)
+        for team, priority, request_id in left:
+            await self._room(keys=[waiting_key(team, priority)], args=[request_id], client=pipeline)
+        await execute(pipeline)
 
     async def settle(self, settlements: Sequence[Charge | Release | Finish], now: datetime) -> None:
         """Charge every cost once, and give back what is held for calls that will not be made, and by requests that have
@@ -137,7 +147,7 @@ class RedisClaims:
                     args=[_encode(ended), prefix],
                     client=pipeline,
                 )
-        for one, beyond in zip(settlements, await _execute(pipeline), strict=True):
+        for one, beyond in zip(settlements, await execute(pipeline), strict=True):
             if isinstance(one, Charge) and beyond:
                 log.error(
                     "a call cost more than was reserved for it",
@@ -147,24 +157,6 @@ class RedisClaims:
                     amount=str(from_pico(one.amount)),
                     remedy="see services/intake/README.md, what the bound assumes",
                 )
-
-
-async def may_evict(redis: Any) -> bool:
-    """Return whether Redis drops counters and reservations where its memory is full: hard budgets would begin anew.
-
-    False where it does not say: a proxy may hide its settings.
-
-    Raises:
-        Transient: Redis is away.
-    """
-    try:
-        async with asyncio.timeout(_ASKED_S):
-            memory = await redis.info("memory")
-    except (RedisConnectionError, RedisTimeoutError, OSError) as error:
-        raise Transient(f"Redis is away: {error}; start it or set REDIS_URL") from error
-    except ResponseError:
-        return False
-    return bool(memory.get("maxmemory", 0)) and memory.get("maxmemory_policy", "noeviction") != "noeviction"
 
 
 class _Over(msgspec.Struct):
@@ -186,6 +178,7 @@ class _Told(msgspec.Struct):
     at: str = ""
     refused: Refused | None = None
     wait: str | None = None
+    late: TooLong | None = None
     over: _Over | None = None
     alert: bool = False
     assigned: Assigned = NOT_ASSIGNED
@@ -195,7 +188,7 @@ _decode = msgspec.json.Decoder(_Told).decode
 _encode = msgspec.json.encode
 
 
-def _claim(decision: str, told: bytes) -> Claim:
+def _claim(decision: str, told: bytes, again: bool) -> Claim:
     claim = _decode(told)
     over = claim.over
     return Claim(
@@ -204,6 +197,7 @@ def _claim(decision: str, told: bytes) -> Claim:
         refused=claim.refused,
         # Not earlier: whoever waits so long finds room.
         retry_after_ms=None if claim.wait is None else -(-int(claim.wait) // 1000),
+        late=claim.late,
         exceeded=None
         if over is None
         else Exceeded(
@@ -212,6 +206,7 @@ def _claim(decision: str, told: bytes) -> Claim:
         ),
         alert=claim.alert,
         assigned=claim.assigned,
+        again=again,
     )  # fmt: skip
 
 
@@ -227,6 +222,7 @@ def _asked(judgement: Judgement, ttl_s: int) -> tuple[list[str], dict[str, Any]]
     keys = [claim_key(tenant, request.request_id), deferral_key(tenant, request.request_id, judgement.place)]
     keys += [rate_key(tenant), token_rate_key(tenant), tokens_key(tenant, request.request_id), running_key(tenant)]
     keys += [reservation_key(tenant, request.request_id), lapses_key(tenant)]
+    keys.append(waiting_key(tenant, judgement.context.priority))
     keys += [counter_key(tenant, hold.subject, at) for hold in holds]
     asked: dict[str, Any] = {
         "event": request.event_id,
@@ -245,22 +241,24 @@ def _asked(judgement: Judgement, ttl_s: int) -> tuple[list[str], dict[str, Any]]
         asked["refused"] = judgement.refused
     if judgement.assigned.arms:
         asked["assigned"] = judgement.assigned
+    if judgement.waited:
+        asked["waited"] = True
+    elif judgement.late is not None:
+        asked["late"] = {"decision": Decision.QUEUE_TOO_LONG, "told": judgement.late}
     return keys, asked
 
 
 def _limits(judgement: Judgement, ttl_s: int, grace_s: float) -> dict[str, Any]:
-    """Return what the admission script is to keep of the team's limits; nothing where it has none, or none is asked."""
+    """Return what the admission script is to keep of the team's limits; nothing where the request is refused already."""
     team, deadline = judgement.team, judgement.context.deadline_at
     if team is None or judgement.refused:
-        return {}
-    if team.requests_per_minute is None and team.tokens_per_minute is None and team.max_concurrent is None:
         return {}
     left_s = ttl_s if deadline is None else (deadline - judgement.at).total_seconds() + grace_s
     rates: list[dict[str, Any]] = []
     asked: dict[str, Any] = {"rates": rates, "lease_ms": max(1, int(1000 * min(left_s, ttl_s)))}
-    if (limit := team.requests_per_minute) is not None:
+    if (limit := team.requests_per_minute) is not None and not judgement.waited:
         rates.append({"decision": Decision.RATE_LIMITED, "key": 3, "limit": limit, "cost": 1})
-    if (limit := team.tokens_per_minute) is not None:
+    if (limit := team.tokens_per_minute) is not None and not judgement.waited:
         tokens = judgement.tokens
         rates.append({"decision": Decision.TOKEN_RATE_LIMITED, "key": 4, "limit": limit, "cost": tokens})
         # With the time that one took: the limit may be another one by the time it ends.
@@ -305,21 +303,6 @@ def _charged(charge: Charge, ttl_s: int, soon_ms: str, now: datetime) -> tuple[l
     if charge.slot is not None:
         charged["slot"], charged["part"] = charge.slot, charge.part
     return keys, charged
-
-
-async def _execute(pipeline: Any) -> list[Any]:
-    try:
-        answers: list[Any] = await pipeline.execute()
-    except (RedisConnectionError, RedisTimeoutError, OSError) as error:
-        raise Transient(f"Redis is away: {error}; start it or set REDIS_URL") from error
-    except (OutOfMemoryError, ReadOnlyError) as error:
-        # What was done of the pipeline is remembered by its claims and marks: the batch is tried again as a whole.
-        raise Transient(f"Redis takes no writes: {error}; give it memory, or see which replica leads") from error
-    return answers
-
-
-def _source(name: str) -> str:
-    return (SCRIPTS / f"{name}.lua").read_text(encoding="utf-8")
 
 
 def _instant(microseconds: str) -> datetime:

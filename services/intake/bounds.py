@@ -21,10 +21,12 @@ from penstock.contracts.records import Context, Message
 from penstock.money import Subject, from_pico, pico, subjects, worst_case
 from penstock.money.bounds import BYTES_A_TOKEN
 
-__all__ = ["EMBEDDING", "Call", "Hold", "Prices", "Unpriced", "calls_of", "hard_budgets", "holds_of", "total"]
+__all__ = [
+    "EMBEDDING", "Call", "Hold", "Prices", "Unpriced", "calls_of", "embedding_calls", "hard_budgets", "holds_of", "total",
+]  # fmt: skip
 
 EMBEDDING = "embedding"
-"""Slot of the question's embedding. The slots of the model's calls are their attempts: "0" and "1"."""
+"""Slot of what is embedded: a question, or the texts of a request for vectors. Those of model calls are their attempts."""
 
 # A chat template puts a role and separators around each message: 3 tokens in OpenAI's, 5 in Llama's, 7 in harmony's.
 _TOKENS_A_MESSAGE = 16
@@ -153,10 +155,22 @@ def calls_of(
         for attempt, tokens in enumerate(inputs)
     ]
     if route.retrieval.enabled and prices.prices(embedder, since, until):
-        pieces = min(question, _QUESTION_BYTES)
-        tokens = pieces + _TOKENS_A_WINDOW * (pieces // _WINDOW + 1)
+        tokens = _embedded_tokens(min(question, _QUESTION_BYTES))
         calls.append(Call(EMBEDDING, {embedder: _dearest(prices, embedder, tokens, 0, 0.0, since, until)}))
     return calls
+
+
+def embedding_calls(
+    messages: Sequence[Message], policy: Policy | None, embedder: str, prices: Prices, since: datetime, until: datetime
+) -> list[Call]:
+    """Return what a request for the vectors of ``messages`` leads to; arguments as of :func:`calls_of`.
+
+    Raises:
+        Unpriced: the embedder has no price.
+    """
+    growth = _growth(policy)
+    tokens = sum(_embedded_tokens(growth * message_bytes(message)) for message in messages)
+    return [Call(EMBEDDING, {embedder: _dearest(prices, embedder, tokens, 0, 0.0, since, until)})]
 
 
 def holds_of(budgets: Sequence[Budget], context: Context, calls: Sequence[Call]) -> list[Hold]:
@@ -201,6 +215,11 @@ def _dearest(
     if not in_force:
         raise Unpriced(model)
     return max(pico(worst_case(price, input_tokens, output_tokens, seconds)) for price in in_force)
+
+
+def _embedded_tokens(size: int) -> int:
+    """Most tokens that are embedded of a text of ``size`` bytes."""
+    return size + _TOKENS_A_WINDOW * (size // _WINDOW + 1)
 
 
 def _longest(target: Target) -> float:

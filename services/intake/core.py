@@ -30,10 +30,12 @@ from penstock.contracts.records import (
 )
 
 from services.intake.assignment import NOT_ASSIGNED, Assigned, Skipped, assign
-from services.intake.bounds import Unpriced, calls_of, hard_budgets, holds_of, total
+from services.intake.bounds import Unpriced, calls_of, embedding_calls, hard_budgets, holds_of, total
 from services.intake.decisions import DEFERRED, Claim, Decision, Judgement, Refused, content_hash
+from services.intake.embedding_requests import embedder_problem, embedding_problem
 from services.intake.exceeded import exhausted_alert, over_budget_reason
 from services.intake.identity import key_problem, key_route_problem
+from services.intake.queueing import late_reason
 from services.intake.team_limits import (
     deadline_of,
     deferred_reason,
@@ -157,9 +159,10 @@ def _judge(
         return refuse(
             "route_not_allowed", f"team {team.name!r} may not use route {route_name!r}; see its allowed_routes"
         )
+    embeds = request.purpose == Purpose.EMBED
     if problem := (
         key_route_problem(request, route_name, config)
-        or model_problem(team, route)
+        or (embedder_problem(team, limits.embedder) if embeds else model_problem(team, route))
         or policy_problem(request, team, config)
     ):
         return refuse(*problem)
@@ -175,7 +178,7 @@ def _judge(
     )
     messages: list[Message] = []
     inserted: list[str] = []
-    if prompt_name := request.prompt_name or route.prompt:
+    if (prompt_name := request.prompt_name or route.prompt) and not embeds:
         label = assigned.prompt_label or request.prompt_label
         prompt = config.prompt(prompt_name, label)
         if prompt is None:
@@ -197,12 +200,16 @@ def _judge(
             ),
         )
     messages += request.messages
-    if problem := message_problem(messages, request.sampling, limits) or tools_problem(messages, request.sampling):
+    if problem := (
+        embedding_problem(request, limits)
+        if embeds
+        else message_problem(messages, request.sampling, limits) or tools_problem(messages, request.sampling)
+    ):
         return refuse(*problem)
-    sampling = _sampling(request.sampling, route)
-    output_tokens = sampling.max_completion_tokens or limits.default_max_completion_tokens
+    sampling = Sampling() if embeds else _sampling(request.sampling, route)
+    output_tokens = 0 if embeds else sampling.max_completion_tokens or limits.default_max_completion_tokens
     limited = bool(hard_budgets(team.budgets))
-    if limited:
+    if limited and not embeds:
         # What the bound was made of, the model must keep.
         sampling = msgspec.structs.replace(sampling, max_completion_tokens=output_tokens)
     prompt_tokens, answer_tokens = estimated_tokens(messages, sampling), sampling.n * output_tokens
@@ -212,18 +219,24 @@ def _judge(
     if deadline is not None and deadline <= now:
         return refuse("expired", f"the deadline {deadline.isoformat()} had passed before admission", Status.EXPIRED)
     try:
-        calls = calls_of(
-            messages,
-            route,
-            config.policy(base.context.policy_name),
-            output_tokens,
-            config,
-            since=now,
-            until=min(deadline or datetime.max.replace(tzinfo=UTC), now + limits.answered_within),
-            embedder=limits.embedder,
-            schema=sampling.response_format or sampling.regex or "",
-            answers=sampling.n,
-            tools=sampling.tools,
+        until = min(deadline or datetime.max.replace(tzinfo=UTC), now + limits.answered_within)
+        policy = config.policy(base.context.policy_name)
+        calls = (
+            embedding_calls(messages, policy, limits.embedder, config, since=now, until=until)
+            if embeds
+            else calls_of(
+                messages,
+                route,
+                policy,
+                output_tokens,
+                config,
+                since=now,
+                until=until,
+                embedder=limits.embedder,
+                schema=sampling.response_format or sampling.regex or "",
+                answers=sampling.n,
+                tools=sampling.tools,
+            )
         )
     except Unpriced as error:
         if limited:
@@ -250,6 +263,11 @@ def step(judgement: Judgement, claim: Claim, origin: LogRange, now: datetime) ->
             return []
         case Decision.CONFLICT:
             return [Emit("request-conflicts", key, _conflict(request, now))]
+        case Decision.WAITING:
+            return [Emit("requests-waiting", f"{request.tenant_id}/{context.priority}", request)]
+        case Decision.QUEUE_TOO_LONG if claim.late is not None:
+            reason = late_reason(claim.late, claim.retry_after_ms or 0)
+            return [refuse(Refused(Status.REJECTED, str(claim.decision), reason, claim.retry_after_ms))]
         case decision if decision in DEFERRED:
             reason = deferred_reason(decision, judgement.team, judgement.tokens, claim.retry_after_ms or 0)
             return [refuse(Refused(Status.REJECTED, str(decision), reason, claim.retry_after_ms))]
@@ -273,6 +291,7 @@ def step(judgement: Judgement, claim: Claim, origin: LogRange, now: datetime) ->
         stream=request.stream,
         reserved_cost=judgement.reserve,
         inserted=judgement.inserted,
+        retrieval=request.retrieval,
     )
     return [Emit("requests-admitted", key, admitted)]
 

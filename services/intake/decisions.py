@@ -15,6 +15,7 @@ from penstock.contracts.request_content import content_hash
 from services.intake.assignment import NOT_ASSIGNED, Assigned, Skipped
 from services.intake.bounds import Hold
 from services.intake.exceeded import Exceeded
+from services.intake.queueing import TooLong
 
 __all__ = ["DEFERRED", "Claim", "Decision", "Judgement", "Refused", "content_hash"]
 
@@ -28,11 +29,15 @@ class Decision(StrEnum):
     RATE_LIMITED = "rate_limited"
     TOKEN_RATE_LIMITED = "token_rate_limited"
     TOO_MANY_CONCURRENT = "too_many_concurrent"
+    QUEUE_TOO_LONG = "queue_too_long"
+    WAITING = "waiting"
     OVER_BUDGET = "over_budget"
     REFUSED = "refused"
 
 
-DEFERRED = frozenset({Decision.RATE_LIMITED, Decision.TOKEN_RATE_LIMITED, Decision.TOO_MANY_CONCURRENT})
+DEFERRED = frozenset(
+    {Decision.RATE_LIMITED, Decision.TOKEN_RATE_LIMITED, Decision.TOO_MANY_CONCURRENT, Decision.QUEUE_TOO_LONG}
+)
 """Decisions that waiting changes: the same request may be sent again, and is decided anew."""
 
 
@@ -55,18 +60,22 @@ class Claim:
         refused: why, where the request and the configuration of then were reason enough.
         retry_after_ms: set where the decision is one of :data:`DEFERRED`: all that were exceeded have room by then. For a
             place among concurrent requests no instant is known, and it is when to try again.
+        late: the queue that would outlast its deadline, where that is the decision.
         exceeded: the budget, where one would have been.
         alert: whether this is the refusal that on-call is told of.
         assigned: the arms that it was admitted with.
+        again: whether it had been decided before.
     """
 
     decision: Decision
     admitted_at: datetime | None = None
     refused: Refused | None = None
     retry_after_ms: int | None = None
+    late: TooLong | None = None
     exceeded: Exceeded | None = None
     alert: bool = False
     assigned: Assigned = NOT_ASSIGNED
+    again: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,8 @@ class Judgement:
         holds: what it would hold in each counter of the team's hard budgets.
         assigned: the arms of experiments that it was judged with.
         skipped: experiments that would have assigned it and could not.
+        late: the queue of its route, where that outlasts its deadline.
+        waited: whether it comes from the waiting room: its rates were taken before it went there.
     """
 
     request: LlmRequest
@@ -97,3 +108,5 @@ class Judgement:
     place: str = ""
     assigned: Assigned = NOT_ASSIGNED
     skipped: Sequence[Skipped] = ()
+    late: TooLong | None = None
+    waited: bool = False

@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Protocol
 
 from penstock.config.kinds import ApiKey, Team
-from penstock.contracts.records import LlmRequest, Purpose
+from penstock.contracts.judge_requests import asks_judge
+from penstock.contracts.records import LlmRequest
 
 __all__ = ["Keys", "key_problem", "key_route_problem"]
 
@@ -26,7 +27,8 @@ def key_problem(request: LlmRequest, team: Team, config: Keys, now: datetime) ->
     """Return code and reason where the request may not come with the key_id that it has, or has not; else None.
 
     A key_id that no key has is what the producer calls its credential: it chooses budgets, and proves nothing. Judges are
-    asked without a key: evaluation judges answers of a team, and is nobody's producer.
+    asked without a key: evaluation judges answers of a team, and is nobody's producer. Its requests are told by their
+    identities; the purpose alone is anybody's to name.
 
     Args:
         now: when the request is judged: a key that ended while the request waited in the log has ended for it.
@@ -34,7 +36,7 @@ def key_problem(request: LlmRequest, team: Team, config: Keys, now: datetime) ->
     key_id = request.key_id
     key = config.api_key(key_id) if key_id is not None else None
     if key is None:
-        if not team.require_key or (key_id is None and request.purpose == Purpose.JUDGE):
+        if not team.require_key or (key_id is None and asks_judge(request)):
             return None
         why = "the request has no key_id" if key_id is None else f"{key_id!r} is the identity of no key"
         return "key_required", (

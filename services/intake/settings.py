@@ -33,5 +33,10 @@ class Settings(ServiceSettings):
         "all-MiniLM-L6-v2",
         description="Embedding model of retrieval: what a question's embedding may cost is reserved.",
     )
+    team_requests_in_flow: int = Field(
+        1000,
+        description="Most requests of a team between admission and result; what comes beyond waits, in order, for room.",
+        ge=1,
+    )
     max_prompt_bytes: int = Field(1_048_576, description="Most bytes of a request's messages together.", ge=1)
     max_messages: int = Field(500, description="Most messages of a request.", ge=1)

@@ -10,9 +10,11 @@ from penstock.contracts.records import Cost, LlmResult, Status
 from penstock.money import Subject, pico, subjects
 
 from services.intake.bounds import EMBEDDING, hard_budgets
+from services.intake.queueing import queue_of
 
 __all__ = [
-    "LARGEST_AMOUNT", "Charge", "Finish", "InvalidAmount", "Release", "charge_of", "finish_of", "release_of", "was_deferred",
+    "LARGEST_AMOUNT", "Charge", "Departure", "Finish", "InvalidAmount", "Release", "charge_of", "departure_of",
+    "finish_of", "release_of", "was_deferred",
 ]  # fmt: skip
 
 LARGEST_AMOUNT = 10**24
@@ -69,6 +71,20 @@ class Finish:
     tokens: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """A request leaves its ``queue``.
+
+    ``served`` says whether that shows how fast the queue is served, ``missed`` whether it waited until its deadline passed.
+    """
+
+    tenant_id: str
+    request_id: str
+    queue: str
+    served: bool
+    missed: bool = False
+
+
 def was_deferred(result: LlmResult) -> bool:
     """Return whether ``result`` tells of a send that has to wait, which holds nothing: the request itself may be under way
     by now, sent again."""
@@ -118,12 +134,24 @@ def release_of(result: LlmResult, team: Team | None) -> Release | None:
     return Release(result.tenant_id, result.request_id, max(0, result.calls), result.stage is None or judged)
 
 
-def finish_of(result: LlmResult, team: Team | None) -> Finish | None:
-    """Return what the end of a request frees; None where the team has no limit that a request under way counts in.
+def departure_of(result: LlmResult) -> Departure | None:
+    """Return how ``result`` ends the place of its request in a queue; None where the request holds none by this send.
+
+    One that expired, was cancelled or failed was not served: a queue of which all expire would else seem a fast one.
+    """
+    if was_deferred(result):
+        return None
+    served = result.status in (Status.COMPLETED, Status.BLOCKED)
+    missed = result.status == Status.EXPIRED
+    return Departure(result.tenant_id, result.request_id, queue_of(result.context), served, missed)
+
+
+def finish_of(result: LlmResult) -> Finish | None:
+    """Return what the end of a request frees; None where the request holds nothing by this send.
 
     The tokens are those of the call whose answer was released. Where there were calls and no usage, the estimate stays.
     """
-    if team is None or (team.max_concurrent is None and team.tokens_per_minute is None) or was_deferred(result):
+    if was_deferred(result):
         return None
     tokens = max(0, result.usage.input_tokens) + max(0, result.usage.output_tokens)
     known = tokens > 0 or result.calls == 0

@@ -48,6 +48,9 @@ class Limits:
 
     max_prompt_bytes: int = 1_048_576
     max_messages: int = 500
+    # Texts of a request for vectors, as in OpenAI's API, and their bytes: a core embeds some 35 kB a second.
+    max_inputs: int = 2_048
+    max_embedding_bytes: int = 262_144
     # Bytes of conversation, user, key and tags together: they stand in keys of Redis and of topics, and in every event.
     max_context_bytes: int = 16_384
     # Bytes of the JSON schema that an answer is asked to follow.

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from penstock.bus import Hop
-from penstock.clock import Clock
-from penstock.embedding import EmbedderError, embedder_from_settings
+from penstock.embedding import EmbedderError
 from penstock.service import Runtime, run_service
 from penstock.settings import SettingsError
-from penstock.telemetry import get_logger
-from qdrant_client import AsyncQdrantClient
 
-from services.retrieval.adapters import PassageStore, StoreMisfit, StoreUnavailable, collection_name
-from services.retrieval.app import Engine, IndexLimits, ground_hop, index_hop
-from services.retrieval.qdrant_embedded import EmbeddedStore
-from services.retrieval.qdrant_server import QdrantStore
+from services.retrieval.adapters import StoreMisfit, StoreUnavailable
+from services.retrieval.answering_again import SemanticCache, keep_hop
+from services.retrieval.app import IndexLimits, ground_hop, index_hop
+from services.retrieval.embedding_requests import embedding_hop
+from services.retrieval.extracting import extract_hop
+from services.retrieval.opening import answers_of, open_collections, open_serving
+from services.retrieval.pdf import read_pdf
+from services.retrieval.reembedding import Reembedding
+from services.retrieval.reranking import rerankers
 from services.retrieval.settings import Settings
-
-log = get_logger(__name__)
 
 
 async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
@@ -29,57 +31,31 @@ async def build(runtime: Runtime[Settings]) -> Sequence[Hop]:
     """
     settings = runtime.settings
     try:
-        engine = Engine(embedder_from_settings(settings))
-        runtime.on_stop(engine.close)
-        if settings.embedding_base_url is None:
-            await engine.embed(["warm"])  # the first request does not pay for loading the model
-        collection, dimension = collection_name(engine.embedder), engine.embedder.dimension
-        store = await open_store(settings, collection, dimension, runtime.clock)
+        collections = await open_collections(settings, runtime.clock)
+        runtime.on_stop(collections.close)
+        opened = await open_serving(settings, collections, runtime.clock)
     except (StoreMisfit, StoreUnavailable, EmbedderError) as error:
         raise SettingsError(str(error)) from error
-    runtime.on_stop(store.close)
+    runtime.on_stop(opened.close)
+    serving = opened.serving
+    if opened.reembedding is not None:
+        runtime.background(_reembedded(opened.reembedding, runtime.stopping))
     limits = IndexLimits(settings.chunk_limits(), settings.retrieval_max_document_characters)
+    cache = SemanticCache(runtime.config, serving, answers_of(collections, settings.qdrant_namespace), runtime.clock)
+    candidates, batch = settings.retrieval_candidates, settings.retrieval_batch
     return [
-        ground_hop(
-            runtime.config, engine, store, runtime.clock, settings.retrieval_candidates, settings.retrieval_batch
-        ),
-        index_hop(engine, store, runtime.clock, limits),
+        ground_hop(runtime.config, serving, runtime.clock, candidates, batch, cache, rerankers()),
+        index_hop(serving, runtime.clock, limits, cache),
+        keep_hop(cache),
+        embedding_hop(serving, runtime.clock),
+        extract_hop(partial(read_pdf, limits=settings.pdf_limits()), runtime.clock, settings.retrieval_pdf_processes),
     ]
 
 
-async def open_store(settings: Settings, collection: str, dimension: int, clock: Clock) -> PassageStore:
-    """Return the store that the settings name, ready for use; a server is waited for.
-
-    Raises:
-        StoreUnavailable: the server did not answer within START_TIMEOUT_S.
-        StoreMisfit: the store cannot be used as it is.
-    """
-    if settings.qdrant_url is None:
-        return await EmbeddedStore.open(settings.qdrant_path, collection, dimension)
-    key = settings.qdrant_api_key
-    client = AsyncQdrantClient(
-        url=settings.qdrant_url,
-        api_key=None if key is None else key.get_secret_value(),
-        timeout=settings.qdrant_timeout_s,
-        prefer_grpc=settings.qdrant_grpc,
-        grpc_port=settings.qdrant_grpc_port,
-        check_compatibility=False,  # would call the server, synchronously, before anything is awaited
-    )
-    store = QdrantStore(client, collection, dimension)
-    deadline = clock.monotonic() + settings.start_timeout_s
-    while True:
-        try:
-            await store.prepare()
-            return store
-        except StoreUnavailable as error:
-            if clock.monotonic() > deadline:
-                await store.close()
-                raise StoreUnavailable(f"{error}; is QDRANT_URL={settings.qdrant_url} right?") from error
-            log.info("waiting for Qdrant", reason=str(error))
-            await clock.sleep(1.0)
-        except BaseException:
-            await store.close()
-            raise
+async def _reembedded(reembedding: Reembedding, stopping: asyncio.Event) -> None:
+    """Let the next model follow, and wait for the end: a background job that ends before is taken for a failure."""
+    await reembedding.run(stopping)
+    await stopping.wait()
 
 
 def main() -> None:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import bisect
 import re
+import unicodedata
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+
+from penstock.money.bounds import BYTES_A_TOKEN
 
 from services.retrieval.cleaning import Block, CleanDocument
 
@@ -21,8 +24,19 @@ TokenSpans = Callable[[str], Sequence[tuple[int, int]]]
 
 _SLICE = 65_536  # characters
 
-# The end of a sentence: a terminator, closing quotes or brackets, then space. CJK terminators need no space.
-_SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s+(?=[\"'“‘(\[]?[^\sa-z])|[。！？]\s*|\n{2,}")
+# A word that the embedder does not know is one token however long. One that is longer than any it knows counts as a token
+# for so many bytes as admission takes a token for: else a page in a script without spaces would be one chunk of one token.
+_LONGEST_TOKEN = 32  # characters
+
+# The end of a sentence: a terminator, closing quotes or brackets, then space; also those of Arabic and Urdu. Terminators
+# of CJK, Devanagari, Khmer, Burmese, Ethiopic, Armenian and Tibetan need no space.
+_SENTENCE_END = re.compile(
+    r"[.!?…\u061f\u06d4](?:[\"'”’)\]]|\s?»)*\s+(?=[\"'“‘«(\[]?[^\sa-z])"
+    r"|[。！？｡]+[」』）】〉》”’]*\s*"
+    r"|[\u0964\u0965\u17d4\u17d5\u104b\u1362\u1367\u1368\u0589\u0f0d\u0f0e]+\s*"
+    r"|\n{2,}"
+)
+_VIRAMA = 9  # canonical combining class: joins the consonant before it to the one behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +55,10 @@ class ChunkLimits:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """``text`` is the cleaned document's characters from ``start`` to ``end``; ``heading`` the path it begins under."""
+    """``text`` is the cleaned document's characters from ``start`` to ``end``; ``heading`` the path it begins under.
+
+    ``page`` is the number of the page that it begins on, from 1; None where the text came without pages.
+    """
 
     ordinal: int
     start: int
@@ -49,6 +66,7 @@ class Chunk:
     text: str
     heading: tuple[str, ...]
     tokens: int
+    page: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +106,7 @@ def chunk_document(document: CleanDocument, token_spans: TokenSpans, limits: Chu
         fresh += 1
     close()
     return [
-        Chunk(ordinal, start, end, document.text[start:end], path, _count(starts, start, end))
+        Chunk(ordinal, start, end, document.text[start:end], path, _count(starts, start, end), document.page_of(start))
         for ordinal, (start, end, path) in enumerate(spans)
     ]
 
@@ -101,9 +119,18 @@ def _token_starts(text: str, token_spans: TokenSpans) -> Sequence[int]:
         end = min(at + _SLICE, len(text))
         while end < len(text) and end > at + _SLICE // 2 and not text[end - 1].isspace():
             end -= 1
-        starts.extend(at + start for start, last in token_spans(text[at:end]) if last > start)
+        for start, last in token_spans(text[at:end]):
+            if last - start > _LONGEST_TOKEN:
+                starts.extend(range(at + start, at + last, _step(text[at + start : at + last])))
+            elif last > start:
+                starts.append(at + start)
         at = end
     return starts
+
+
+def _step(token: str) -> int:
+    """Return how many characters of a ``token`` that is too long count as one."""
+    return max(1, BYTES_A_TOKEN * len(token) // len(token.encode("utf-8", "replace")))
 
 
 def _own_path(units: Sequence[_Unit]) -> tuple[str, ...]:
@@ -134,7 +161,7 @@ def _units(document: CleanDocument, starts: Sequence[int], max_tokens: int) -> I
     for block in document.blocks:
         opens = block.kind == "heading"
         for start, end in _pieces(document.text, block):
-            for first, last in _fitting(starts, start, end, max_tokens):
+            for first, last in _fitting(document.text, starts, start, end, max_tokens):
                 yield _Unit(first, last, _count(starts, first, last), opens, block.path)
                 opens = False
 
@@ -163,14 +190,33 @@ def _not_blank(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _fitting(starts: Sequence[int], start: int, end: int, most: int) -> Iterator[tuple[int, int]]:
+def _fitting(text: str, starts: Sequence[int], start: int, end: int, most: int) -> Iterator[tuple[int, int]]:
     """Yield pieces of ``start`` to ``end`` of at most ``most`` tokens; they cover it without gaps."""
     first, last = bisect.bisect_left(starts, start), bisect.bisect_left(starts, end)
     while last - first > most:
-        first += most
+        first = _cut(text, starts, first, first + most)
         yield start, starts[first]
         start = starts[first]
     yield start, end
+
+
+def _cut(text: str, starts: Sequence[int], first: int, last: int) -> int:
+    """Return the token to cut before, after ``first`` and up to ``last``: between words if one ends in the last quarter,
+    else where no letter is parted from its marks."""
+    for at in range(last, last - (last - first) // 4, -1):
+        if text[starts[at] - 1].isspace():
+            return at
+    return next((at for at in range(last, first, -1) if _between_letters(text, starts[at])), last)
+
+
+def _between_letters(text: str, at: int) -> bool:
+    before, behind = text[at - 1], text[at]
+    return not (
+        unicodedata.category(behind).startswith("M")
+        or behind in "\u200c\u200d"
+        or before == "\u200d"
+        or unicodedata.combining(before) == _VIRAMA
+    )
 
 
 def _count(starts: Sequence[int], start: int, end: int) -> int:

@@ -6,12 +6,26 @@ scripts, comments, hidden elements. Offsets of blocks and chunks count character
 
 from __future__ import annotations
 
+import bisect
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-__all__ = ["Block", "CleanDocument", "UnsupportedType", "clean_document", "clean_text"]
+from penstock.text.headings import atx_heading
+from penstock.text.language import WORD, LanguageModelMissing, as_prose, identify, tells, without_code
+
+__all__ = [
+    "PAGED_TEXT", "PAGE_BREAK", "TEXT_TYPES", "Block", "CleanDocument", "UnsupportedType", "clean_document", "clean_text",
+    "language_found",
+]  # fmt: skip
+
+PAGE_BREAK = "\f"
+"""Between the pages of a paged text, as a printer takes it."""
+PAGED_TEXT = "text/plain; format=paged"
+"""Content type of a text that was taken from pages: those of its passages can be told."""
+TEXT_TYPES = ("text/plain", "text/markdown", "text/html", "text/x-rst")
+"""Content types, without parameters, that are read as text."""
 
 BlockKind = Literal["heading", "prose", "lines"]
 
@@ -35,27 +49,51 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class CleanDocument:
-    """The cleaned text, its blocks in order, and the title it gives itself (empty where it gives none)."""
+    """The cleaned text, its blocks in order, and the title it gives itself (empty where it gives none).
+
+    ``pages`` holds where each page begins; it is empty where the text came without pages.
+    """
 
     text: str
     blocks: tuple[Block, ...]
     title: str
+    pages: tuple[int, ...] = ()
+
+    def page_of(self, offset: int) -> int | None:
+        """Return the number of the page, from 1, that the character at ``offset`` stands on; None without pages."""
+        return bisect.bisect_right(self.pages, offset) if self.pages else None
 
 
-# Left to right: soft hyphen, zero-width characters, directional overrides and isolates, BOM, and Unicode tag characters,
-# all invisible and used to hide instructions. The zero-width (non-)joiners stay: scripts and emoji need them.
-_INVISIBLE = re.compile("[\u00ad\u180e\u200b\u2060-\u2064\u202a-\u202e\u2066-\u2069\ufeff\U000e0000-\U000e007f]")
+_TELLING_CHARACTERS, _SURE = 600, 0.5
+# Left to right: soft hyphen, Arabic letter mark, zero-width space, directional marks, joiner of words, directional overrides
+# and isolates, BOM, and Unicode tag characters, all invisible: they keep words from being found, and hide instructions.
+# The zero-width (non-)joiners stay: scripts and emoji need them.
+_INVISIBLE = re.compile(
+    "[\u00ad\u061c\u180e\u200b\u200e\u200f\u2060-\u2064\u202a-\u202e\u2066-\u2069\ufeff\U000e0000-\U000e007f]"
+)
+# Letters in the shape that a page gave them, as PDFs hold them: ligatures, Hebrew and Arabic presentation forms, radicals
+# for characters, letters and digits of full width and kana of half. Nobody types them into a question.
+_SHAPED = re.compile(
+    "[\u2f00-\u2fd5\ufb00-\ufb06\ufb13-\ufb17\ufb1d-\ufb4f\ufb50-\ufd3d\ufd50-\ufdfc\ufe70-\ufefc"
+    "\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\uff66-\uff9f]+"
+)
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
-_TRAILING = re.compile(r"[ \t]+$", re.MULTILINE)
+# These and the patterns below never read a stretch twice (++ gives nothing back, a character that would begin another match
+# ends one): a document is anybody's, and 20,000 spaces or brackets would hold everything up for minutes else.
+_TRAILING = re.compile(r"(?<![ \t])[ \t]++$", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n{3,}")
 
 
 def clean_text(raw: str) -> str:
-    """Return ``raw`` in NFC, with "\\n" line ends (two in a row at most) and no invisible or control characters."""
+    """Return ``raw`` in NFC, with "\\n" line ends (two in a row at most) and no invisible or control characters.
+
+    Letters that stand in the shape of a printed page (ligatures, presentation forms) become the letters themselves.
+    """
     text = raw.encode("utf-8", "replace").decode("utf-8")  # lone surrogates
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n\n")
     text = _INVISIBLE.sub("", _CONTROL.sub("", text))
+    text = _SHAPED.sub(lambda shaped: unicodedata.normalize("NFKC", shaped[0]), text)
     text = unicodedata.normalize("NFC", _SPACES.sub(" ", text))
     return _BLANK_LINES.sub("\n\n", _TRAILING.sub("", text)).strip("\n")
 
@@ -65,12 +103,12 @@ def clean_document(content: str, content_type: str) -> CleanDocument:
 
     Args:
         content_type: text/plain (reStructuredText's underlined headings are recognised), text/markdown, text/x-rst or
-            text/html; parameters such as charset are ignored.
+            text/html; of parameters ``format=paged`` says that form feeds part pages, others are ignored.
 
     Raises:
         UnsupportedType: for any other type.
     """
-    kind = content_type.partition(";")[0].strip().lower()
+    kind, _, parameters = (part.strip().lower() for part in content_type.partition(";"))
     if kind == "text/html":
         from services.retrieval.html_text import html_to_markdown
 
@@ -78,17 +116,61 @@ def clean_document(content: str, content_type: str) -> CleanDocument:
         return _structured(clean_text(text), title, markdown=True)
     if kind == "text/markdown":
         return _structured(clean_text(_plain_markdown(content)), "", markdown=True)
+    if kind == "text/plain" and parameters == "format=paged":
+        text, pages = _without_breaks(content)
+        # Its first heading is that of a chapter; what it is called as a whole stands in the event.
+        return replace(_structured(text, "", markdown=False), title="", pages=pages)
     if kind in ("text/plain", "text/x-rst", ""):
         return _structured(clean_text(content), "", markdown=False)
     raise UnsupportedType(
-        f"content_type {content_type!r} cannot be indexed; send text/plain, text/markdown or text/html"
+        f"content_type {content_type!r} cannot be indexed as text; send text/plain, text/markdown or text/html, or the "
+        "file itself as data"
     )
 
 
-_FRONT_MATTER = re.compile(r"\A---\s*\n.*?\n---\s*\n", re.DOTALL)
+def language_found(document: CleanDocument) -> str | None:
+    """Return the language that the prose of ``document`` is in, ISO 639-1 (639-3 where it has none there).
+
+    It is told by the first 600 characters of paragraphs, else by those of the second half; None where neither tells, or
+    where the model that tells it is not installed.
+    """
+    prose = [document.text[block.start : block.end] for block in document.blocks if block.kind == "prose"]
+    for part in (prose, prose[len(prose) // 2 :]):
+        words = WORD.findall(without_code("\n".join(part)[:_TELLING_CHARACTERS]))
+        if tells(words):
+            try:
+                code, confidence = identify(as_prose(words))
+            except LanguageModelMissing:
+                return None
+            if confidence >= _SURE:
+                return code
+    return None
+
+
+_SENTENCE_ENDS = ".!?…:。！？؟۔।"
+
+
+def _without_breaks(content: str) -> tuple[str, tuple[int, ...]]:
+    """Return the cleaned text of all pages and where each begins. A sentence goes on across the break of a page."""
+    parts: list[str] = []
+    pages: list[int] = []
+    size = 0
+    for page in map(clean_text, content.split(PAGE_BREAK)):
+        if parts and page:
+            goes_on = page[0].islower() and parts[-1][-1] not in _SENTENCE_ENDS
+            parts.append("\n" if goes_on else "\n\n")
+            size += len(parts[-1])
+        pages.append(size)
+        if page:
+            parts.append(page)
+            size += len(page)
+    return "".join(parts), tuple(pages)
+
+
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\n.*?\n---[ \t]*\n", re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
-_IMAGE = re.compile(r"!\[([^\]\n]*)\]\([^)\n]*\)")
-_LINK = re.compile(r"\[([^\]\n]+)\]\([^)\n]*\)")
+_IMAGE = re.compile(r"!\[([^\[\]\n]*)\]\([^)\[\n]*\)")
+_LINK = re.compile(r"\[([^\[\]\n]+)\]\([^)\[\n]*\)")
 
 
 def _plain_markdown(content: str) -> str:
@@ -97,9 +179,10 @@ def _plain_markdown(content: str) -> str:
     return _LINK.sub(r"\1", _IMAGE.sub(r"\1", text))
 
 
-_ATX = re.compile(r"^ {0,3}(#{1,6})\s+(.*?)\s*#*\s*$")
 _FENCE = re.compile(r"^ {0,3}(```+|~~~+)")
 _RULE = re.compile(r"^([=\-`'\"~^_*+#])\1{2,}\s*$")
+# Every chunk below a heading is stored with it: a line of megabytes would be stored thousands of times.
+_HEADING_CHARACTERS = 400
 _LINE_LIKE = re.compile(r"^(?:\s{2,}|[-*+•]\s|\d+[.)]\s|\|)")
 
 
@@ -134,7 +217,7 @@ def _structured(text: str, title: str, markdown: bool) -> CleanDocument:
             level, name, count = heading
             while path and path[-1][0] >= level:
                 path.pop()
-            path.append((level, name))
+            path.append((level, name[:_HEADING_CHARACTERS]))
             title = title or name
             add(at, at + count, "heading")
             at += count
@@ -157,8 +240,8 @@ def _starts_block(lines: list[str], at: int, markdown: bool, levels: list[str]) 
 
 def _heading(lines: list[str], at: int, markdown: bool, levels: list[str]) -> tuple[int, str, int] | None:
     """Return (level, text, lines taken) where a heading starts at line ``at``. New underlines are added to ``levels``."""
-    if markdown and (atx := _ATX.match(lines[at])):
-        return len(atx[1]), atx[2], 1
+    if markdown and (heading := atx_heading(lines[at])):
+        return *heading, 1
     following = lines[at + 1] if at + 1 < len(lines) else ""
     line = lines[at]
     over = _RULE.match(line)

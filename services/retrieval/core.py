@@ -1,4 +1,4 @@
-"""What retrieval decides: which chunks a document has, which passages a request gets. Pure."""
+"""What retrieval decides: which chunks a document has, what is searched for, which events follow. Pure."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from datetime import datetime
 from typing import Any
 
 from penstock.bus import Emit
-from penstock.config.kinds import Retrieval
 from penstock.contracts.envelope import derive, request_key
 from penstock.contracts.records import (
+    CachedAnswer,
     DocumentIndexed,
     GroundedRequest,
     Message,
@@ -24,22 +24,28 @@ from penstock.contracts.records import (
     ScreenedRequest,
     Status,
 )
-from penstock.money.bounds import BYTES_A_TOKEN
+from penstock.embedding.protocol import Vectors
 
 from services.retrieval.chunking import Chunk
+from services.retrieval.filters import instant, labels_of, microseconds
+from services.retrieval.sparse import TERMS_VERSION
 
 __all__ = [
     "DEFAULT_COLLECTION", "ChunkRecord", "Grounding", "Hit", "IndexPlan", "chunk_records", "collection_of", "expired",
-    "grounded", "indexed", "indexing_failed", "passage_of", "plan_index", "question_of", "refusal", "relevance", "select",
+    "grounded", "indexed", "indexing_failed", "plan_index", "question_of", "refusal",
 ]  # fmt: skip
 
 DEFAULT_COLLECTION = "default"
 _NAMESPACE = uuid.UUID("5d0c7a54-4b0f-5b8e-9d43-0f1f0c6a7a11")
-# Share of the embedding's similarity in the score; the rest is the words' (see relevance).
-_DENSE_SHARE = 0.5
 # A question is embedded whole up to this many characters (about 2,000 tokens); of a longer one, which carries data rather
 # than a question, its first and last halves are: each further megabyte would hold up the partition by half a minute.
 _QUESTION_CHARACTERS = 8_000
+
+
+# Fields of a chunk that are stored as they are.
+_PLAIN_FIELDS = (
+    "team", "collection", "document_id", "ordinal", "start", "end", "tokens", "title", "source", "text", "tags",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +65,19 @@ class ChunkRecord:
     heading: tuple[str, ...]
     text: str
     tags: Mapping[str, str] = field(default_factory=dict)
+    language: str | None = None
+    valid_from: datetime | None = None
+    valid_to: datetime | None = None
+
+    @property
+    def context(self) -> str:
+        """The title and the headings that the chunk stands under."""
+        return _context(self.title, self.heading)
 
     @property
     def embedded_text(self) -> str:
         """What is embedded and indexed: the chunk under its title and headings, which a chunk alone often lacks."""
-        return "\n".join((*_context(self.title, self.heading), self.text))
+        return _under(self.context, self.text)
 
     @property
     def digest(self) -> str:
@@ -86,13 +100,27 @@ class ChunkRecord:
             "heading": list(self.heading),
             "text": self.text,
             "tags": dict(self.tags),
+            "labels": labels_of(sorted(self.tags.items())),
+            "language": self.language,
+            "valid_from": None if self.valid_from is None else microseconds(self.valid_from),
+            "valid_to": None if self.valid_to is None else microseconds(self.valid_to),
         }
 
     @classmethod
     def from_payload(cls, point_id: str, payload: Mapping[str, Any]) -> ChunkRecord:
-        """Return the record that :meth:`payload` was made of."""
-        known = {name: payload[name] for name in cls.__dataclass_fields__ if name not in ("id", "heading")}
-        return cls(id=point_id, heading=tuple(payload["heading"]), **known)
+        """Return the record that :meth:`payload` was made of.
+
+        A payload of an earlier release lacks the conditions but the team's and the collection's: its digest differs, so
+        that the next ingestion of its document writes it anew.
+        """
+        return cls(
+            id=point_id,
+            heading=tuple(payload["heading"]),
+            language=payload.get("language"),
+            valid_from=instant(payload.get("valid_from")),
+            valid_to=instant(payload.get("valid_to")),
+            **{name: payload[name] for name in _PLAIN_FIELDS},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +130,13 @@ class Hit:
     Args:
         cosine: similarity of the embeddings, -1 to 1.
         lexical: share of the question's BM25 weight that the chunk reaches, 0 to 1.
+        vector: the chunk's embedding.
     """
 
     chunk: ChunkRecord
     cosine: float
     lexical: float
+    vector: Vectors = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +165,8 @@ class Grounding:
     embedding: bytes | None = None
     embedder: str | None = None
     embedding_tokens: int = 0
+    cached: CachedAnswer | None = None
+    """An answer to an earlier question that means the same."""
 
 
 def collection_of(document: ScreenedDocument) -> str:
@@ -142,23 +174,29 @@ def collection_of(document: ScreenedDocument) -> str:
     return document.tags.get("collection") or DEFAULT_COLLECTION
 
 
-def chunk_records(document: ScreenedDocument, title: str, chunks: Sequence[Chunk]) -> list[ChunkRecord]:
+def chunk_records(
+    document: ScreenedDocument, title: str, chunks: Sequence[Chunk], language: str | None = None
+) -> list[ChunkRecord]:
     """Return the records of a document's chunks.
 
-    The id is uuid5 over team, collection, document, the hash of what is embedded, and the chunk's number among equals: a
-    paragraph put in front shifts the chunks behind it without giving them new ids.
+    The id is uuid5 over team, collection, document, the hash of what is embedded, the chunk's number among equals and
+    how its words are indexed: a paragraph put in front shifts the chunks behind it without giving them new ids, and
+    other vectors of the same text take the place of the old ones.
 
     Args:
         title: the title the document gives itself, used where the event has none.
+        language: the language its text was found to be in, ISO 639-1, used where the event names none.
     """
     seen: Counter[str] = Counter()
     records = []
     name = " ".join((document.title or title).split())[:300]
     collection = collection_of(document)
     for chunk in chunks:
-        content = "\n".join((*_context(name, chunk.heading), chunk.text)).encode("utf-8", "surrogatepass")
+        content = _under(_context(name, chunk.heading), chunk.text).encode("utf-8", "surrogatepass")
         content_hash = hashlib.sha256(content).hexdigest()
-        identity = [document.tenant_id, collection, document.document_id, content_hash, seen[content_hash]]
+        identity = [
+            document.tenant_id, collection, document.document_id, content_hash, seen[content_hash], TERMS_VERSION,
+        ]  # fmt: skip
         seen[content_hash] += 1
         records.append(
             ChunkRecord(
@@ -171,20 +209,32 @@ def chunk_records(document: ScreenedDocument, title: str, chunks: Sequence[Chunk
                 end=chunk.end,
                 tokens=chunk.tokens,
                 title=name,
-                source=document.source,
+                source=_place(document.source, chunk.page),
                 heading=chunk.heading,
                 text=chunk.text,
                 tags=dict(document.tags),
+                language=document.language or language,
+                valid_from=document.valid_from,
+                valid_to=document.valid_to,
             )
         )
     return records
 
 
-def _context(title: str, heading: Sequence[str]) -> list[str]:
+def _place(source: str, page: int | None) -> str:
+    """Return ``source`` with the page as PDF viewers take it in an address (RFC 8118, section 3)."""
+    return source if page is None else f"{source}#page={page}"
+
+
+def _context(title: str, heading: Sequence[str]) -> str:
     """Return the title and the headings below it, without repetition."""
     parts = [title] if title else []
     parts += [part for part in heading if part != title]
-    return [" > ".join(parts)[:400]] if parts else []
+    return " > ".join(parts)[:400]
+
+
+def _under(context: str, text: str) -> str:
+    return f"{context}\n{text}" if context else text
 
 
 def plan_index(wanted: Sequence[ChunkRecord], stored: Mapping[str, str]) -> IndexPlan:
@@ -207,50 +257,6 @@ def question_of(messages: Sequence[Message]) -> str:
     return f"{text[:half]}\n{text[-half:]}"
 
 
-def relevance(hit: Hit) -> float:
-    """Return the score of a hit, 0 to 1: half the similarity of the embeddings, half the share of the question's words.
-
-    A convex combination of scores with known bounds orders better than ranks alone (Bruch, Gai and Ingber 2023, "An
-    Analysis of Fusion Functions for Hybrid Retrieval") and, unlike a rank, can be held against a floor.
-    """
-    return _DENSE_SHARE * min(max(hit.cosine, 0.0), 1.0) + (1 - _DENSE_SHARE) * min(max(hit.lexical, 0.0), 1.0)
-
-
-def select(hits: Sequence[Hit], rules: Retrieval) -> list[Passage]:
-    """Return the passages to attach, best first: above the floor, within the token budget, ``top_k`` at most.
-
-    A passage that would exceed the budget is passed over for a shorter one further down. So is one that would bring the
-    passages over the bytes that admission reserves for: words that the embedder does not know have many in one token.
-    """
-    ranked = sorted(hits, key=lambda hit: (-relevance(hit), hit.chunk.id))
-    left, bytes_left = rules.token_budget, rules.token_budget * BYTES_A_TOKEN
-    passages: list[Passage] = []
-    for hit in ranked:
-        score = relevance(hit)
-        if len(passages) == rules.top_k or score < rules.score_floor:
-            break
-        passage = passage_of(hit.chunk, score)
-        size = len(f"{passage.title}{passage.text}".encode("utf-8", "surrogatepass"))
-        if hit.chunk.tokens <= left and size <= bytes_left:
-            left, bytes_left = left - hit.chunk.tokens, bytes_left - size
-            passages.append(passage)
-    return passages
-
-
-def passage_of(chunk: ChunkRecord, score: float) -> Passage:
-    """Return the evidence that travels with a request."""
-    return Passage(
-        passage_id=chunk.id,
-        document_id=chunk.document_id,
-        title=" ".join(_context(chunk.title, chunk.heading)),
-        source=chunk.source,
-        start=chunk.start,
-        end=chunk.end,
-        text=chunk.text,
-        score=round(score, 6),
-    )
-
-
 def expired(request: ScreenedRequest, now: datetime) -> bool:
     """Return whether an answer would come after the deadline."""
     deadline = request.context.deadline_at
@@ -270,6 +276,7 @@ def grounded(request: ScreenedRequest, grounding: Grounding, now: datetime) -> l
         embedding=grounding.embedding,
         embedder=grounding.embedder,
         embedding_tokens=grounding.embedding_tokens,
+        cached=grounding.cached,
     )
     return [Emit("requests-grounded", request_key(request.context, request.request_id), record)]
 

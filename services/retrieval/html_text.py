@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from html.parser import HTMLParser
 
 __all__ = ["html_to_markdown"]
@@ -20,6 +21,9 @@ _VOID = frozenset(
     {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 )
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
+_CODE = re.compile(r"<(script|style)\b[^<>]*>.*?(?:</\1\s*>|\Z)", re.DOTALL | re.IGNORECASE)
+_REMARK = re.compile(r"<!--.*?(?:--!?>|\Z)", re.DOTALL)
+_DECLARATION = re.compile(r"<![^>]*(?:>|\Z)")
 _HIDDEN_STYLE = re.compile(
     r"display\s*:\s*none|visibility\s*:\s*hidden|opacity\s*:\s*0(?:\.0*)?\s*(?:;|$)|font-size\s*:\s*0(?:px|em|pt|rem|%)?\s*(?:;|$)",
     re.IGNORECASE,
@@ -29,9 +33,19 @@ _HIDDEN_STYLE = re.compile(
 def html_to_markdown(html: str) -> tuple[str, str]:
     """Return (title, text). Malformed HTML is read as browsers do, as far as it goes; nothing is raised."""
     parser = _Reader()
-    parser.feed(html)
+    parser.feed(_plain(html))
     parser.close()
     return parser.title(), parser.text()
+
+
+def _plain(html: str) -> str:
+    """Return ``html`` without what the parser would read again and again, or not at all: in time linear in its length.
+
+    Scripts, styles, comments and declarations go, and a tag that nothing ends is text.
+    """
+    text = _DECLARATION.sub("", _REMARK.sub("", _CODE.sub("", html)))
+    ended = text.rfind(">") + 1
+    return text[:ended] + text[ended:].replace("<", "&lt;")
 
 
 class _Reader(HTMLParser):
@@ -43,6 +57,7 @@ class _Reader(HTMLParser):
         self._pre = 0
         # Open elements that are not void, and how many of them hide their content.
         self._open: list[tuple[str, bool]] = []
+        self._count: Counter[str] = Counter()
         self._hidden = 0
 
     def title(self) -> str:
@@ -62,6 +77,7 @@ class _Reader(HTMLParser):
             self._close_implied(tag)
         hides = tag in _SKIPPED or _is_hidden(dict(attrs))
         self._open.append((tag, hides))
+        self._count[tag] += 1
         self._hidden += hides
         if not self._hidden:
             self._begin(tag)
@@ -69,10 +85,11 @@ class _Reader(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag == "title":
             self._in_title = False
-        if tag not in (name for name, _ in self._open):
+        if not self._count[tag]:
             return
         while self._open:
             name, hides = self._open.pop()
+            self._count[name] -= 1
             if not self._hidden:
                 self._finish(name)
             self._hidden -= hides

@@ -3,40 +3,54 @@
 A chunk's vector holds the term-frequency part of BM25, f (k1 + 1) / (f + k1 (1 - b + b n / average)), of each of its
 terms; the inverse document frequency is applied by the store at the query, as it changes with every document. The average
 length is a constant, as in Qdrant's own BM25, so that a vector never needs to be computed again.
+
+A term is the stem of a word (Porter 2001, "Snowball: A language for stemming algorithms"). Which stemmer a word is given
+to follows from its script alone, so that a question and a chunk always agree, be the question too short to tell its
+language.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import threading
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
-__all__ = ["MAX_TERM_WEIGHT", "SparseVector", "chunk_vector", "query_vector", "terms"]
+import Stemmer  # type: ignore[import-not-found]
 
-_K1 = 1.2
-_B = 0.75
+__all__ = ["MAX_TERM_WEIGHT", "TERMS_VERSION", "SparseVector", "chunk_vector", "query_vector", "terms"]
+
+TERMS_VERSION = 2
+"""Goes up when terms or their weights change: chunks whose vectors were made by another version are made anew."""
+
+# Low, so that a long passage is not put behind short ones: the values that Anserini searches passages with (Lin et al.
+# 2021, "Pyserini").
+_K1 = 0.9
+_B = 0.4
 # Terms of a chunk that is full, without stop words.
 _AVERAGE_TERMS = 100
 
 MAX_TERM_WEIGHT = _K1 + 1
 """What the weight of a term in a chunk approaches as it is repeated."""
 
-_WORD = re.compile(r"\w+")
-# Scripts written without spaces: their words are indexed as overlapping pairs of characters.
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
+# Marks that follow a letter belong to its word, which \w alone would end: vowel signs, accents that do not compose.
+_MARKS = "".join(re.escape(chr(code)) for code in range(0x10000) if unicodedata.category(chr(code)) in ("Mn", "Mc"))
+_WORD = re.compile(rf"\w[\w{_MARKS}]*")
+_ASCII_WORD = re.compile(r"\w+", re.ASCII)
+# Scripts written without spaces, and Korean with its particles: indexed as overlapping pairs of characters.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]+")
 _STOP_WORDS = frozenset(
     "a about an and are as at be been but by can could did do does for from had has have he her his how i if in into is it "
     "its may me my not of on or our should so such than that the their them then there these they this those to was we "
     "were what when where which while who whom whose why will with would you your".split()
 )
-# Plural and inflection endings with their replacement, longest first: a light stemmer in the manner of Harman's S-stemmer,
-# extended by -ing, -ed and -ly. It is applied to chunks and queries alike, so a wrong stem costs little.
-_ENDINGS = (
-    ("ization", "ize"), ("ational", "ate"), ("ments", "ment"), ("ingly", ""), ("sses", "ss"), ("edly", ""), ("ies", "y"),
-    ("ing", ""), ("ed", ""), ("es", "e"), ("ly", ""), ("s", ""),
+# First letters of the scripts that have a stemmer of their own, and its language; anything else is stemmed as English.
+_SCRIPTS = (
+    ("\u0370", "\u03ff", "greek"), ("\u0400", "\u04ff", "russian"), ("\u0530", "\u058f", "armenian"),
+    ("\u0600", "\u06ff", "arabic"), ("\u0900", "\u097f", "hindi"), ("\u0b80", "\u0bff", "tamil"),
 )  # fmt: skip
 
 
@@ -50,19 +64,20 @@ class SparseVector:
 
 def terms(text: str) -> list[str]:
     """Return the stemmed words of ``text`` in order, without stop words; case and accents are ignored."""
-    folded = unicodedata.normalize("NFKD", text.casefold())
-    folded = "".join(char for char in folded if not unicodedata.combining(char))
+    folded = text.casefold()
+    ascii_only = folded.isascii()
     found: list[str] = []
-    for word in _WORD.findall(folded):
-        if _UNSPACED.search(word):
+    for word in (_ASCII_WORD if ascii_only else _WORD).findall(unicodedata.normalize("NFKC", folded)):
+        if not ascii_only and _UNSPACED.search(word):
             for part in _UNSPACED.findall(word):
                 found.extend([part] if len(part) == 1 else [part[n : n + 2] for n in range(len(part) - 1)])
             found.extend(_stem(rest) for rest in _UNSPACED.split(word) if rest)
             continue
-        if word not in _STOP_WORDS:
+        if "_" in word:  # an identifier is found by its parts, too
+            found.append(word)
+            found.extend(_stem(part) for part in word.split("_") if len(part) > 1 and part not in _STOP_WORDS)
+        elif word not in _STOP_WORDS:
             found.append(_stem(word))
-            if "_" in word:  # an identifier is found by its parts, too
-                found.extend(_stem(part) for part in word.split("_") if len(part) > 1 and part not in _STOP_WORDS)
     return found
 
 
@@ -88,21 +103,47 @@ def _vector(weights: dict[str, float]) -> SparseVector:
     return SparseVector(tuple(index for index, _ in ordered), tuple(weight for _, weight in ordered))
 
 
-@lru_cache(maxsize=65_536)
 def _index(term: str) -> int:
+    return _kept_index(term) if len(term) <= _LONGEST_KEPT else _index_of(term)
+
+
+def _index_of(term: str) -> int:
     return int.from_bytes(hashlib.blake2b(term.encode("utf-8", "surrogatepass"), digest_size=4).digest(), "big")
 
 
-@lru_cache(maxsize=65_536)
 def _stem(word: str) -> str:
-    for ending, replacement in _ENDINGS:
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            if ending == "s" and word.endswith(("ss", "us", "is")):
-                break
-            word = word[: -len(ending)] + replacement
-            break
-    if len(word) > 4 and word.endswith("e"):
-        word = word[:-1]
-    if len(word) > 4 and word[-1] == word[-2] and word[-1] not in "aeiouls":
-        word = word[:-1]
-    return word
+    """Return the stem of a word in lower case, without accents."""
+    return _kept_stem(word) if len(word) <= _LONGEST_KEPT else _stem_of(word)
+
+
+def _stem_of(word: str) -> str:
+    bare = _without_marks(word)
+    if bare.isascii():
+        return _stemmed(bare, "english")
+    # Endings of other scripts are told by their marks, too, which go afterwards.
+    language = next((name for first, last, name in _SCRIPTS if first <= word[0] <= last), "english")
+    return _without_marks(_stemmed(word if language != "english" else bare, language))
+
+
+# A longer word is no word, and is not kept: those of questions that are made up would take a gigabyte.
+_LONGEST_KEPT = 64
+_kept_index = lru_cache(maxsize=65_536)(_index_of)
+_kept_stem = lru_cache(maxsize=65_536)(_stem_of)
+
+
+def _without_marks(word: str) -> str:
+    if word.isascii():
+        return word
+    return "".join(char for char in unicodedata.normalize("NFKD", word) if not unicodedata.combining(char))
+
+
+_LOCAL = threading.local()
+
+
+def _stemmed(word: str, language: str) -> str:
+    # A stemmer is not made for several threads; these ones have no cache of their own, as _stem has one.
+    stemmers: dict[str, Stemmer.Stemmer] = _LOCAL.__dict__
+    if language not in stemmers:
+        stemmers[language] = Stemmer.Stemmer(language, 0)
+    stem: str = stemmers[language].stemWord(word)
+    return stem

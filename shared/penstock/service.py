@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import uvloop
@@ -26,7 +28,7 @@ from penstock.telemetry import configure_logging, get_logger, metrics
 from penstock.telemetry.http import StatusServer
 from penstock.telemetry.traces import NoTracing, Tracing, tracing_to
 
-__all__ = ["Runtime", "run_service"]
+__all__ = ["Runtime", "run_service", "step_back"]
 
 log = get_logger(__name__)
 S = TypeVar("S", bound=ServiceSettings)
@@ -90,8 +92,20 @@ def run_service(service: str, settings_class: type[S], build: Build) -> int:
         print(f"{service}: {error}", file=sys.stderr)
         return 2
     configure_logging(service, settings.log_level, secrets=secrets_of(settings))
-    os.nice(settings.niceness)
+    step_back(settings.niceness)
     return uvloop.run(_serve(service, settings, build))
+
+
+def step_back(niceness: int) -> None:
+    """Leave the processors to others, as far as nice(1) says.
+
+    Where Linux schedules by session (autogroup), a process that leads one competes with the others as its session does:
+    its own niceness counts only within, so the session gets it, too. One that others share is left as it is.
+    """
+    os.nice(niceness)
+    if niceness and os.getsid(0) == os.getpid():
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(niceness), "ascii")
 
 
 async def _serve(service: str, settings: S, build: Build) -> int:
@@ -109,7 +123,8 @@ async def _serve(service: str, settings: S, build: Build) -> int:
         log.error("stopped", reason=str(error), kind=type(error).__name__)
         return 1
     except OSError as error:
-        log.error("stopped", reason=str(error), kind=type(error).__name__, remedy="is PENSTOCK_METRICS_PORT taken?")
+        remedy = {} if status is not None else {"remedy": "is PENSTOCK_METRICS_PORT taken?"}
+        log.error("stopped", reason=str(error), kind=type(error).__name__, **remedy)
         return 1
     except Exception as error:
         log.error("stopped", reason=str(error), kind=type(error).__name__, exc_info=error)

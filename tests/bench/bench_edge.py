@@ -38,7 +38,7 @@ from tests.bench.environments import environment
 
 _LOAD = Path(__file__).with_name("chat.lua")
 _START_S = 120.0
-_WARM_S = 4
+_WARM_S = 12
 _MASTER_KEY = "sk-bench"
 
 Figures = Mapping[str, int]

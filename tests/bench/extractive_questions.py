@@ -10,16 +10,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
+from penstock.config.kinds import Retrieval
 from penstock.contracts.records import Passage
 from penstock.embedding import EmbeddingSettings, embedder_from_settings
 
 from services.retrieval.adapters import Point, Query
 from services.retrieval.chunking import ChunkLimits, chunk_document
 from services.retrieval.cleaning import clean_document
-from services.retrieval.core import chunk_records, passage_of, relevance
+from services.retrieval.core import chunk_records
+from services.retrieval.filters import Conditions
 from services.retrieval.qdrant_embedded import EmbeddedStore
+from services.retrieval.ranking import passage_of, ranked
 from services.retrieval.sparse import chunk_vector, query_vector
-from tests.bench.bench_retrieval import document, lines
+from tests.bench.bench_retrieval import document
+from tests.bench.retrieval_distractors import lines
 
 TOP_K, FLOOR = 4, 0.25
 """As the default route has them."""
@@ -154,12 +158,11 @@ async def cases(data: Path, phrasings: Collection[str] = tuple(PHRASINGS), every
             rng = random.Random(_SEED)
             asked = [PHRASINGS[phrasing](question["question"], rng) for question in questions]
             queries = [
-                Query("bench", "default", vector, query_vector(text))
+                Query(Conditions("bench", "default"), vector, query_vector(text))
                 for text, vector in zip(asked, embedder.embed(asked), strict=True)
             ]
             for row, text, hits in zip(questions, asked, await store.search(queries, _FOUND), strict=True):
-                ranked = sorted(hits, key=lambda hit: (-relevance(hit), hit.chunk.id))
-                passages = [passage_of(hit.chunk, relevance(hit)) for hit in ranked]
+                passages = [passage_of(each.hit.chunk, each.score) for each in ranked(text, hits, Retrieval())]
                 found += _scenarios(phrasing, text, passages, row["answers"], frozenset(row["relevant"]), rng)
         await store.close()
     return found

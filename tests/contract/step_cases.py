@@ -65,9 +65,14 @@ from services.guardrails.screening import screen
 from services.guardrails.streaming import PieceJudge, StreamState
 from services.guardrails.streaming import step as release_piece
 from services.inference import core as inference
+from services.inference import embedding_requests
 from services.intake import core as intake
 from services.intake.exceeded import Exceeded
+from services.intake.queueing import TooLong
 from services.retrieval import core as retrieval
+from services.retrieval import extracting
+from services.retrieval.cleaning import PAGED_TEXT
+from services.retrieval.ranking import ranked, select
 from tests.contract.feedback_feed import RULES, feedback_feed
 from tests.unit import experiment_cases
 from tests.unit.canary_cases import a_canary, calls
@@ -118,6 +123,7 @@ def changed(record: Any, **fields: Any) -> Any:
 
 
 _DECIDED_AT = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
+_TOO_LONG = TooLong(ahead=40, estimate_ms=1700, left_ms=1000, wait_us=700_000)
 
 
 def _admission(claim: intake.Claim) -> Callable[[LlmRequest, datetime], Sequence[Emit]]:
@@ -181,8 +187,9 @@ def _ground(request: ScreenedRequest, now: datetime) -> Sequence[Emit]:
         )
         for p in found.passages
     ]  # fmt: skip
-    passages = retrieval.select([retrieval.Hit(chunk, 0.8, 0.5) for chunk in chunks], Retrieval())
-    grounding = retrieval.Grounding("grounded", tuple(passages), found.embedding, found.embedder)
+    hits = [retrieval.Hit(chunk, 0.8, 0.5, np.ones(1, np.float32)) for chunk in chunks]
+    passages = select(ranked(request.messages[-1].content, hits, Retrieval()), Retrieval())
+    grounding = retrieval.Grounding("grounded", tuple(passages), found.embedding, found.embedder, cached=found.cached)
     return retrieval.grounded(request, grounding, now)
 
 
@@ -212,6 +219,10 @@ def stateless_cases() -> Iterator[StatelessCase]:
     yield StatelessCase("intake rejects an unknown team", "intake", changed(request, tenant_id="nobody"), admitted)
     limited = _admission(intake.Claim(intake.Decision.RATE_LIMITED, _DECIDED_AT, retry_after_ms=1500))
     yield StatelessCase("intake limits the rate", "intake", request, limited)
+    late = _admission(intake.Claim(intake.Decision.QUEUE_TOO_LONG, _DECIDED_AT, retry_after_ms=700, late=_TOO_LONG))
+    yield StatelessCase("intake refuses what the queue outlasts", "intake", request, late)
+    waiting = _admission(intake.Claim(intake.Decision.WAITING))
+    yield StatelessCase("intake lets wait what is beyond a team's room", "intake", request, waiting)
     conflicting = _admission(intake.Claim(intake.Decision.CONFLICT))
     yield StatelessCase("intake tells of a conflict", "intake", request, conflicting)
     over = Exceeded("daily", "", "on 2026-01-05 (UTC)", _DECIDED_AT, limit=10**12, spent=10**12, reserved=0, needed=1)
@@ -225,6 +236,7 @@ def stateless_cases() -> Iterator[StatelessCase]:
     yield StatelessCase("guardrails releases", "guardrails", example("completions"), _release)
     called = example("completions", "calls-a-tool")
     yield StatelessCase("guardrails releases calls of tools", "guardrails", called, _release)
+    yield StatelessCase("guardrails releases vectors", "guardrails", example("completions", "vectors"), _release)
     yield StatelessCase("guardrails releases a failure", "guardrails", example("completions", "failed"), _release)
     yield StatelessCase("guardrails releases a refusal", "guardrails", example("refusals"), _release_refusal)
     yield StatelessCase("guardrails screens a document", "guardrails", example("documents", "upload"), _document)
@@ -233,6 +245,18 @@ def stateless_cases() -> Iterator[StatelessCase]:
     yield StatelessCase(
         "retrieval refuses", "retrieval", example("requests-screened"),
         lambda r, now: retrieval.refusal(r, Status.EXPIRED, "expired", "too late", now),
+    )  # fmt: skip
+    file: Document = example("documents", "file")
+    yield StatelessCase(
+        "retrieval extracts a file", "retrieval", file,
+        lambda d, now: extracting.extracted(d, "Its text.", PAGED_TEXT, "Its title", now),
+    )  # fmt: skip
+    yield StatelessCase(
+        "retrieval passes a removal on", "retrieval", example("documents", "removal"), extracting.passed_on
+    )
+    yield StatelessCase(
+        "retrieval finds no text in a file", "retrieval", file,
+        lambda d, now: extracting.extraction_failed(d, "it is encrypted", now),
     )  # fmt: skip
     yield StatelessCase("retrieval indexes", "retrieval", example("documents-screened"), _indexed)
     yield StatelessCase(
@@ -244,6 +268,10 @@ def stateless_cases() -> Iterator[StatelessCase]:
         "inference refuses", "inference", example("requests-grounded"),
         lambda r, now: inference.refusal(r, Status.FAILED, "model_unavailable", "no target answered", now),
     )  # fmt: skip
+    texts = example("requests-grounded")
+    for name, made in [("carries vectors", [b"\0\0\x80\x3f"] * len(texts.messages)), ("lacks vectors", [])]:
+        asked = changed(texts, context=changed(texts.context, purpose="embed"), embedder="m", embeddings=made)
+        yield StatelessCase(f"inference {name}", "inference", asked, embedding_requests.vectors)
     for topic, stem in [("completions", "complete"), ("requests-screened", "complete"), ("costs", "priced")]:
         yield StatelessCase(f"drift projects {topic}", "drift", example(topic, stem), _projection(topic))
     for topic, stem in [("llm-results", "completed"), ("costs", "priced")]:

@@ -6,13 +6,19 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 import uuid
 from collections import Counter
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
+from confluent_kafka import Consumer as ConfluentConsumer
+from confluent_kafka import Producer as ConfluentProducer
+from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
+from confluent_kafka.serialization import MessageField, SerializationContext
 from penstock.bus import Producer
 from penstock.clock import SystemClock
 from penstock.contracts.envelope import Envelope, new_id
@@ -33,6 +39,7 @@ from penstock.contracts.records import (
     TeamSpend,
 )  # fmt: skip
 from penstock.money.counters import read_counters
+from penstock.settings import KafkaSettings
 from penstock.stack.supervisor import FLOW
 from redis.asyncio import Redis
 
@@ -224,6 +231,53 @@ async def test_a_message_over_the_limit_is_refused_where_it_is_sent(flow: Flow) 
     with pytest.raises(ValueError, match="over the limit"):
         await flow.bus.producer().send("llm-requests", b"key", b"\x00" * (20 * 1024 * 1024))
     assert await flow.client.ask("And afterwards?", tenant=TEAM, timeout_s=120)
+
+
+async def test_a_producer_and_a_consumer_of_another_make_are_served(flow: Flow, kafka_settings: KafkaSettings) -> None:
+    """Nothing of Penstock: confluent-kafka, the registry, and the fields that have no default."""
+    request_id = new_id()
+
+    def ask_and_wait() -> dict[str, Any]:
+        registry = SchemaRegistryClient({"url": kafka_settings.schema_registry_url})
+        serialize = AvroSerializer(
+            registry,
+            registry.get_latest_version("llm-requests-value").schema.schema_str,
+            conf={"auto.register.schemas": False},
+        )
+        deserialize = AvroDeserializer(registry)
+        consumer = ConfluentConsumer({
+            "bootstrap.servers": kafka_settings.kafka_bootstrap, "group.id": f"test-{request_id}",
+            "auto.offset.reset": "earliest", "enable.auto.commit": False,
+        })  # fmt: skip
+        consumer.subscribe(["llm-results"])
+        request = {
+            "event_id": new_id(), "request_id": request_id, "tenant_id": TEAM, "causation_id": "",
+            "occurred_at": datetime.now(UTC), "messages": [{"role": "user", "content": "What is a consumer group?"}],
+        }  # fmt: skip
+        producer = ConfluentProducer({"bootstrap.servers": kafka_settings.kafka_bootstrap, "acks": "all"})
+        value = serialize(request, SerializationContext("llm-requests", MessageField.VALUE))
+        producer.produce("llm-requests", key=request_id.encode(), value=value)
+        assert producer.flush(30) == 0
+        try:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline:
+                message = consumer.poll(0.5)
+                if message is None or message.error() is not None:
+                    continue
+                result: dict[str, Any] = deserialize(
+                    message.value(), SerializationContext("llm-results", MessageField.VALUE)
+                )
+                if result["request_id"] == request_id:
+                    return result
+        finally:
+            consumer.close()
+        raise AssertionError("no result came")
+
+    result = await asyncio.to_thread(ask_and_wait)
+    assert (result["status"], result["tenant_id"], result["calls"]) == ("completed", TEAM, 1)
+    assert result["content"]
+    assert result["context"]["priority"] == "standard"
+    await flow.settled([request_id])
 
 
 async def test_a_request_sent_twice_is_answered_once(flow: Flow) -> None:

@@ -33,9 +33,10 @@ from penstock.money.counters import first_bucket, open_reservations, read_counte
 from redis import Redis as RedisClient
 from redis.asyncio import Redis
 
-from services.intake.adapters import SCRIPTS, RedisClaims
+from services.intake.adapters import RedisClaims
 from services.intake.bounds import EMBEDDING, Call, holds_of
 from services.intake.core import Decision, Judgement
+from services.intake.redis_calls import source
 from services.intake.settlement import Charge, Release
 
 RUNS = int(os.environ.get("BUDGET_RUNS", "12"))
@@ -328,10 +329,9 @@ AMOUNTS = st.one_of(
 
 
 def test_amounts_are_added_subtracted_and_compared_exactly(deployed: Mapping[str, str]) -> None:
-    source = (SCRIPTS / "amounts.lua").read_text(encoding="utf-8")
     redis = RedisClient.from_url(deployed["REDIS_URL"], decode_responses=True)
     count = redis.register_script(
-        f"{source} return {{add(ARGV[1], ARGV[2]), subtract(ARGV[1], ARGV[2]), tostring(more(ARGV[1], ARGV[2]))}}"
+        f"{source('amounts')} return {{add(ARGV[1], ARGV[2]), subtract(ARGV[1], ARGV[2]), tostring(more(ARGV[1], ARGV[2]))}}"
     )
 
     @settings(max_examples=1000, deadline=None, derandomize=True)

@@ -30,4 +30,4 @@ async def test_every_operation_does_what_the_description_says(tmp_path: Path) ->
     stopping.set()
     await serving
     assert run.returncode == 0, said.decode()
-    assert "Tested: 9" in said.decode()
+    assert "Tested: 10" in said.decode()

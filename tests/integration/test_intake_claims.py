@@ -19,10 +19,11 @@ from penstock.money import Subject, counter_key, pico, subjects
 from penstock.money.counters import open_reservations, read_counters, restore
 from redis.asyncio import Redis
 
-from services.intake.adapters import RedisClaims, may_evict
+from services.intake.adapters import RedisClaims
 from services.intake.assignment import NOT_ASSIGNED, Assigned
 from services.intake.bounds import EMBEDDING, Call, holds_of
 from services.intake.core import Decision, Judgement, Refused
+from services.intake.redis_calls import may_evict
 from services.intake.settlement import Charge, Release
 
 NOW = datetime(2026, 1, 5, 9, 0, 0, 123457, tzinfo=UTC)

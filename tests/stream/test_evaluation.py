@@ -34,6 +34,7 @@ from penstock.contracts.records import (
     Usage,
 )  # fmt: skip
 from penstock.stateful import Checkpointing, StallGuard, StatefulProcessor
+from prometheus_client import REGISTRY
 
 from services.evaluation.adapters import ToxicityInForce
 from services.evaluation.app import Classifiers, declare, processors
@@ -194,6 +195,7 @@ async def test_toxic_texts_alert(agents: Agents) -> None:
 
 
 async def test_the_hop_scores_texts_of_results_and_answers_of_completions() -> None:
+    before = _scores("count", "loud"), _scores("sum", "loud")
     clock = ManualClock()
     bus = MemoryBus(CATALOGUE, clock)
     model = ToxicityModel.load()
@@ -223,6 +225,12 @@ async def test_the_hop_scores_texts_of_results_and_answers_of_completions() -> N
         ("r0", "prompt", "toxicity"): "toxic", ("r0", "answer", "toxicity"): "clean",
         ("r1", "answer", "loud"): "loud", ("r2", "answer", "loud"): "quiet",
     }  # fmt: skip
+    assert (_scores("count", "loud") - before[0], _scores("sum", "loud") - before[1]) == (2.0, 1.0)
+
+
+def _scores(what: str, evaluator: str) -> float:
+    labels = {"evaluator": evaluator, "subject": "answer"}
+    return REGISTRY.get_sample_value(f"penstock_evaluator_scores_{what}", labels) or 0.0
 
 
 async def test_bad_bytes_are_put_aside_and_everything_is_acknowledged(agents: Agents) -> None:

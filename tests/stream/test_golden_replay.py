@@ -92,6 +92,7 @@ class Stack:
             completion = Completion(
                 **envelope, event_id=event_id(request.request_id, "inference", 0), context=context, messages=[],
                 passages=[passage], citations=["p"], model="m", backend="extractive", embedding_tokens=3,
+                grounding="grounded",
             )  # fmt: skip
             await self.bus.publish("completions", request.request_id, completion)
         result = LlmResult(
@@ -165,7 +166,7 @@ async def test_every_case_is_asked_of_every_variant_once_and_priced_exactly(bus:
     assert {answer.cost for answer in answers} == {Decimal("0.000000000124")}
     assert {answer.latency_ms for answer in answers} == {250.0}
     assert {(answer.variant, answer.content) for answer in answers} == {("a", "answer of a"), ("b", "answer of b")}
-    assert answers[0].passages[0].text == "evidence"
+    assert (answers[0].passages[0].text, answers[0].grounding) == ("evidence", "grounded")
 
 
 async def test_a_run_that_was_broken_off_asks_only_what_is_missing(bus: MemoryBus, tmp_path: Path) -> None:

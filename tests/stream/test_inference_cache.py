@@ -19,6 +19,7 @@ from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.envelope import derive
 from penstock.contracts.records import (
     AdmittedRequest,
+    CachedAnswer,
     Completion,
     Context,
     GroundedRequest,
@@ -277,3 +278,46 @@ async def newest(bus: MemoryBus, topic: str, request_id: str) -> Any:
         while not (found := of_request(await bus.collect(topic, count, 20))):
             count += 1
     return found[0]
+
+
+EARLIER = CachedAnswer(
+    event_id="completion-of-r0", request_id="r0", similarity=0.97, content="Immutable sequences.", citations=["p"],
+    model="m-2024", backend="openai", request_model="m", usage=Usage(input_tokens=9, output_tokens=3),
+)  # fmt: skip
+
+
+async def test_the_answer_to_a_question_that_means_the_same_is_given_without_a_call() -> None:
+    service = Service()
+    async with service.running(cache=Cache(semantic="on")):
+        request = service.a_request("r1", cached=EARLIER, passages=[PASSAGE], sampling=Sampling(), stream=True)
+        given = await service.answer(request)
+        pieces = await service.bus.collect("completion-chunks", 2, 20)
+    assert service.asked == []
+    assert (given.kind, given.cached_by, given.cached_from) == ("cached", "semantic", "completion-of-r0")
+    assert (given.cached_request_id, given.cache_similarity, given.usage) == ("r0", 0.97, EARLIER.usage)
+    assert (given.content, given.citations, given.model, given.request_model) == (EARLIER.content, ["p"], "m-2024", "m")
+    assert "".join(event.record.content for event in pieces) == EARLIER.content
+
+
+@pytest.mark.parametrize(
+    ("cache", "changes"),
+    [
+        (Cache(), {}),
+        (Cache(semantic="shadow"), {}),
+        (Cache(semantic="on"), {"attempt": 1}),
+        (Cache(semantic="on"), {"passages": []}),
+        (Cache(semantic="on"), {"sampling": Sampling(n=2)}),
+        (Cache(semantic="on"), {"cached": msgspec.structs.replace(EARLIER, request_model="another")}),
+        (Cache(semantic="on"), {"context": Context(requested_at=ManualClock().now(), purpose="evaluation")}),
+    ],
+    ids=["off", "shadow", "asked again", "evidence gone", "several answers", "another model", "no traffic"],
+)
+async def test_the_model_is_called_where_an_earlier_answer_is_not_this_ones(
+    cache: Cache, changes: dict[str, Any]
+) -> None:
+    service = Service()
+    async with service.running(cache=cache):
+        answered = await service.answer(
+            service.a_request("r1", **{"cached": EARLIER, "passages": [PASSAGE], **changes})
+        )
+    assert (len(service.asked), answered.cached_by, answered.kind) == (1, None, "completion")

@@ -15,15 +15,17 @@ from penstock.clock import ManualClock, SystemClock
 from penstock.config.kinds import Retrieval, Route, Target
 from penstock.config.plane import ConfigPlane
 from penstock.contracts.catalogue import Catalogue
-from penstock.contracts.records import Context, Message, ScreenedDocument, ScreenedRequest
-from penstock.embedding import Embedded, EmbedderUnavailable, unpack_vector
+from penstock.contracts.records import Context, Message, RetrievalFilter, ScreenedDocument, ScreenedRequest
+from penstock.embedding import Embedded, EmbedderError, EmbedderUnavailable, unpack_vector
 from penstock.embedding.minilm import MiniLmEmbedder
 from penstock.settings import ServiceSettings
 
 from services.retrieval.adapters import PassageStore, Point, Query, StoreUnavailable
-from services.retrieval.app import Engine, IndexLimits, ground_hop, index_hop
+from services.retrieval.app import IndexLimits, ground_hop, index_hop
 from services.retrieval.core import ChunkRecord, Hit
 from services.retrieval.qdrant_embedded import EmbeddedStore
+from services.retrieval.reranking import rerankers
+from services.retrieval.serving import Engine, Serving
 
 CLOCK = ManualClock()
 EXTRACTIVE = (Target(backend="extractive", model="extractive"),)
@@ -33,6 +35,14 @@ PLANE = ConfigPlane.of(
         Route(name="plain", targets=EXTRACTIVE, retrieval=Retrieval(enabled=False)),
         Route(name="patient", targets=EXTRACTIVE, retrieval=Retrieval(on_unavailable="wait")),
         Route(name="faq", targets=EXTRACTIVE, retrieval=Retrieval(collection="faq")),
+        Route(name="manuals", targets=EXTRACTIVE, retrieval=Retrieval(tags={"kind": "manual"}, top_k=9, score_floor=0)),
+        Route(name="all", targets=EXTRACTIVE, retrieval=Retrieval(top_k=9, score_floor=0)),
+        Route(name="varied", targets=EXTRACTIVE, retrieval=Retrieval(top_k=2, diversity=0.5)),
+        Route(
+            name="closer",
+            targets=EXTRACTIVE,
+            retrieval=Retrieval(reranker="late-interaction", top_k=1, score_floor=0, dense_share=0),
+        ),
     ]
 )
 GUIDE = """# The mill
@@ -56,8 +66,13 @@ class CountingEmbedder(MiniLmEmbedder):
         super().__init__()
         self.calls: list[list[str]] = []
         self.failures = 0
+        self.refused: str | None = None
+        self.refused_part: str | None = None
 
     def embed_counted(self, texts: Sequence[str]) -> Embedded:
+        part = self.refused_part
+        if self.refused in texts or (part is not None and any(part in text for text in texts)):
+            raise EmbedderError("the embedder answers 413")
         if self.failures:
             self.failures -= 1
             raise EmbedderUnavailable("the embedder is away")
@@ -132,9 +147,10 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     embedder = CountingEmbedder()
     engine = Engine(embedder)
     store = FailingStore(await EmbeddedStore.open(tmp_path, "chunks", embedder.dimension))
+    serving = Serving.of(engine, store)
     hops = [
-        ground_hop(PLANE, engine, store, CLOCK, candidates=32, max_batch=64),
-        index_hop(engine, store, CLOCK, IndexLimits(document_characters=100_000)),
+        ground_hop(PLANE, serving, CLOCK, candidates=32, max_batch=64, known=rerankers()),
+        index_hop(serving, CLOCK, IndexLimits(document_characters=100_000)),
     ]
     yield Service(MemoryBus(Catalogue.load(), CLOCK), embedder, store, hops)
     await store.close()
@@ -216,6 +232,62 @@ async def test_teams_and_collections_see_their_own_documents_only(service: Servi
     assert found["nobody"].passages == []
 
 
+async def test_a_request_sees_what_both_its_route_and_it_allow_at_the_instant_it_names(service: Service) -> None:
+    day = timedelta(days=1)
+    text = "Error E4012 means that the sluice gate is stuck."
+    odd = {'a "name" in.a[path]': "*", "kind": "manual"}
+    documents = [
+        a_document("plain", text), a_document("manual", text, tags={"kind": "manual"}, language="en"),
+        a_document("odd", text, tags=odd, language="de"),
+        a_document("past", text, tags=odd, valid_to=CLOCK.now()),
+        a_document("future", text, tags=odd, valid_from=CLOCK.now() + day),
+        a_document("elsewhere", text, tags=odd | {"collection": "archive"}),
+        a_document("theirs", text, tags=odd, tenant_id="sales"),
+    ]  # fmt: skip
+    cases: dict[str, tuple[str, RetrievalFilter | None, set[str]]] = {
+        "nothing asked": ("all", None, {"plain", "manual", "odd"}),
+        "the route's tag": ("manuals", None, {"manual", "odd"}),
+        "both tags": ("manuals", RetrievalFilter(tags={'a "name" in.a[path]': "*"}), {"odd"}),
+        "against the route": ("manuals", RetrievalFilter(tags={"kind": "letter"}), set()),
+        "a language": ("all", RetrievalFilter(language="de"), {"odd"}),
+        "yesterday": ("manuals", RetrievalFilter(as_of=CLOCK.now() - day), {"manual", "odd", "past"}),
+        "tomorrow": ("manuals", RetrievalFilter(as_of=CLOCK.now() + day), {"manual", "odd", "future"}),
+        "another collection": ("manuals", RetrievalFilter(collection="archive"), {"elsewhere"}),
+    }
+    async with service.running():
+        await service.index(*documents)
+        found = await service.ground(
+            *(a_request(name, route=route, retrieval=wanted) for name, (route, wanted, _) in cases.items())
+        )
+        for name, (_, _, expected) in cases.items():
+            assert {passage.document_id for passage in found[name].passages} == expected, name
+        embedded = len(service.embedder.calls)
+        await service.index(a_document("plain", text, version=2, valid_to=CLOCK.now()))
+        assert len(service.embedder.calls) == embedded, "the same text is not embedded again for new conditions"
+        again = (await service.ground(a_request("again", route="all")))["again"]
+        assert {passage.document_id for passage in again.passages} == {"manual", "odd"}
+
+
+async def test_a_route_may_ask_for_passages_that_differ_and_for_a_closer_look(service: Service) -> None:
+    gate = "The sluice gate lets the water of the weir through."
+    async with service.running():
+        await service.index(
+            a_document("gate", gate), a_document("same", gate + " Yes."),
+            a_document("crank", "A crank opens the sluice gate by hand."),
+            a_document("cures", "The doctor heals the sick. A gate is sold."),
+            a_document("sells", "The farmer sells the wheat. A gate is sick."),
+        )  # fmt: skip
+        question = "What does the sluice gate let through?"
+        found = await service.ground(
+            a_request("usual", question), a_request("varied", question, route="varied"),
+            a_request("closer", "Which physician cures at the gate?", route="closer"),
+        )  # fmt: skip
+    usual = [passage.document_id for passage in found["usual"].passages]
+    assert set(usual[:2]) == {"gate", "same"}
+    assert [passage.document_id for passage in found["varied"].passages] == [usual[0], "crank"]
+    assert [passage.document_id for passage in found["closer"].passages] == ["cures"]
+
+
 async def test_a_new_version_replaces_the_old_one_and_embeds_only_what_changed(service: Service) -> None:
     async with service.running():
         await service.index(a_document())
@@ -253,9 +325,39 @@ async def test_what_cannot_be_indexed_is_reported_and_stops_nothing(service: Ser
         assert "text/markdown" in by_name["pdf"].reason
         assert "RETRIEVAL_MAX_DOCUMENT_CHARACTERS" in by_name["long"].reason
         assert by_name["good"].status == "indexed"
+        ligatures = (await service.index(a_document("ligatures", "\ufdfa" * 10_000, content_type="text/plain")))[-1]
+        assert (ligatures.status, "180000 characters" in ligatures.reason) == ("failed", True), "each is 18 letters"
         failed = (await service.index(a_document(content_type="image/png", version=2)))[-1]
         assert failed.status == "failed"
         assert (await service.ground(a_request("r1")))["r1"].grounding == "grounded", "the version before stays"
+
+
+async def test_what_is_stored_with_each_chunk_and_what_a_request_filters_by_is_bounded(service: Service) -> None:
+    tags = {f"tag-{n}": "x" * 100 for n in range(1_000)}
+    async with service.running():
+        indexed = {
+            each.document_id: each for each in await service.index(a_document(), a_document("labelled", tags=tags))
+        }
+        assert (indexed["guide"].status, indexed["labelled"].status) == ("indexed", "failed")
+        assert "tags" in indexed["labelled"].reason
+        service.store.failures = 1
+        found = await service.ground(a_request("r1", retrieval=RetrievalFilter(tags=tags), route="patient"))
+        assert found["r1"].grounding == "empty"
+        assert service.store.failures == 1, "no store is asked for what no document has"
+
+
+async def test_of_a_version_that_the_embedder_refuses_midway_nothing_stays(service: Service) -> None:
+    sections = [f"## Part {n}\n\n{f'Machine {n} has a sluice of oak. ' * 12}" for n in range(40)]
+    async with service.running():
+        await service.index(a_document())
+        before = dict(await service.store.digests("support", "guide"))
+        service.embedder.calls.clear()
+        service.embedder.refused_part = "Machine 39"
+        failed = (await service.index(a_document(content="\n\n".join(sections), version=2)))[-1]
+        assert (failed.status, failed.chunks) == ("failed", 0)
+        assert len(service.embedder.calls) == 1, "the first chunks were embedded"
+        assert failed.embedded_tokens > 0
+        assert await service.store.digests("support", "guide") == before
 
 
 async def test_without_the_store_a_route_goes_on_and_says_so(service: Service) -> None:
@@ -280,6 +382,22 @@ async def test_without_the_store_or_the_embedder_a_patient_route_waits(service: 
         found = await service.ground(a_request("r1", route="patient"))
         assert found["r1"].grounding == "grounded"
         assert getattr(service, part).failures == 0
+
+
+@pytest.mark.parametrize("route", ["default", "patient"])
+async def test_a_question_that_the_embedder_refuses_holds_up_no_other_and_takes_no_passages_from_it(
+    service: Service, route: str
+) -> None:
+    service.embedder.refused = "\N{FACE WITH TEARS OF JOY}" * 300
+    requests = [a_request("r1", route=route), a_request("r2", service.embedder.refused, route=route)]
+    async with service.running():
+        await service.index(a_document())
+        found = await service.ground(*requests, a_request("r3", route=route))
+    assert {name: each.grounding for name, each in found.items()} == {
+        "r1": "grounded", "r2": "unavailable", "r3": "grounded",
+    }  # fmt: skip
+    assert found["r2"].embedding is None
+    assert found["r2"].embedding_tokens == 0 < found["r1"].embedding_tokens
 
 
 async def test_documents_wait_for_the_store_and_the_embedder(service: Service) -> None:

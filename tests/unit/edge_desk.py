@@ -7,12 +7,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
+import numpy as np
 from penstock.clock import ManualClock
 from penstock.config.kinds import Route, Target, Team
 from penstock.config.plane import ConfigPlane
 from penstock.contracts.envelope import derive
 from penstock.contracts.records import Context, Document, Feedback, LlmRequest, LlmResult, ResultChunk, Usage
 from penstock.contracts.request_content import content_hash
+from penstock.embedding import pack_vector
 from penstock.identity import KeyDirectory, mint
 from penstock.identity.issuing import issued
 from penstock.telemetry.traces import NoTracing
@@ -41,6 +43,8 @@ CONFIG = ConfigPlane.of(
     ]
 )
 
+EMBEDDER, DIMENSION = "all-MiniLM-L6-v2", 4
+
 Answer = Callable[[LlmRequest], list[ResultChunk | LlmResult]]
 """What the flow gives for a request; nothing leaves it under way."""
 
@@ -48,10 +52,19 @@ Answer = Callable[[LlmRequest], list[ResultChunk | LlmResult]]
 def result_of(
     request: LlmRequest, content: str = "Press it.", status: str = "completed", **fields: object
 ) -> LlmResult:
-    """The result of a request."""
+    """The result of a request; of one for vectors, with a vector for each of its texts."""
+    if request.purpose == "embed" and status == "completed":
+        vectors = [pack_vector(np.full(DIMENSION, (1 + n) / 8, np.float32)) for n in range(len(request.messages))]
+        fields = {"model": EMBEDDER, "embeddings": vectors, **fields}
+        content = ""
     return LlmResult(
         **derive(request, "test.result", 0, NOW),
-        context=Context(route=request.route, requested_at=request.occurred_at, conversation_id=request.conversation_id),
+        context=Context(
+            route=request.route,
+            requested_at=request.occurred_at,
+            conversation_id=request.conversation_id,
+            purpose=request.purpose,
+        ),
         status=status,
         content=content,
         **{"model": "m" if status == "completed" else None, "usage": Usage(input_tokens=3, output_tokens=2), **fields},  # type: ignore[arg-type]
@@ -86,6 +99,8 @@ class MemoryDesk:
         self.away: Unavailable | None = None
         self.turned_away: set[str] = set()
         """Ids under which another request came another way."""
+        self.abandoned: dict[tuple[str, str], list[str]] = {}
+        """Ids of requests whose clients left, by team and fingerprint."""
         self.left = 0
         """Waits that ended before their result came."""
 
@@ -98,6 +113,19 @@ class MemoryDesk:
         self.requests[key] = request
         self.headers = headers
         return Ticket(*key, NOW, again=known is not None)
+
+    async def leave(self, ticket: Ticket, fingerprint: str) -> None:
+        self.abandoned.setdefault((ticket.team, fingerprint), []).append(ticket.request_id)
+
+    async def adopt(self, team: str, fingerprint: str) -> str | None:
+        self._must_be_there()
+        left = self.abandoned.get((team, fingerprint), [])
+        return left.pop(0) if left else None
+
+    async def conversation_of(self, team: str, request_id: str) -> str | None:
+        self._must_be_there()
+        request = self.requests.get((team, request_id))
+        return None if request is None else request.conversation_id
 
     async def give_feedback(self, feedback: Feedback, headers: Headers = ()) -> None:
         self._must_be_there()
@@ -171,6 +199,8 @@ def front_of(
         max_body_bytes=max_body_bytes,
         answer_timeout_s=answer_timeout_s,
         keepalive_s=keepalive_s,
+        embedding_model=EMBEDDER,
+        embedding_dimension=DIMENSION,
     )
 
 

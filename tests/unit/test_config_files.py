@@ -394,3 +394,12 @@ def test_rubric_that_no_judge_can_use_is_refused(tmp_path: Path, files: dict[str
     write(tmp_path, **files)
     found = [problem for problem in problems(tmp_path) if problem.field == field]
     assert any(cause in problem.cause for problem in found)
+
+
+@pytest.mark.parametrize(("written", "read"), [("on", "on"), ("off", "off"), ("'on'", "on"), ("shadow", "shadow")])
+def test_a_semantic_cache_is_turned_on_without_quotes(tmp_path: Path, written: str, read: str) -> None:
+    """To YAML 1.1, on is true."""
+    route = f"name: r\ntargets: [{{backend: extractive, model: m}}]\ncache: {{semantic: {written}}}\n"
+    entry = load_files(write(tmp_path, routes__r=route)).kinds["routes"]["r"].entry
+    assert isinstance(entry, Route)
+    assert entry.cache.semantic == read

@@ -127,7 +127,8 @@ def test_the_figures_of_a_completion() -> None:
         "answer.cited": 1,
         "model.error": 0, "model.latency_ms": 1.5, "model.first_token_ms": 0.9, "model.queue_ms": 0.5,
         "model.answered": "m-2026", "retrieval.score": 0.7, "retrieval.empty": 0, "retrieval.unavailable": 0,
-        "retrieval.document": "d0.7", "cache.hit": 0, "cache.prefix": 0.5,
+        "retrieval.document": "d0.7", "retrieval.margin": pytest.approx(0.3), "retrieval.passages": 2,
+        "cache.hit": 0, "cache.prefix": 0.5,
     }  # fmt: skip
 
 
@@ -171,6 +172,29 @@ def test_words_beside_calls_of_tools_are_no_answer() -> None:
     found = everything("completions", change(COMPLETION, tool_calls=[call], finish_reason="tool_calls"))
     assert found["answer.finish_reason"] == "tool_calls"
     assert not found.keys() & {"answer.characters", "answer.cited", "answer.topic", "answer.language"}
+
+
+def test_retrieval_is_told_by_what_was_attached() -> None:
+    alone = change(COMPLETION, passages=COMPLETION.passages[:1])
+    found = everything("completions", alone)
+    assert (found["retrieval.passages"], found["retrieval.score"]) == (1, 0.4)
+    assert "retrieval.margin" not in found, "there is no next passage"
+    empty = everything("completions", change(COMPLETION, grounding="empty", passages=[], citations=[]))
+    assert empty["retrieval.empty"] == 1
+    assert not empty.keys() & {"retrieval.passages", "retrieval.score", "retrieval.margin", "answer.cited"}
+
+
+def test_use_of_the_passages_is_watched_and_a_hit_counts_once() -> None:
+    scores = [
+        Score(name="context_use", subject="answer", score=0.25),
+        Score(name="citation_correctness", subject="answer", score=1.0),
+        Score(name="passages_found", subject="answer", score=1.0),
+        Score(name="rating_empty", subject="feedback", score=0.5),
+    ]
+    assert everything("evaluations", change(EVALUATION, scores=scores)) == {
+        "answer.context_use": 0.25, "answer.citation_correctness": 1.0, "feedback.rating_empty": 0.5
+    }  # fmt: skip
+    assert definition("answer.context_use").kind == "retrieval"
 
 
 def test_retrieval_that_is_off_has_no_signals() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import dataclasses
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -15,7 +18,17 @@ from penstock.contracts.records import LlmRequest, LlmResult, ResultChunk, Statu
 
 from services.edge.boundary import Room
 from services.edge.protocol import Unavailable
-from tests.unit.edge_desk import AUTHORIZATION, KEY, OTHER_KEY, MemoryDesk, app_of, front_of, pieces_of, result_of
+from tests.unit.edge_desk import (
+    AUTHORIZATION,
+    EMBEDDER,
+    KEY,
+    OTHER_KEY,
+    MemoryDesk,
+    app_of,
+    front_of,
+    pieces_of,
+    result_of,
+)
 
 CHAT = {"model": "default", "messages": [{"role": "user", "content": "How do I reset it?"}]}
 
@@ -335,9 +348,32 @@ async def test_documents_come_and_go(client: httpx.AsyncClient, desk: MemoryDesk
     assert (empty.status_code, error(empty)["param"]) == (400, "content")
 
 
+async def test_a_document_comes_as_a_file_with_what_is_said_of_it(client: httpx.AsyncClient, desk: MemoryDesk) -> None:
+    said = {
+        "document_id": "tariff.pdf", "content_type": "application/pdf", "language": "de",
+        "valid_from": "2026-01-01T00:00:00+01:00", "valid_to": "2027-01-01T00:00:00Z",
+    }  # fmt: skip
+    sent = {**said, "data": base64.b64encode(b"%PDF-1.7 \xff").decode()}
+    assert (await client.post("/v1/documents", json=sent)).status_code == 202
+    ((document, _),) = desk.documents
+    assert (document.data, document.content, document.deleted) == (b"%PDF-1.7 \xff", "", False)
+    assert (document.content_type, document.language) == ("application/pdf", "de")
+    assert document.valid_from == datetime(2025, 12, 31, 23, tzinfo=UTC)
+    for changes, param in (
+        ({"content": "both"}, "content"), ({"data": None}, "data"), ({"data": "no base64"}, "data"),
+        ({"content_type": "image/png"}, "content_type"), ({"language": "German"}, "language"),
+        ({"valid_to": "2026-01-01T00:00:00"}, "valid_to"),
+    ):  # fmt: skip
+        answer = await client.post("/v1/documents", json={**sent, **changes})
+        assert (answer.status_code, error(answer)["param"]) == (400, param), answer.text
+    for body in (said, {**said, "content": "a text that says it is a PDF"}):
+        assert (await client.post("/v1/documents", json=body)).status_code == 400
+    assert len(desk.documents) == 1
+
+
 async def test_models_are_the_routes_that_may_be_asked_for(client: httpx.AsyncClient) -> None:
     listed = (await client.get("/v1/models")).json()
-    assert [model["id"] for model in listed["data"]] == ["default", "fast"]
+    assert [model["id"] for model in listed["data"]] == ["default", "fast", EMBEDDER]
     assert (await client.get("/v1/models/fast")).json()["object"] == "model"
     hidden = await client.get("/v1/models/slow")
     assert (hidden.status_code, error(hidden)["code"]) == (404, "model_not_found")
@@ -361,7 +397,8 @@ async def test_the_description_names_every_operation_and_the_page_needs_nothing_
     described = (await client.get("/openapi.json")).json()
     assert described["openapi"].startswith("3.1")
     assert set(described["paths"]) == {
-        "/v1/chat/completions", "/v1/requests", "/v1/requests/{request_id}", "/v1/requests/{request_id}/events",
+        "/v1/chat/completions", "/v1/embeddings", "/v1/requests", "/v1/requests/{request_id}",
+            "/v1/requests/{request_id}/events",
         "/v1/feedback", "/v1/documents", "/v1/documents/{document_id}", "/v1/models", "/v1/models/{model}",
     }  # fmt: skip
     page = await client.get("/docs")
@@ -370,6 +407,11 @@ async def test_the_description_names_every_operation_and_the_page_needs_nothing_
     assert "default-src 'none'" in page.headers["content-security-policy"]
     for path in described["paths"]:
         assert path in page.text
+    links = set(re.findall(r'href="#(\w+)"', page.text))
+    assert {"ChatRequest", "DocumentUpload"} <= links <= set(re.findall(r'<pre id="(\w+)"', page.text))
+    prose = re.sub(r"<pre.*?</pre>", "", page.text, flags=re.DOTALL)
+    assert "`" not in prose
+    assert "Attributes:" not in prose
 
 
 async def test_pages_of_other_origins_may_call_only_where_they_are_listed(desk: MemoryDesk) -> None:

@@ -39,7 +39,8 @@ def read(told: LlmResult) -> Any:
 
 def test_an_answer_is_a_completion_with_its_usage_and_where_it_comes_from() -> None:
     passage = Passage(passage_id="p-1", document_id="d-1", title="Returns", source="returns.md", text="40", score=0.9)
-    completion = read(result(citations=[passage], action="mask"))
+    cache = {"cached_by": "semantic", "cached_request_id": "r-0", "cache_similarity": 0.98}
+    completion = read(result(citations=[passage], action="mask", **cache))
     assert (completion.id, completion.object, completion.created) == ("chatcmpl-r-1", "chat.completion", 1772366400)
     assert completion.model == "large-1"
     (choice,) = completion.choices
@@ -61,6 +62,7 @@ def test_an_answer_is_a_completion_with_its_usage_and_where_it_comes_from() -> N
             "passage_id": "p-1", "document_id": "d-1", "title": "Returns", "source": "returns.md", "text": "40",
             "score": 0.9,
         }],
+        **cache,
     }  # fmt: skip
 
 
@@ -114,6 +116,7 @@ def test_an_answer_that_is_kept_back_says_so_and_what_it_used() -> None:
         (ended("cancelled", "cancelled"), openai.ConflictError, 409, "cancelled"),
         (ended("rejected", "prompt_too_large"), openai.APIStatusError, 413, "prompt_too_large"),
         (ended("rejected", "too_many_tokens"), openai.APIStatusError, 413, "too_many_tokens"),
+        (ended("rejected", "too_many_inputs"), openai.APIStatusError, 413, "too_many_inputs"),
         (ended("rejected", "prompt_too_many_tokens"), openai.BadRequestError, 400, "context_length_exceeded"),
         (ended("rejected", "model_not_allowed"), openai.PermissionDeniedError, 403, "model_not_allowed"),
         (ended("rejected", "unpriced_model"), openai.UnprocessableEntityError, 422, "unpriced_model"),
@@ -146,6 +149,16 @@ def test_a_client_waits_as_long_as_the_limit_says(code: str) -> None:
     assert answers == []
 
 
+def test_a_client_comes_back_to_a_long_queue_when_it_is_told_to() -> None:
+    answers = [answer_of(ended("rejected", "queue_too_long", retry_after_ms=30)), answer_of(result())]
+    assert (answers[0].status_code, answers[0].json()["error"]["code"]) == (503, "slow_down")
+    assert answers[0].headers["retry-after-ms"] == "30"
+    assert client_of(answers).chat.completions.create(model="support", messages=QUESTION).choices
+    # What is too long to wait for is told, and not tried again unasked.
+    later = error_of(ended("rejected", "queue_too_long", retry_after_ms=600_000))
+    assert {("retry-after", "600"), ("x-should-retry", "false")} <= set(later.headers())
+
+
 def test_what_broke_is_sent_again_unless_it_would_be_given_the_same_result() -> None:
     broken = ended("failed", "model_unavailable")
     assert error_of(broken).status == 503
@@ -158,7 +171,8 @@ def test_what_broke_is_sent_again_unless_it_would_be_given_the_same_result() -> 
 def test_what_is_known_of_a_request() -> None:
     assert json.loads(msgspec.json.encode(status_of(Standing(TICKET)))) == {
         "id": "r-1", "object": "request", "status": "in_progress", "created": 1772366400, "finished": None,
-        "completion": None, "error": None, "stage": None, "code": None, "usage": None, "retry_after_ms": None,
+        "completion": None, "embeddings": None, "error": None,
+        "stage": None, "code": None, "usage": None, "retry_after_ms": None,
     }  # fmt: skip
     done = status_of(Standing(TICKET, result()))
     assert (done.status, done.finished, done.error) == ("completed", 1772366400, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock.config.kinds import Target
 from penstock.contracts.codec import Codec
-from penstock.contracts.records import LlmRequest, Message, Sampling, ToolCall
+from penstock.contracts.records import LlmRequest, Message, RetrievalFilter, Sampling, ToolCall
 
 from services.edge.errors import ApiError
 from services.edge.openai_requests import ANY_OBJECT, chat_of, request_id_of, request_of, submitted_of
@@ -117,7 +117,16 @@ def test_who_it_is_for_and_how_soon() -> None:
             "tags": {"team": "b"},
             "policy": "strict",
             "purpose": "evaluation",
+            "retrieval": {
+                "collection": "faq",
+                "tags": {"product": "mill"},
+                "language": "de",
+                "as_of": "2026-03-01T14:00:00+02:00",
+            },
         },
+    )
+    assert request.retrieval == RetrievalFilter(
+        collection="faq", tags={"product": "mill"}, language="de", as_of=datetime(2026, 3, 1, 12, tzinfo=UTC)
     )
     assert (request.user_id, request.conversation_id, request.priority) == ("u-1", "conv-1", "batch")
     assert request.tags == {"feature": "search", "team": "b"}
@@ -181,6 +190,14 @@ def test_what_penstock_asks_of_an_endpoint_it_reads_as_one(sampling: Sampling, s
         ),
         ({"temprature": 1}, "temprature", "leave it out, or correct its name"),
         ({"penstock": {"promt": "x"}}, "penstock.promt", "leave it out, or correct its name"),
+        ({"penstock": {"retrieval": {"as_of": "2026-03-01T14:00:00"}}}, "penstock.retrieval.as_of", "timezone"),
+        ({"penstock": {"retrieval": {"as_of": "0001-01-01T00:00:00+14:00"}}}, "penstock.retrieval.as_of", "years 1"),
+        (
+            {"penstock": {"retrieval": {"as_of": "yesterday"}}},
+            "penstock.retrieval.as_of",
+            "such as 2026-01-05T09:00:00Z",
+        ),
+        ({"penstock": {"retrieval": {"language": "german"}}}, "penstock.retrieval.language", "such as en or de"),
         ({"functions": []}, "functions", "send tools"),
         ({"logit_bias": {"50256": -100}}, "logit_bias", "not supported"),
         ({"max_tokens": 5, "max_completion_tokens": 5}, "max_tokens", "leave it out"),

@@ -20,6 +20,7 @@ from penstock.bus.producer import REPLAYED
 from penstock.config.files import load_files
 from penstock.config.plane import ConfigPlane
 from penstock.contracts.catalogue import project_file
+from penstock.contracts.judge_requests import asks_judge, judge_task_of
 from penstock.contracts.records import (
     Context,
     DeadLetter,
@@ -31,7 +32,7 @@ from penstock.contracts.records import (
     Timings,
 )
 
-from services.evaluation.judging.asking import plan_of, request_of, schema_of, task_of, variables_of
+from services.evaluation.judging.asking import plan_of, request_of, schema_of, variables_of
 from services.evaluation.judging.core import ENDED_KEPT, LARGEST_MESSAGE, LARGEST_TASK, PENDING_KEPT, judging
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
@@ -143,7 +144,8 @@ def test_a_task_asks_the_rubrics_route_with_its_prompt_and_the_shape_of_the_answ
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"reason": "x", "verdict": "excellent"}, schema)
     assert list(schema["properties"]) == ["reason", "verdict"]
-    found = task_of(request.request_id)
+    assert asks_judge(request)
+    found = judge_task_of(request.request_id)
     assert found is not None
     assert found[1:] == ("given", 1)
 
@@ -292,7 +294,7 @@ def test_what_is_no_verdict_is_asked_again_with_another_identity(garbage: str) -
     later = NOW + timedelta(seconds=30)
     (second,) = agent.take(result_of(first, garbage), later)
     assert first.event_id != second.event_id
-    assert task_of(second.request_id) is not None
+    assert judge_task_of(second.request_id) is not None
     assert second.deadline_at == later + timedelta(seconds=120)
     assert agent.take(result_of(first, said("good"), number=1)) == []  # Of the attempt that was given up.
     assert agent.ends == 0
@@ -324,7 +326,7 @@ def test_a_dead_letter_that_is_sent_again_has_new_attempts_and_a_duplicate_has_n
     assert agent.take(a_task()) == []  # A writer that repeats itself.
     replayed = ((REPLAYED, b"1"),)
     (request,) = agent.take(a_task(), headers=replayed)
-    assert task_of(request.request_id) is not None
+    assert judge_task_of(request.request_id) is not None
     assert request.request_id.endswith("-4")
     for _ in range(3):
         agent.take(result_of(agent.requests[-1], "no verdict"))

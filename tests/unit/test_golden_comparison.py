@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from penstock.paired_bootstrap import adjusted, paired
 
-from services.evaluation.golden.bootstrap import adjusted, paired
 from services.evaluation.golden.comparison import Comparison, compare, demands
 from services.evaluation.golden.metrics import Bound, RuleError, rule_of, rules_of
 

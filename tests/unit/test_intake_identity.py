@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from penstock.config.kinds import Policy, Retrieval, Route, Target, Team
 from penstock.config.plane import ConfigPlane
+from penstock.contracts.judge_requests import judge_event_id, judge_request_id
 from penstock.contracts.records import LlmRequest, Message, Purpose
 from penstock.identity import mint
 from penstock.identity.issuing import issued, revoked
@@ -58,8 +59,21 @@ def test_a_key_speaks_for_its_own_team_while_it_is_in_force(
 
 
 def test_judges_are_asked_without_a_key_and_nobody_else_is_served_so() -> None:
-    assert key_problem(a_request(None, purpose=Purpose.JUDGE), STRICT, PLANE, NOW) is None
+    asked: dict[str, Any] = {
+        "purpose": Purpose.JUDGE, "causation_id": "task", "event_id": judge_event_id("task", "swapped", 2),
+        "request_id": judge_request_id("task", "swapped", 2),
+    }  # fmt: skip
+    assert key_problem(a_request(None, **asked), STRICT, PLANE, NOW) is None
+    # Whoever names the purpose, or takes over an identity of another request, is nobody's judge.
+    for change in (
+        {"event_id": "e1"}, {"request_id": "r1"}, {"causation_id": "another"}, {"purpose": Purpose.SERVE},
+        {"request_id": judge_request_id("task", "swapped", 3)}, {"event_id": judge_event_id("task", "given", 2)},
+    ):  # fmt: skip
+        problem = key_problem(a_request(None, **asked | change), STRICT, PLANE, NOW)
+        assert problem is not None
+        assert problem[0] == "key_required"
     for key_id, purpose, code in (
+        (None, Purpose.JUDGE, "key_required"),
         (None, Purpose.EVALUATION, "key_required"),
         ("what-the-producer-calls-it", Purpose.JUDGE, "key_required"),
         (FOREIGN.id, Purpose.JUDGE, "key_not_allowed"),

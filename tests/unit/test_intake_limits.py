@@ -219,17 +219,12 @@ def a_result(**changes: Any) -> LlmResult:
 def test_the_end_of_a_request_frees_its_place_and_says_what_it_took(
     changes: dict[str, Any], tokens: int | None
 ) -> None:
-    assert finish_of(a_result(**changes), LIMITED) == Finish("limited", "r1", tokens)
+    assert finish_of(a_result(**changes)) == Finish("limited", "r1", tokens)
 
 
 def test_a_send_that_has_to_wait_frees_nothing_of_the_one_that_is_under_way() -> None:
     told = a_result(status="rejected", stage="intake", code="rate_limited", retry_after_ms=1000, calls=0)
-    assert finish_of(told, LIMITED) is None
+    assert finish_of(told) is None
     assert release_of(told, LIMITED) is None
     # One that was admitted and then lost what it needs held something.
-    assert finish_of(a_result(status="rejected", stage="intake", calls=0), LIMITED) is not None
-
-
-def test_a_team_without_such_limits_costs_nothing_at_its_end() -> None:
-    assert finish_of(a_result(), Team(name="limited", requests_per_minute=5)) is None
-    assert finish_of(a_result(), None) is None
+    assert finish_of(a_result(status="rejected", stage="intake", calls=0)) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 import pytest
 from hypothesis import given, settings
@@ -104,3 +105,62 @@ def test_chunks_are_bounded_slices_that_cover_every_token(parts: list[str], kind
 def test_limits_that_cannot_hold_are_refused() -> None:
     with pytest.raises(ValueError, match="below the maximum"):
         ChunkLimits(max_tokens=10, overlap_tokens=10)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("هل تدور العجلة؟ نعم تدور العجلة.", ["هل تدور العجلة؟", "نعم تدور العجلة."]),
+        ("水車は回る。「小麦を挽く。」門は開く！", ["水車は回る。", "「小麦を挽く。」", "門は開く！"]),
+        ("चक्की घूमती है। द्वार खुलता है।", ["चक्की घूमती है।", "द्वार खुलता है।"]),
+        ("The gate opens at 3.5 p.m. daily. It closes.", ["The gate opens at 3.5 p.m. daily.", "It closes."]),
+        ("Il dit « oui. » Puis il part.", ["Il dit « oui. »", "Puis il part."]),
+    ],
+)
+def test_sentences_end_as_their_script_has_it(text: str, sentences: list[str]) -> None:
+    def letters(text: str) -> list[tuple[int, int]]:
+        return [match.span() for match in re.finditer(r"\S", text)]
+
+    size = max(len("".join(sentence.split())) for sentence in sentences)
+    cut = chunk_document(clean_document(text, "text/plain"), letters, ChunkLimits(size, 0, 0))
+    assert [chunk.text for chunk in cut] == sentences
+
+
+def test_a_word_that_is_a_page_long_is_cut_and_no_letter_loses_its_marks() -> None:
+    page = "โรงสีตั้งอยู่ริมแม่น้ำและโม่ข้าวสาลีทุกเช้า" * 20
+    cut = chunks(page, "text/plain", ChunkLimits(20, 0, 0))
+    assert "".join(chunk.text for chunk in cut) == page
+    # A token for 8 bytes, as admission takes one: each of these letters has 3.
+    assert all(chunk.tokens <= 20 and len(chunk.text.encode()) <= 20 * 8 + 12 for chunk in cut)
+    assert not any(unicodedata.category(chunk.text[0]).startswith("M") for chunk in cut)
+
+
+def test_a_long_sentence_is_cut_between_words_where_one_ends_near() -> None:
+    def letters(text: str) -> list[tuple[int, int]]:
+        return [match.span() for match in re.finditer(r"\S", text)]
+
+    text = " ".join(["abcdefg"] * 12)
+    cut = chunk_document(clean_document(text, "text/plain"), letters, ChunkLimits(16, 0, 0))
+    assert {chunk.text.strip() for chunk in cut} == {"abcdefg abcdefg"}
+
+
+@given(st.text(alphabet="aé漢字かな한คำहिन्दी\u0301\u200d .。\n", max_size=300), st.integers(2, 12))
+@settings(max_examples=50)
+def test_text_of_any_script_is_covered_in_bounds(text: str, most: int) -> None:
+    document = clean_document(text, "text/plain")
+    spans = re.compile(r"[a-zé]+|[^\sa-zé]")
+
+    def tokens(text: str) -> list[tuple[int, int]]:
+        return [match.span() for match in spans.finditer(text)]
+
+    cut = chunk_document(document, tokens, ChunkLimits(most, 0, 0))
+    assert "".join("".join(chunk.text.split()) for chunk in cut) == "".join(document.text.split())
+    assert all(chunk.tokens <= most for chunk in cut)
+
+
+def test_a_chunk_knows_the_page_it_begins_on() -> None:
+    pages = [f"Page {n}. " + "One two three four five. " * 3 + "End." for n in range(1, 4)]
+    document = clean_document("\f".join([*pages[:2], "", pages[2]]), "text/plain; format=paged")
+    cut = chunk_document(document, words, ChunkLimits(18, 0, 0))
+    assert [(chunk.page, chunk.text[:7]) for chunk in cut] == [(1, "Page 1."), (2, "Page 2."), (4, "Page 3.")]
+    assert {chunk.page for chunk in chunks("No pages.")} == {None}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.retrieval.cleaning import UnsupportedType, clean_document, clean_text
+from services.retrieval.chunking import ChunkLimits, chunk_document
+from services.retrieval.cleaning import UnsupportedType, clean_document, clean_text, language_found
+from services.retrieval.paged_text import tidy_pages
 
 HTML = """<!DOCTYPE html><html><head><title>Mill &amp; Weir</title><style>p {color: red}</style></head><body>
 <nav><a href="/">Home</a></nav>
@@ -107,3 +111,77 @@ def test_blocks_lie_in_order_within_the_text_and_cover_it(text: str, content_typ
 def test_an_unsupported_type_is_named_with_what_is_supported() -> None:
     with pytest.raises(UnsupportedType, match=r"application/pdf.*text/markdown"):
         clean_document("%PDF", "application/pdf")
+
+
+def test_letters_in_the_shape_of_a_page_become_the_letters() -> None:
+    assert clean_text("the \ufb01rst \ufb02ow") == "the first flow"
+    assert clean_text("\ufefb\ufe8d \ufee3\ufeae\ufea3\ufe92\ufe8e") == "لاا مرحبا"
+    assert clean_text("ＡＢ１２ ｶﾞｷﾞ ⽔車！") == "AB12 ガギ 水車！"
+    assert clean_text("שלום\u200f \u061cعالم\u200e") == "שלום عالم"
+
+
+def test_a_paged_text_is_one_text_that_knows_its_pages() -> None:
+    source = "The wheel\nturns and\f  turns on.\f\fThe end."
+    document = clean_document(source, "text/plain; format=paged")
+    assert document.text == "The wheel\nturns and\n\n  turns on.\n\nThe end."
+    assert [document.page_of(document.text.index(word)) for word in ("The wheel", "turns on", "The end")] == [1, 2, 4]
+    joined = clean_document("The wheel\nturns and\fturns on.", "text/plain; format=paged")
+    assert joined.text == "The wheel\nturns and\nturns on.", "a sentence goes on"
+    assert clean_document("no\fpages", "text/plain").page_of(0) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("# API\n\n```\nfor x in range(10): pass\n```\n\nDie Mühle steht am Fluß und mahlt jeden Morgen Weizen.", "de"),
+        ("Møllen ligger ved åen og maler hvede hver morgen til hele byen, og porten åbner ved middagstid.", "da"),
+        ("水車は川の水で回り、毎朝小麦を挽きます。", "ja"),
+        ("E4012\n\n| a | b |\n\n12 34", None),
+        ("", None),
+    ],
+)
+def test_the_language_is_that_of_the_prose(text: str, language: str | None) -> None:
+    assert language_found(clean_document(text, "text/markdown")) == language
+
+
+N = 20_000
+POISON = {
+    "text/plain": [" " * N + "x", "x" * N, ". " * N, "." * N, '"' * N, "。" * N, "=\n" * N, "a\n===\n" * (N // 2),
+                   "\u0301" * N],
+    "text/plain; format=paged": ["\f" * N, "x\f" * N],
+    "text/markdown": [
+        "![" * N, "[" * N, "[a](" * N, "# a" + " " * N + "b", "# a" + " #" * N + " b", "<!--" * N, "```\n" * N,
+        "---\n" + "\n" * N + "x", "---\n" + "\n---a" * N, "".join("#" * (n % 6 + 1) + " x\n" for n in range(N)), "- \n" * N,
+    ],
+    "text/html": [
+        "<div>" * N + "</p>" * N, "<li>" * N, "<" * N, "<a " * N, "<a " * N + ">", "<a" + " x=" * N + ">",
+        "<a x='" * N + ">", "<!--" * N, "<!--" * N + ">", "<![foo" * N + ">", "<?" * N + ">", "</" * N + ">",
+        "</a" + " " * N + "b>", "&#" * N,
+        "<script" * N + ">", "<script>" * N, "<title>" * N, "<p style='" + ("display:" + " " * 100) * (N // 100) + "'>",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content_type", POISON)
+def test_a_text_that_is_made_to_be_slow_is_not(content_type: str) -> None:
+    """Of the processor's time, which other work on the machine does not count in. What takes the square of the length
+    takes minutes here."""
+    for text in POISON[content_type]:
+        began = time.process_time()
+        document = clean_document(text, content_type)
+        chunk_document(document, lambda part: [(n, n + 1) for n in range(len(part))], ChunkLimits())
+        took = time.process_time() - began
+        assert took < 3, f"{took:.1f} s for {text[:40]!r} and so on"
+
+
+def test_a_pdf_whose_page_is_one_word_is_tidied_at_once() -> None:
+    began = time.process_time()
+    tidy_pages(["x" * N, "x-" * N, "x-\n" * N, "-" + " " * N, "x- " * N, " ." * N, " . " * N])
+    assert time.process_time() - began < 3
+
+
+def test_a_heading_of_any_length_is_stored_with_each_chunk_by_its_beginning_alone() -> None:
+    document = clean_document(f"# {'long ' * 20_000}\n\n{'A sentence stands here. ' * 500}", "text/markdown")
+    chunks = chunk_document(document, lambda text: [(n, n + 1) for n in range(len(text))], ChunkLimits())
+    assert len(chunks) > 50
+    assert {len(name) for chunk in chunks for name in chunk.heading} == {400}

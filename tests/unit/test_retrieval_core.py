@@ -1,9 +1,8 @@
-"""Chunk identities, index plans, scores and passages."""
+"""Chunk identities, index plans, questions and the events that follow."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,14 +10,12 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.config.kinds import Retrieval
-from penstock.contracts.records import Context, Message, ScreenedDocument, ScreenedRequest, Status
+from penstock.contracts.records import Context, Message, Passage, ScreenedDocument, ScreenedRequest, Status
 
 from services.retrieval.chunking import Chunk
 from services.retrieval.core import (
     ChunkRecord,
     Grounding,
-    Hit,
     chunk_records,
     expired,
     grounded,
@@ -26,8 +23,6 @@ from services.retrieval.core import (
     plan_index,
     question_of,
     refusal,
-    relevance,
-    select,
 )
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
@@ -63,13 +58,6 @@ def records(*texts: str, **changes: Any) -> list[ChunkRecord]:
 
 def stored(chunks: Sequence[ChunkRecord]) -> dict[str, str]:
     return {chunk.id: chunk.digest for chunk in chunks}
-
-
-def hit(score: float, name: str = "", tokens: int = 10) -> Hit:
-    record = ChunkRecord(
-        name or f"chunk-{score}", "support", "default", "guide", 0, 0, 4, tokens, "Guide", "docs/guide.md", (), "text"
-    )
-    return Hit(record, cosine=score, lexical=score)
 
 
 def test_ids_are_the_same_again_and_differ_by_team_document_collection_and_text() -> None:
@@ -150,41 +138,6 @@ def test_carrying_out_a_plan_gives_exactly_the_wanted_chunks(before: list[str], 
     assert plan_index(wanted, state).unchanged
 
 
-@given(st.floats(-1, 1), st.floats(0, 1))
-def test_relevance_lies_between_0_and_1_and_grows_with_either_part(cosine: float, lexical: float) -> None:
-    base = hit(0.0).chunk
-    score = relevance(Hit(base, cosine, lexical))
-    assert 0 <= score <= 1
-    assert relevance(Hit(base, min(cosine + 0.1, 1), lexical)) >= score
-    assert relevance(Hit(base, cosine, min(lexical + 0.1, 1))) >= score
-
-
-def test_passages_come_best_first_above_the_floor_and_at_most_top_k() -> None:
-    hits = [hit(0.3), hit(0.9), hit(0.1), hit(0.6), hit(0.5)]
-    assert [p.score for p in select(hits, Retrieval(top_k=3, score_floor=0.25))] == [0.9, 0.6, 0.5]
-    assert [p.score for p in select(hits, Retrieval(top_k=9, score_floor=0.25))] == [0.9, 0.6, 0.5, 0.3]
-    assert select(hits, Retrieval(score_floor=0.95)) == []
-
-
-def test_the_token_budget_holds_and_a_shorter_passage_takes_the_place_of_one_too_long() -> None:
-    hits = [hit(0.9, "a", 60), hit(0.8, "b", 60), hit(0.7, "c", 30)]
-    assert [p.passage_id for p in select(hits, Retrieval(token_budget=100))] == ["a", "c"]
-
-
-def test_a_passage_of_words_that_the_embedder_does_not_know_is_no_way_around_the_bytes_that_admission_reserves() -> (
-    None
-):
-    long = hit(0.9, "a", 5)
-    unknown = replace(long, chunk=replace(long.chunk, text="\N{SNOWMAN}" * 400))
-    passages = select([unknown, hit(0.8, "b", 90)], Retrieval(token_budget=100))
-    assert [p.passage_id for p in passages] == ["b"]
-
-
-@given(st.permutations([hit(0.5, "a"), hit(0.5, "b"), hit(0.7, "c")]))
-def test_the_order_of_the_store_does_not_matter(hits: list[Hit]) -> None:
-    assert [p.passage_id for p in select(hits, Retrieval())] == ["c", "a", "b"]
-
-
 def test_the_question_is_the_last_one_of_the_user() -> None:
     messages = [
         Message(role="system", content="be brief"), Message(role="user", content="first"),
@@ -208,7 +161,7 @@ def test_a_request_expires_at_its_deadline(deadline: datetime | None, late: bool
 
 def test_a_grounded_request_carries_all_of_the_screened_one() -> None:
     request = a_request(conversation_id="talk", policy_version="p1")
-    passages = select([hit(0.9)], Retrieval())
+    passages = [Passage(passage_id="c", document_id="guide", text="text", score=0.9)]
     (emit,) = grounded(request, Grounding("grounded", tuple(passages), b"\0" * 4, "m"), NOW)
     assert (emit.topic, emit.key) == ("requests-grounded", "talk")
     carried = msgspec.structs.asdict(emit.record)

@@ -19,6 +19,7 @@ from qdrant_client import AsyncQdrantClient
 from services.retrieval.adapters import PassageStore, Point, Query, StoreMisfit, StoreUnavailable
 from services.retrieval.core import ChunkRecord, Hit
 from services.retrieval.exact_index import ExactIndex
+from services.retrieval.filters import Conditions
 from services.retrieval.qdrant_embedded import EmbeddedStore
 from services.retrieval.qdrant_server import QdrantStore
 from services.retrieval.sparse import chunk_vector, query_vector
@@ -52,7 +53,7 @@ def a_point(text: str, team: str = "support", document_id: str = "guide", **chan
 
 
 def a_query(text: str, team: str = "support", collection: str = "default") -> Query:
-    return Query(team, collection, direction(text), query_vector(text))
+    return Query(Conditions(team, collection), direction(text), query_vector(text))
 
 
 async def embedded(folder: Path) -> PassageStore:
@@ -234,16 +235,16 @@ def test_the_index_keeps_working_through_many_changes() -> None:
             alive.pop(point.chunk.id, None)
     assert len(index) == len(alive)
     query = a_query("weir number 17")
-    found = {hit.chunk.id: hit for hit in index.search("support", "default", query.dense, query.sparse, 1000)}
+    found = {hit.chunk.id: hit for hit in index.search(query.conditions, query.dense, query.sparse, 1000)}
     assert found.keys() == alive.keys()
     for identity, hit in found.items():
         assert hit.cosine == pytest.approx(float(alive[identity].dense @ query.dense), abs=1e-5)
-    nearest = index.search("support", "default", query.dense, query.sparse, 5)
+    nearest = index.search(query.conditions, query.dense, query.sparse, 5)
     assert max(found.values(), key=lambda hit: hit.cosine).chunk.id in {hit.chunk.id for hit in nearest}
     assert max(found.values(), key=lambda hit: hit.lexical).chunk.id in {hit.chunk.id for hit in nearest}
     for point in alive.values():
         index.remove(point.chunk.id)
-    assert index.search("support", "default", query.dense, query.sparse, 5) == []
+    assert index.search(query.conditions, query.dense, query.sparse, 5) == []
 
 
 @pytest.fixture

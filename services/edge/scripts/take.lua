@@ -1,6 +1,7 @@
 -- Takes a request up, once for each content: a send that is repeated joins the first.
 --   KEYS: request, result, pieces, claim (intake's)
---   ARGV: hash of the content, now (us, digits), seconds that it is kept, '1' where it is streamed
+--   ARGV: hash of the content, now (us, digits), seconds that it is kept, '1' where it is streamed, its
+--         conversation ('' for none)
 -- Returns how it stands (new, again, conflict), when it was taken up, the number of the try, '1' where it has a result,
 -- and when intake had it already (us, digits; '' where intake has it not).
 
@@ -29,6 +30,7 @@ try = try and string.format('%.0f', try + 1) or '0'
 redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
 redis.call('HSET', KEYS[1], 'hash', ARGV[1], 'taken', ARGV[2], 'try', try, 'stream', ARGV[4])
 if again == '1' then was = string.sub((was or '') .. ' ' .. event, -WAS_BYTES) end
+if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'conversation', ARGV[5]) end
 if was then redis.call('HSET', KEYS[1], 'was', was) end
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 return {'new', ARGV[2], try, '', claim.at or ''}

@@ -13,7 +13,7 @@ from penstock.alerts import alert_emit, fingerprint, log_range
 from penstock.bus import Emit, Message
 from penstock.config.prices import Price
 from penstock.contracts.envelope import derive
-from penstock.contracts.records import Alert, Completion, Context, Cost, DocumentIndexed, LogRange, Usage
+from penstock.contracts.records import Alert, Completion, Context, Cost, DocumentIndexed, LogRange, Purpose, Usage
 from penstock.money import charge, exact, from_pico
 from penstock.stateful import Logic, Lookup
 
@@ -121,7 +121,8 @@ def price_completion(completion: Completion, price_of: PriceOf) -> Cost:
 
 
 def price_embedding(completion: Completion, price_of: PriceOf) -> Cost | None:
-    """Return what embedding the question of ``completion`` cost; None where nothing was embedded for it."""
+    """Return what embedding the question of ``completion`` cost, or the texts whose vectors were wanted; None where nothing
+    was embedded for it."""
     if completion.embedding_tokens <= 0:
         return None
     at = completion.occurred_at
@@ -164,7 +165,9 @@ def pricing(price_of: PriceOf) -> Logic[Priced | UnpricedModel, Calls | Unpriced
 
     def route(record: Any, message: Message, lookup: Lookup) -> Iterable[tuple[str | None, Calls | Unpriced]]:
         if isinstance(record, Completion):
-            made = [price_completion(record, price_of), price_embedding(record, price_of)]
+            # Where vectors were wanted, no model was called beside the embedder.
+            called = None if record.context.purpose == Purpose.EMBED else price_completion(record, price_of)
+            made = [called, price_embedding(record, price_of)]
             silent = _failed(record)
         else:
             made, silent = [price_document(record, price_of)], False

@@ -1,4 +1,4 @@
-"""Whether an answer says what its passages say, as a whole and sentence by sentence."""
+"""Whether an answer says what its passages say, as a whole and sentence by sentence; and which passages it used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from penstock.text.groundedness import THRESHOLD, VERSION, Sentence, Support, su
 from services.evaluation.evaluators.protocol import Exchange, Judged, Subject
 from services.evaluation.evaluators.refusal import unanswered
 
-__all__ = ["GroundednessEvaluator", "HallucinationEvaluator", "evidence_of", "groundedness_evaluators", "scored"]
+__all__ = [
+    "ContextUseEvaluator", "GroundednessEvaluator", "HallucinationEvaluator", "evidence_of", "groundedness_evaluators",
+    "scored",
+]  # fmt: skip
 
 LABELS = ("ungrounded", "grounded")
 _DECLINES = 0.7
@@ -34,7 +37,7 @@ _REASONS = 3
 
 
 class _Judge:
-    """Judges answers by passages, and remembers the last, since two evaluators ask about each.
+    """Judges answers by passages, and remembers the last, since several evaluators ask about each.
 
     Sentences that decline, say that they do not know, greet or offer more help claim nothing.
     """
@@ -59,7 +62,7 @@ def _no_claim(sentence: str) -> bool:
 
 
 class _OfSupport:
-    """What both evaluators do: they say something of the support that a judge found."""
+    """What these evaluators do: they say something of the support that a judge found."""
 
     subject: Subject = "answer"
 
@@ -115,12 +118,42 @@ class HallucinationEvaluator(_OfSupport):
         return Judged(found.unsupported, label, _why(found), scored(against, passages))
 
 
+class ContextUseEvaluator(_OfSupport):
+    """Share of the passages that the answer used: those that bear most on a sentence which they support, and those that the
+    backend says it quotes. 0 where none, whatever the answer says instead; ``used`` where any.
+
+    Of passages that say the same, the one that is nearest counts: what only repeats another is not used. Marks of citation
+    are not read, so a passage that is cited and says nothing of the kind is not used either. Nothing is said without
+    passages. As a mean it tells how much of what is attached, and paid for as prompt tokens, answers are made of.
+    """
+
+    name = "context_use"
+    labels = ("unused", "used")
+
+    def _one(self, exchange: Exchange) -> Judged | None:
+        with_text = [place for place, passage in enumerate(exchange.passages) if passage.text.strip()]
+        if not with_text or not exchange.answer.strip():
+            return None
+        found = self._judge.support(exchange)
+        sentences = () if found is None else found.sentences
+        nearest = (one.passage for one in sentences if one.support >= THRESHOLD)
+        used = {with_text[place] for place in nearest if place is not None}
+        used |= {place for place in with_text if exchange.passages[place].passage_id in exchange.citations}
+        unused = [str(place + 1) for place in with_text if place not in used]
+        return Judged(
+            len(used) / len(with_text),
+            self.labels[bool(used)],
+            f"not used: [{', '.join(unused)}]" if unused else "",
+            features={"used": float(len(used)), "attached": float(len(with_text))},
+        )
+
+
 def groundedness_evaluators(
     embedder: Embedder | None = None,
-) -> tuple[GroundednessEvaluator, HallucinationEvaluator]:
-    """Return both evaluators; each answer is judged once for the two."""
+) -> tuple[GroundednessEvaluator, HallucinationEvaluator, ContextUseEvaluator]:
+    """Return the evaluators of what passages support; each answer is judged once for all."""
     judge = _Judge(embedder)
-    return GroundednessEvaluator(judge=judge), HallucinationEvaluator(judge=judge)
+    return GroundednessEvaluator(judge=judge), HallucinationEvaluator(judge=judge), ContextUseEvaluator(judge=judge)
 
 
 def evidence_of(passage: Passage) -> str:

@@ -29,6 +29,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     """Evidence that was attached."""
     citations: tuple[str, ...] = ()
     """passage_id of what the answer quotes, as the backend says it."""
+    grounding: str = "off"
+    """What retrieval found, where that is known: grounded, empty, unavailable, or off where nothing was looked for."""
     reference: str | None = None
     """The right answer, where it is known: in golden sets, or a person's correction."""
     response_format: str | None = None

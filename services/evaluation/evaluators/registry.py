@@ -19,6 +19,7 @@ from services.evaluation.evaluators.completeness import Completeness
 from services.evaluation.evaluators.format_validity import format_validity
 from services.evaluation.evaluators.groundedness import groundedness_evaluators
 from services.evaluation.evaluators.language_match import language_match
+from services.evaluation.evaluators.passages_found import passages_found
 from services.evaluation.evaluators.protocol import Evaluator
 from services.evaluation.evaluators.readability import readability
 from services.evaluation.evaluators.refusal import refusal
@@ -45,8 +46,9 @@ def _toxicity(embedder: Embedder) -> Sequence[Evaluator]:
 SHIPPED: Mapping[tuple[str, ...], Make] = {
     ("toxicity",): _toxicity,
     # By words alone: embeddings cost a hundred times as much and measure no better.
-    ("groundedness", "hallucination"): lambda _: groundedness_evaluators(),
+    ("groundedness", "hallucination", "context_use"): lambda _: groundedness_evaluators(),
     ("citation_correctness",): lambda _: [CitationEvaluator()],
+    ("passages_found",): lambda _: [passages_found],
     ("answer_relevance",): lambda embedder: [AnswerRelevance(embedder)],
     ("completeness",): lambda embedder: [Completeness(embedder)],
     ("coherence",): lambda embedder: [Coherence(embedder)],

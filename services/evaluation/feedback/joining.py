@@ -9,7 +9,9 @@ Scores of subject ``feedback``:
   answers, 0 for the second, 0.5 for a tie), as soon as the result is known;
 - ``disagreement``, 1 where a label contradicts an evaluator's and 0 where it bears it out, and ``rating_gap``, the distance
   between the rating and the groundedness of the answer, for each evaluation event that has the score. They are how drift
-  sees that scores no longer mean what people mean (concept drift).
+  sees that scores no longer mean what people mean (concept drift);
+- ``rating_cached``, the rating again, of an answer that a cache gave; the label says which, exact or semantic;
+- ``rating_grounded`` or ``rating_empty``, the rating again, of an answer with passages or of one for which none was found.
 """
 
 from __future__ import annotations
@@ -22,12 +24,14 @@ from penstock.bus import Emit
 from penstock.contracts.envelope import Envelope, event_id, request_key
 from penstock.contracts.records import Evaluation, Label, Score
 
+from services.evaluation.evaluators.passages_found import passages_found
 from services.evaluation.feedback.memory import Entry, Heard, Kept, Taken, unpacked
 from services.evaluation.feedback.opinions import Opinion
 
 __all__ = ["VERSION", "Featuriser", "joined"]
 
 VERSION = "feedback-2"
+_GOOD = ("bad", "good")
 _CHOSEN = {"a": 1.0, "tie": 0.5, "b": 0.0}
 
 
@@ -68,7 +72,7 @@ def joined(taken: Taken, featurisers: Mapping[str, Featuriser]) -> Iterator[Emit
     for opinion in entry.opinions:
         new = opinion.event_id not in known
         if new:
-            yield from _evaluation(entry, kept, opinion, _given(opinion), "evaluation.feedback")
+            yield from _evaluation(entry, kept, opinion, _given(opinion, kept), "evaluation.feedback")
         for heard in entry.scores:
             if new or heard.event_id not in scored:
                 stage = f"evaluation.feedback.{heard.event_id}"
@@ -87,11 +91,13 @@ def _envelope(entry: Entry, opinion: Opinion, stage: str) -> Envelope:
     }
 
 
-def _given(opinion: Opinion) -> dict[str, tuple[float, str]]:
+def _given(opinion: Opinion, kept: Kept) -> dict[str, tuple[float, str]]:
     """Return the scores that need no evaluator."""
     found: dict[str, tuple[float, str]] = {}
     if opinion.rating is not None:
-        found["rating"] = opinion.rating, "good" if opinion.rating >= 0.5 else "bad"
+        found["rating"] = opinion.rating, _GOOD[opinion.rating >= 0.5]
+        if kept.cached_by:
+            found["rating_cached"] = opinion.rating, kept.cached_by
     if opinion.rating is not None or opinion.corrected:
         found["correction"] = float(opinion.corrected), "corrected" if opinion.corrected else "left as it is"
     if opinion.chosen is not None:
@@ -105,6 +111,9 @@ def _compared(opinion: Opinion, heard: Heard) -> dict[str, tuple[float, str]]:
     grounded = heard.said.get("answer.groundedness")
     if opinion.rating is not None and grounded is not None:
         found["rating_gap"] = abs(grounded.score - opinion.rating), grounded.label
+    looked_for = heard.said.get(f"answer.{passages_found.name}")
+    if opinion.rating is not None and looked_for is not None:
+        found[f"rating_{'grounded' if looked_for.score else 'empty'}"] = opinion.rating, _GOOD[opinion.rating >= 0.5]
     contradicted = [
         heard.said[name].label != label
         for name, label in opinion.labels.items()

@@ -65,7 +65,7 @@ class Heard(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Kept(msgspec.Struct, frozen=True, array_like=True):
-    """What is kept of a result: whose and of what it is, and its texts as they were released."""
+    """What is kept of a result: whose and of what it is, its texts as they were released, and the cache that answered."""
 
     event_id: str
     context: Context
@@ -74,6 +74,7 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
     prompt: str = ""
     content: str = ""
     citations: list[Passage] = []
+    cached_by: str = ""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -198,6 +199,7 @@ def kept(result: LlmResult) -> Kept:
         prompt=result.prompt[:TEXT_CHARS],
         content=result.content[:TEXT_CHARS],
         citations=citations,
+        cached_by=result.cached_by or "",
     )
 
 

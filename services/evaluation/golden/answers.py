@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import IO
 
 import msgspec
-from penstock.contracts.records import LlmResult, Passage, Usage
+from penstock.contracts.records import Completion, LlmResult, Passage, Usage
 
 from services.evaluation.golden.variants import Ask, Variant
 
@@ -59,6 +59,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         status: as of a result: completed, blocked, rejected, failed or expired.
         passages: what was attached as evidence; the cited passages where the completion is not on the log any more.
         cited: passage_id of what the answer quotes.
+        grounding: what retrieval found; ``off`` where it looked for nothing, or the completion is not on the log any more.
         cost: of all its calls together, USD, exact; None where a call has no price, or its cost did not come.
         latency_ms: from the request to its result, by the instants in the events.
     """
@@ -75,6 +76,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     content: str = ""
     passages: list[Passage] = []
     cited: list[str] = []
+    grounding: str = "off"
     citations: list[Passage] = []
     model: str | None = None
     finish_reason: str | None = None
@@ -97,10 +99,13 @@ def answer_of(
     case_version: str,
     result: LlmResult,
     cost: Decimal | None,
-    passages: Sequence[Passage] | None,
-    cited: Sequence[str] | None,
+    answered: Completion | None,
 ) -> Answer:
-    """Return a result with what its calls say, as it is kept."""
+    """Return a result with what its calls say, as it is kept.
+
+    Args:
+        answered: the completion that was released; None where there is none, or it is not on the log any more.
+    """
     context = result.context
     return Answer(
         case=ask.case,
@@ -113,8 +118,9 @@ def answer_of(
         reason=result.reason,
         question=result.prompt,
         content=result.content,
-        passages=list(result.citations if passages is None else passages),
-        cited=[passage.passage_id for passage in result.citations] if cited is None else list(cited),
+        passages=list(result.citations if answered is None else answered.passages),
+        cited=[passage.passage_id for passage in result.citations] if answered is None else list(answered.citations),
+        grounding="off" if answered is None else answered.grounding,
         citations=result.citations,
         model=result.model,
         finish_reason=result.finish_reason,

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
+from penstock.paired_bootstrap import RESAMPLES, Estimate, adjusted, paired
 
-from services.evaluation.golden.bootstrap import RESAMPLES, Estimate, adjusted, paired
 from services.evaluation.golden.metrics import Better, Bound, Requirement, better
 from services.evaluation.golden.scoring import Table
 

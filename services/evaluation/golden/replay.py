@@ -295,8 +295,7 @@ class _Replay:
             self.requests[ask][1],
             result,
             gathered.cost,
-            None if answered is None else answered.passages,
-            None if answered is None else answered.citations,
+            answered,
         )
         self.kept.add(answer)
         self.on_answer(answer)

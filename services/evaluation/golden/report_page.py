@@ -6,7 +6,8 @@ import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from services.evaluation.golden.bootstrap import Estimate
+from penstock.paired_bootstrap import Estimate
+
 from services.evaluation.golden.comparison import Comparison, MetricRow
 from services.evaluation.golden.consistency import CaseConsistency, Consistency
 from services.evaluation.golden.report import CaseText, Report, Summary, number

@@ -103,6 +103,7 @@ def exchanges_of(case: Case, answer: Answer) -> list[Exchange]:
             messages=tuple(case.conversation),
             passages=tuple(answer.passages),
             citations=tuple(answer.cited),
+            grounding=answer.grounding,
             reference=reference,
             response_format=case.request_sampling.response_format,
             finish_reason=answer.finish_reason,

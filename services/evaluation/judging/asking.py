@@ -11,13 +11,11 @@ from typing import Any
 import msgspec
 from penstock.config.prompts import Prompt
 from penstock.config.rubrics import Rubric
-from penstock.contracts.envelope import event_id
+from penstock.contracts.judge_requests import judge_event_id, judge_request_id
 from penstock.contracts.records import JudgeTask, LlmRequest, Purpose, Sampling
 
-__all__ = ["PAIRWISE", "Plan", "Verdict", "plan_of", "request_of", "schema_of", "task_key", "task_of", "variables_of"]
+__all__ = ["PAIRWISE", "Plan", "Verdict", "plan_of", "request_of", "schema_of", "variables_of"]
 
-_REQUEST_ID = re.compile(r"judge-([0-9a-f-]{36})-(given|swapped)-([0-9]{1,6})")
-_STAGE = "evaluation.judging"
 # What chat templates take for the end of a message, where a backend reads them inside one: ChatML, Llama, Gemma, Mistral.
 _CONTROL = re.compile(r"<(?=\|)|<(?=/?s>)|<(?=(?:start|end)_of_turn>)|<(?=<?/?SYS>)|\[(?=/?INST\])")
 
@@ -118,8 +116,8 @@ def request_of(task: JudgeTask, plan: Plan, order: str, attempt: int, key: str, 
         now: its time; the deadline is counted from here.
     """
     return LlmRequest(
-        event_id=event_id(task.event_id, f"{_STAGE}.{order}", attempt),
-        request_id=f"judge-{task_key(task.event_id)}-{order}-{attempt}",
+        event_id=judge_event_id(task.event_id, order, attempt),
+        request_id=judge_request_id(task.event_id, order, attempt),
         tenant_id=task.tenant_id,
         occurred_at=now,
         causation_id=task.event_id,
@@ -135,17 +133,6 @@ def request_of(task: JudgeTask, plan: Plan, order: str, attempt: int, key: str, 
         tags={"purpose": "judge", "rubric": plan.rubric},
         purpose=Purpose.JUDGE,
     )
-
-
-def task_key(task_event_id: str) -> str:
-    """Return the key of a task's state, which its requests carry in their ids."""
-    return event_id(task_event_id, _STAGE, 0)
-
-
-def task_of(request_id: str) -> tuple[str, str, int] | None:
-    """Return the task's key, the order and the attempt that a judge's request is of; None where it is no such request."""
-    found = _REQUEST_ID.fullmatch(request_id)
-    return None if found is None else (found[1], found[2], int(found[3]))
 
 
 def _marker(task: JudgeTask) -> str:

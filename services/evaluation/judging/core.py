@@ -18,10 +18,11 @@ from penstock.bus.producer import REPLAYED, dead_letter
 from penstock.config.prompts import Prompt, VariableError
 from penstock.config.rubrics import Rubric
 from penstock.contracts.envelope import derive
+from penstock.contracts.judge_requests import judge_task_key, judge_task_of
 from penstock.contracts.records import Evaluation, JudgeTask, LlmResult, Purpose
 from penstock.stateful import EmitLike, Logic, Lookup
 
-from services.evaluation.judging.asking import Plan, plan_of, request_of, task_key, task_of, variables_of
+from services.evaluation.judging.asking import Plan, plan_of, request_of, variables_of
 from services.evaluation.judging.verdicts import Failure, Given, given, score_of
 
 __all__ = [
@@ -133,9 +134,9 @@ def judging(config: Configuration, partitions: int) -> Logic[State, Event]:
     def route(record: Any, message: Message, lookup: Lookup) -> Iterable[tuple[str | None, Event]]:
         if isinstance(record, JudgeTask):
             replayed = any(name == REPLAYED for name, _ in message.headers)
-            yield f"task/{task_key(record.event_id)}", Asked(record, Origin.of(message), replayed)
+            yield f"task/{judge_task_key(record.event_id)}", Asked(record, Origin.of(message), replayed)
         elif isinstance(record, LlmResult) and record.context.purpose == Purpose.JUDGE:
-            found = task_of(record.request_id)
+            found = judge_task_of(record.request_id)
             if found is not None:
                 key, order, attempt = found
                 yield f"task/{key}", Answered(record, order, attempt)
@@ -240,7 +241,7 @@ def _with(state: Pending, question: Question, asked_at: datetime) -> Pending:
 
 def _ask(state: Pending, question: Question, partitions: int, now: datetime) -> Emit:
     task = state.task
-    key = key_in(state.origin.partition, f"judge-{task_key(task.event_id)}-{question.order}", partitions)
+    key = key_in(state.origin.partition, f"judge-{judge_task_key(task.event_id)}-{question.order}", partitions)
     return Emit("llm-requests", key, request_of(task, state.plan, question.order, question.attempt, key, now))
 
 

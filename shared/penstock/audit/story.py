@@ -164,9 +164,9 @@ def _completion(r: Completion, texts: bool) -> Told:
         return f"{r.model} ({r.backend}) {what}{_beside(r)}: {r.error}", [tokens]
     again = f", attempt {r.attempt + 1}" if r.attempt else ""
     if r.cached_by is not None:
-        return f"the {r.cached_by} cache answers with the event {r.cached_from}: no model is called", _text(
-            "answer", r.content, texts
-        )
+        alike = "" if r.cache_similarity is None else f" (cosine {r.cache_similarity:.3f} to {r.cached_request_id})"
+        told = f"the {r.cached_by} cache answers with the event {r.cached_from}{alike}: no model is called"
+        return told, _text("answer", r.content, texts)
     took = f"{r.timings.model_us / 1000:.0f} ms"
     tokens = f"{r.usage.input_tokens} + {r.usage.output_tokens} tokens"
     others = f", {len(r.alternatives)} alternatives" if r.alternatives else ""

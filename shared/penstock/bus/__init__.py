@@ -5,6 +5,7 @@ from penstock.bus.kafka import KafkaBus, KafkaUnavailable
 from penstock.bus.memory import MemoryBus
 from penstock.bus.producer import Producer
 from penstock.bus.runner import run_hops
+from penstock.bus.turns import READ_AHEAD, by_priority, by_team, urgency_of
 from penstock.bus.types import (
     Backlog,
     Emit,
@@ -22,6 +23,7 @@ from penstock.bus.types import (
 )
 
 __all__ = [
-    "Backlog", "Emit", "Event", "Handler", "Hop", "KafkaBus", "KafkaUnavailable", "MemoryBus", "Message", "Outcome",
-    "Partition", "Producer", "Reject", "Sent", "Transient", "Transport", "Urgency", "history", "run_hops",
+    "READ_AHEAD", "Backlog", "Emit", "Event", "Handler", "Hop", "KafkaBus", "KafkaUnavailable", "MemoryBus", "Message",
+    "Outcome", "Partition", "Producer", "Reject", "Sent", "Transient", "Transport", "Urgency", "by_priority", "by_team",
+    "history", "run_hops", "urgency_of",
 ]  # fmt: skip

@@ -176,6 +176,14 @@ def _messages(polled: Mapping[TopicPartition, Sequence[Any]]) -> Iterable[Messag
             yield Message(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, tuple(r.headers))
 
 
+def _fetching(gather_ms: int) -> dict[str, int]:
+    # Where nobody waits, fewer and larger fetches: the broker answers when a quarter of a MiB is there, or ten times a
+    # second.
+    if gather_ms:
+        return {"fetch_min_bytes": 256 * 1024, "fetch_max_wait_ms": max(100, gather_ms)}
+    return {"fetch_max_wait_ms": 500}
+
+
 class KafkaBus:
     """A connection to a Kafka cluster. Start it before use, close it after."""
 
@@ -243,6 +251,7 @@ class KafkaBus:
         topics: Sequence[str],
         on_revoke: Callable[[], Awaitable[None]],
         on_assign: Callable[[], None],
+        gather_ms: int = 0,
     ) -> RawConsumer:
         """Join ``group`` as a member that reads ``topics`` from the last commit, else from the beginning."""
         consumer = AIOKafkaConsumer(
@@ -253,7 +262,7 @@ class KafkaBus:
             auto_offset_reset="earliest",
             session_timeout_ms=self._session_timeout_ms,
             heartbeat_interval_ms=self._session_timeout_ms // 4,
-            **self._fetching(),
+            **_fetching(max(self._gather_ms, gather_ms)),
             max_partition_fetch_bytes=_LARGEST_FETCH,
             # A topic that is created or grown later is picked up after this.
             metadata_max_age_ms=30_000,
@@ -303,13 +312,6 @@ class KafkaBus:
                 later = found.get(partition)
                 consumer.seek(partition, ends[partition] if later is None else later.offset)
         return _KafkaReader(consumer)
-
-    def _fetching(self) -> dict[str, int]:
-        # Where nobody waits, fewer and larger fetches: the broker answers when a quarter of a MiB is there, or ten times
-        # a second.
-        if self._gather_ms:
-            return {"fetch_min_bytes": 256 * 1024, "fetch_max_wait_ms": max(100, self._gather_ms)}
-        return {"fetch_max_wait_ms": 500}
 
     async def committed(self, group: str, topics: Sequence[str]) -> dict[Partition, int]:
         """Return the offsets that ``group`` has committed in ``topics``; a partition without a commit is left out."""

@@ -105,6 +105,7 @@ class MemoryBus:
         topics: Sequence[str],
         on_revoke: Callable[[], Awaitable[None]],
         on_assign: Callable[[], None],
+        gather_ms: int = 0,
     ) -> RawConsumer:
         consumer = _MemoryConsumer(self, group, topics, on_revoke, on_assign)
         await self._rebalance(group, [*self._members.get(group, []), consumer])

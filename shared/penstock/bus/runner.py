@@ -15,7 +15,7 @@ from penstock.bus.offsets import OffsetTracker
 from penstock.bus.producer import Producer
 from penstock.bus.retrying import FIRST_RETRY_S, retrying
 from penstock.bus.types import Event, Hop, Message, Outcome, Partition, RawConsumer, Reject, Sent, Transient, Transport
-from penstock.bus.waiting import Urgency, Waiting
+from penstock.bus.window import Taken, Window, Work
 from penstock.clock import Clock
 from penstock.contracts.codec import Codec, Undecodable
 from penstock.settings import ServiceSettings
@@ -29,12 +29,14 @@ log = get_logger(__name__)
 # Long enough to make commits cheap, short enough that a restart reads little again.
 _COMMIT_INTERVAL_S = 0.25
 _POLL_S = 0.5
-# Batches whose acknowledgements are outstanding while the next ones are handled: hides the broker's round trip.
+# Calls at least whose acknowledgements are outstanding while the next ones are made: hides the broker's round trip.
 _PIPELINE = 8
-# What waits for a slot holds no more of the memory than this, unless it is a single message.
-_WAITING_BYTES = 64 * 1024 * 1024
+_MOST_POLLED = 256
+# While a batch is handled, what comes is fetched together rather than one by one: nothing of it could begin before.
+_GATHER_S = 0.005
+# A member that has no room asks all the same, well within the five minutes after which the group thinks it dead.
+_FULL_POLL_S = 60.0
 
-_Taken = tuple[Message, Event[Any] | Undecodable | None]
 _Emitted = tuple[list[Message], list[Event[Any]], list[Awaitable[Sent]]]
 
 
@@ -54,8 +56,11 @@ class HopRunner:
         settings: ServiceSettings,
         tracing: Tracing | None = None,
         on_assigned: Callable[[str], None] = lambda group: None,
+        *,
+        full_poll_s: float = _FULL_POLL_S,
     ) -> None:
         self.hop = hop
+        self._full_poll_s = full_poll_s
         self._on_assigned = on_assigned
         self._transport = transport
         self._codec = codec
@@ -65,8 +70,8 @@ class HopRunner:
         self._tracing = tracing or NoTracing()
         self._tracker = OffsetTracker()
         self._limit = DeadLetterLimit(settings.dlq_max_ratio, settings.dlq_min_messages)
-        self._acks: asyncio.Queue[_Emitted] = asyncio.Queue(_PIPELINE)
-        self._waiting: Waiting[_Taken] = Waiting()
+        self._acks: asyncio.Queue[_Emitted] = asyncio.Queue(max(_PIPELINE, hop.concurrency))
+        self._window = Window(hop, clock)
         self._running: set[asyncio.Task[None]] = set()
         self._unprepared = False  # partitions were assigned, and the hop does not know it yet
         self._stopping = asyncio.Event()
@@ -91,7 +96,8 @@ class HopRunner:
             TooManyDeadLetters: most messages fail.
         """
         self._failure = asyncio.get_running_loop().create_future()
-        consumer = await self._transport.subscribe(self.hop.group, self.hop.topics, self._revoked, self._assigned)
+        hop = self.hop
+        consumer = await self._transport.subscribe(hop.group, hop.topics, self._revoked, self._assigned, hop.gather_ms)
         self._consumer = consumer
         tasks = [
             asyncio.create_task(self._guard(job))
@@ -133,22 +139,18 @@ class HopRunner:
     # -- consuming ---------------------------------------------------------------------------------------------------
 
     async def _consume(self, consumer: RawConsumer) -> None:
-        hop = self.hop
-        concurrent = hop.concurrency > 1
-        window = hop.concurrency + (hop.concurrency if hop.waiting is None else hop.waiting)
-        paused = False
         while not self._stopping.is_set():
             await self._calm.wait()
-            room = window - self._tracker.in_flight if concurrent else hop.max_batch
-            if self._waiting.size >= _WAITING_BYTES:
-                room = 0
-            if room <= 0 and not paused:
+            full = self._window.room == 0
+            if full and await self._window.wait_for_room(self._full_poll_s):
+                continue
+            if full:
+                # Only now: what the client has fetched ahead is thrown away by asking while paused.
                 consumer.pause()
-            elif room > 0 and paused:
+            most = max(1, min(self._window.room, _MOST_POLLED))
+            messages = await consumer.poll(0.0 if full else _POLL_S, most)
+            if full:
                 consumer.resume()
-            paused = room <= 0
-            # Polling goes on while paused: the group must not think this member dead.
-            messages = await consumer.poll(0.05 if paused else _POLL_S, max(1, min(room, hop.max_batch)))
             if self._unprepared and self._calm.is_set():
                 await self._prepare(consumer, messages)
             if not messages or self._unprepared or not self._calm.is_set() or self._stopping.is_set():
@@ -156,13 +158,12 @@ class HopRunner:
                 continue
             for message in messages:
                 self._tracker.taken(Partition(message.topic, message.partition), message.offset)
+                self._window.put(message, self._decoded(message))
             self._idle.clear()
             self._gauge.set(self._tracker.in_flight)
-            if concurrent:
-                self._wait_for_slots(messages)
-                self._start()
-            else:
-                await self._batch([(message, self._decoded(message)) for message in messages])
+            self._start()
+            if self.hop.concurrency == 1 and self._running:
+                await asyncio.wait(self._running, timeout=_GATHER_S)
 
     async def _prepare(self, consumer: RawConsumer, polled: Sequence[Message]) -> None:
         """Tell the hop of the partitions it has got, of which ``polled`` has been read already."""
@@ -197,41 +198,41 @@ class HopRunner:
         except Undecodable as error:
             return error
 
-    def _wait_for_slots(self, messages: Sequence[Message]) -> None:
-        now, hop = self._clock.monotonic(), self.hop
-        for message in messages:
-            decoded = self._decoded(message)
-            urgency, flow = Urgency(), ""
-            if isinstance(decoded, Event):
-                urgency = hop.urgency(decoded) if hop.urgency is not None else urgency
-                flow = hop.flow(decoded) if hop.flow is not None else flow
-            self._waiting.put(message.key, (message, decoded), urgency, now, len(message.value or b""), flow)
-
     def _start(self) -> None:
-        """Give the slots that are free to what waits for one."""
-        while len(self._running) < self.hop.concurrency and self._calm.is_set() and not self._stopping.is_set():
-            following = self._waiting.next(self._clock.monotonic())
-            if following is None:
+        """Give the calls that are free to what waits for one."""
+        while (
+            len(self._running) < self.hop.concurrency
+            and self._calm.is_set()
+            and not self._stopping.is_set()
+            and self._failure is not None
+            and not self._failure.done()
+        ):
+            work = self._window.next()
+            if work is None:
                 return
-            key, taken = following
-            task = asyncio.create_task(self._guard(self._batch([taken])))
+            task = asyncio.create_task(self._call(work))
             self._running.add(task)
-            task.add_done_callback(functools.partial(self._ended, key))
+            task.add_done_callback(functools.partial(self._ended, work))
 
-    def _ended(self, key: bytes | None, task: asyncio.Task[None]) -> None:
+    async def _call(self, work: Work) -> None:
+        await self._guard(self._batch(work.taken))
+
+    def _ended(self, work: Work, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        self._waiting.done(key)
-        if self._failure is not None and not self._failure.done():
+        self._window.done(work)
+        if not task.cancelled():
             self._start()
 
     def _leave_waiting(self) -> None:
-        """What waits for a slot is left to whoever reads it again."""
-        self._tracker.left(len(self._waiting.clear()))
+        """What waits for a call is left to whoever reads it again, and so are the calls that may be interrupted."""
+        self._tracker.left(self._window.clear())
+        if self.hop.interruptible:
+            self._tracker.left(sum(task.cancel() for task in self._running))
         self._gauge.set(self._tracker.in_flight)
         if self._tracker.in_flight == 0:
             self._idle.set()
 
-    async def _batch(self, taken: Sequence[_Taken]) -> None:
+    async def _batch(self, taken: Sequence[Taken]) -> None:
         started = self._clock.monotonic()
         acks: list[Awaitable[Sent]] = []
         events: list[Event[Any]] = []

@@ -119,20 +119,26 @@ Handler = Callable[[Sequence[Event[Any]]], Awaitable[Sequence[Outcome]]]
 class Hop:
     """One stateless stage: what it reads and what it makes of it.
 
-    ``handler`` gets events in the order of their partitions and returns one outcome for each, in the same order. With
+    ``handler`` gets the events of each key in order and returns one outcome for each event, in the order of the call. With
     ``concurrency`` 1 it gets batches of up to ``max_batch``, one after another. With more it gets one event a call and
     up to ``concurrency`` calls run at once, those of one key in order. ``failed`` says what else to emit when the
     handler raises on an event, beside its dead letter: the stages of the request flow end the request with it.
 
-    What waits for one of the concurrent calls goes by ``urgency`` (see :class:`penstock.bus.waiting.Waiting`; None: in
-    order of arrival), those of each ``flow`` in turn where one is named, and ``waiting`` of them are taken in beside those
-    that run (None: as many as run): no more are compared. ``on_assigned`` is awaited whenever the hop has got partitions,
-    before it is given anything of them; it is tried again where it raises Transient.
+    What waits for a call goes by ``urgency`` (see :class:`penstock.bus.waiting.Waiting`; None: in order of arrival), those
+    of each ``flow`` in turn where one is named, and ``waiting`` of them are read beside those that are at work (None: a
+    batch, or as many as there are concurrent calls): no more are compared. ``on_assigned`` is awaited whenever the hop has
+    got partitions, before it is given anything of them; it is tried again where it raises Transient.
 
     ``wanted`` tells before a message is read whether the hop has any use for messages now; one without is passed over, as
     if nothing had come of it. What it cannot decode is then left to the other readers of its topic. None: all are read.
 
     ``settled`` is called with an event when all that came of it is on the log.
+
+    ``interruptible`` is for concurrent calls that may wait for long: where the hop stops or its partitions move they are
+    cancelled, and read again, instead of being waited for.
+
+    ``gather_ms`` is for hops that nobody waits for: the log gathers messages for so long before it gives them, so that there
+    are fewer and larger reads.
     """
 
     service: str
@@ -148,6 +154,8 @@ class Hop:
     on_assigned: Callable[[Mapping[Partition, Backlog]], Awaitable[None]] | None = None
     wanted: Callable[[], bool] | None = None
     settled: Callable[[Event[Any]], None] | None = None
+    interruptible: bool = False
+    gather_ms: int = 0
 
 
 class RawProducer(Protocol):
@@ -203,8 +211,11 @@ class Transport(Protocol):
         topics: Sequence[str],
         on_revoke: Callable[[], Awaitable[None]],
         on_assign: Callable[[], None],
+        gather_ms: int = 0,
     ) -> RawConsumer:
-        """Join ``group``; ``on_revoke`` is awaited before partitions move away, ``on_assign`` called after."""
+        """Join ``group``; ``on_revoke`` is awaited before partitions move away, ``on_assign`` called after. Where nobody
+        waits for what is read, the log may gather messages for ``gather_ms`` before it gives them.
+        """
         ...
 
     async def read(

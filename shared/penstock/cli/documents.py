@@ -1,17 +1,21 @@
-"""Documents from files: which to send, as what, and what became of each."""
+"""Documents from files: which to send, as what, in how many parts, and what became of each."""
 
 from __future__ import annotations
 
-import codecs
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.contracts.records import DeadLetter, DocumentIndexed, Record, Verdict
+from penstock.text.charset import NotText, decode_text
+from penstock.text.splitting import split_text
 
-__all__ = ["CONTENT_TYPES", "OUTCOME_TOPICS", "FileDocument", "Outcome", "Unreadable", "find_documents", "outcome_of"]
+__all__ = [
+    "CONTENT_TYPES", "MOST_BYTES", "OUTCOME_TOPICS", "PDF", "FileDocument", "Outcome", "Part", "Unreadable",
+    "find_documents", "outcome_of", "part_id",
+]  # fmt: skip
 
+PDF = "application/pdf"
 CONTENT_TYPES = {
     ".txt": "text/plain",
     ".text": "text/plain",
@@ -21,15 +25,18 @@ CONTENT_TYPES = {
     ".html": "text/html",
     ".htm": "text/html",
     ".xhtml": "text/html",
+    ".pdf": PDF,
 }
 """Content type by file suffix."""
 
 OUTCOME_TOPICS = ("documents-indexed", "verdicts", "dlq-guardrails", "dlq-retrieval")
 """Where the outcome of a document is read: see :func:`outcome_of`."""
 
-# Below the topic's largest message, with room for the envelope; characters may take four bytes once re-encoded.
-_LARGEST_FILE = 6 * 1024 * 1024
-_META_CHARSET = re.compile(rb"<meta[^>]+charset\s*=\s*[\"']?([A-Za-z0-9_.:-]+)", re.IGNORECASE)
+MOST_BYTES = 8 * 1024 * 1024 - 64 * 1024
+"""Most bytes of a text in UTF-8 or of a file: max.message.bytes of the topic, less room for identity and labels."""
+_PART_CHARACTERS = 200_000
+_LARGEST_FILE = 256 * 1024 * 1024
+_SPLITTABLE = ("text/plain", "text/markdown")
 
 
 class Unreadable(Exception):
@@ -37,28 +44,73 @@ class Unreadable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """What one event carries: a text (``content``), or a file as it is (``data``)."""
+
+    document_id: str
+    content: str = ""
+    data: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class FileDocument:
-    """A file to send. ``document_id`` is its path below the folder that was named, that folder included."""
+    """A file to send, or to remove; how it is named says :func:`find_documents`."""
 
     path: Path
     document_id: str
     content_type: str
 
-    def read(self) -> str:
-        """Return the text.
+    @property
+    def splittable(self) -> bool:
+        """Whether it can be sent in parts."""
+        return self.content_type in _SPLITTABLE
 
-        UTF-8 and UTF-16 are recognised, HTML's declared charset is kept to; anything else is read as Windows-1252.
+    def read(self, split: bool = False) -> list[Part]:
+        """Return what to send: one event under ``document_id``, or parts ``document_id#1`` and on.
+
+        Text is decoded here (see :func:`penstock.text.charset.decode_text`); a PDF is sent as it is.
+
+        Args:
+            split: a text that is longer than 200,000 characters is cut into parts, at headings where there are some.
 
         Raises:
-            Unreadable: too large, binary, or not to be opened.
+            Unreadable: too large for an event, binary, or not to be opened.
         """
         try:
             size = self.path.stat().st_size
             if size > _LARGEST_FILE:
-                raise Unreadable(f"{size / 1048576:.1f} MB, at most {_LARGEST_FILE // 1048576} fit an event: split it")
-            return _decoded(self.path.read_bytes(), self.content_type)
+                raise Unreadable(f"{_megabytes(size)}, at most {_megabytes(_LARGEST_FILE)} are read: split it")
+            # Twice, since a text in UTF-16 takes half of that in an event.
+            if size > MOST_BYTES * (1 if self.content_type == PDF else 2) and not (split and self.splittable):
+                raise self._too_large(size)
+            data = self.path.read_bytes()
         except OSError as error:
             raise Unreadable(f"cannot be opened: {error.strerror}") from error
+        if self.content_type == PDF:
+            return [Part(self.document_id, data=data)]
+        try:
+            text = decode_text(data, self.content_type)
+        except NotText as error:
+            raise Unreadable(f"{error}, with the suffix of a text: send text") from error
+        if split and self.splittable and len(text) > _PART_CHARACTERS:
+            parts = split_text(text, _PART_CHARACTERS, markdown=self.content_type == "text/markdown")
+            return [Part(part_id(self.document_id, number), part) for number, part in enumerate(parts, 1)]
+        size = len(text.encode("utf-8", "replace"))
+        if size > MOST_BYTES:
+            raise self._too_large(size)
+        return [Part(self.document_id, text)]
+
+    def _too_large(self, size: int) -> Unreadable:
+        if self.splittable:
+            remedy = "send it with --split"
+        elif self.content_type == PDF:
+            remedy = "split it, e.g. by `qpdf --split-pages=50 in.pdf out.pdf`, or make its pictures smaller"
+        else:
+            remedy = "split it, or make Markdown of it and send that with --split"
+        return Unreadable(
+            f"{_megabytes(size)}, at most {_megabytes(MOST_BYTES)} fit an event (max.message.bytes of the topic documents): "
+            f"{remedy}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +125,8 @@ class Outcome:
     document_id: str = ""
     chunks: int = 0
     reason: str = ""
+    removed: int = 0
+    """Chunks that were removed."""
 
     @property
     def good(self) -> bool:
@@ -80,34 +134,53 @@ class Outcome:
         return self.status in ("indexed", "unchanged", "deleted")
 
 
-def find_documents(path: Path) -> tuple[list[FileDocument], list[Path]]:
+def part_id(document_id: str, number: int) -> str:
+    """Return the identity of a part of a document, from 1."""
+    return f"{document_id}#{number}"
+
+
+def find_documents(path: Path, below: Path) -> tuple[list[FileDocument], list[Path]]:
     """Return the documents at ``path``, a file or a folder with all below it, and the files of other types.
 
-    Hidden files and folders are left out of both.
+    A document is named by its path below the folder ``below``, whichever way it is reached; of what lies elsewhere, by the
+    path below the folder at ``path``, or around the file there, that folder included. A ``path`` where nothing is counts as
+    a file. Hidden files and folders are left out.
     """
     root = path.resolve()
+    around = root.parent if root.is_dir() else root.parent.parent
+    start = below.resolve() if root.is_relative_to(below.resolve()) else around
     documents, others = [], []
-    for file in [root] if root.is_file() else _files(root):
+    for file in _files(root) if root.is_dir() else [root]:
         content_type = CONTENT_TYPES.get(file.suffix.lower())
         if content_type is None:
             others.append(file)
         else:
-            documents.append(FileDocument(file, file.relative_to(root.parent).as_posix(), content_type))
+            documents.append(FileDocument(file, file.relative_to(start).as_posix(), content_type))
     return documents, others
 
 
 def outcome_of(record: Record) -> Outcome | None:
     """Return what ``record``, of one of :data:`OUTCOME_TOPICS`, says became of a document; None where it says nothing."""
     if isinstance(record, DocumentIndexed):
-        return Outcome(record.status, record.request_id, record.document_id, record.chunks, record.reason or "")
+        return Outcome(
+            record.status, record.request_id, record.document_id, record.chunks, record.reason or "", record.chunks_removed
+        )  # fmt: skip
     if isinstance(record, Verdict) and record.stage == "document" and record.action == "block":
         kinds = ", ".join(sorted({finding.kind for finding in record.findings if finding.action == "block"}))
         reason = f"guardrails found {kinds or 'what the policy blocks'}"
         return Outcome("quarantined", record.request_id, reason=reason)
-    if isinstance(record, DeadLetter) and record.origin_topic in ("documents", "documents-screened"):
+    if isinstance(record, DeadLetter) and record.origin_topic in (
+        "documents",
+        "documents-extracted",
+        "documents-screened",
+    ):
         document_id = (record.origin_key or b"").decode("utf-8", "replace")
         return Outcome("failed", document_id=document_id, reason=f"{record.code}: {record.reason}")
     return None
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1048576:.1f} MB"
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -118,24 +191,3 @@ def _files(folder: Path) -> Iterator[Path]:
             yield from _files(entry)
         elif entry.is_file():
             yield entry
-
-
-def _decoded(data: bytes, content_type: str) -> str:
-    for mark, encoding in (
-        (codecs.BOM_UTF8, "utf-8-sig"),
-        (codecs.BOM_UTF16_LE, "utf-16"),
-        (codecs.BOM_UTF16_BE, "utf-16"),
-    ):
-        if data.startswith(mark):
-            return data.decode(encoding, "replace")
-    if b"\0" in data[:65_536]:
-        raise Unreadable("a binary file with the suffix of a text: send text")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        pass
-    declared = _META_CHARSET.search(data[:4096]) if content_type == "text/html" else None
-    try:
-        return data.decode(declared[1].decode("ascii") if declared else "cp1252", "replace")
-    except LookupError:  # a charset that does not exist
-        return data.decode("cp1252", "replace")

@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, Subcommand] = {
     "alerts": Subcommand("penstock.cli.alerts:alerts", "See what fires; acknowledge, silence, test the way there."),
     "review": Subcommand("penstock.cli.review:review", "Decide what guardrails hold for a person."),
     "dlq": Subcommand("penstock.cli.dlq:dlq", "List, show and replay dead letters."),
+    "retrieval": Subcommand("services.retrieval.command:retrieval", "Measure and try search; switch embedding models."),
     "guard": Subcommand(
         "services.guardrails.command:guard", "Try a policy on files; see what one in shadow would change."
     ),

@@ -10,7 +10,7 @@ async with Client(tenant="support") as client:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from penstock.bus import KafkaBus, Partition, Producer, Transport
@@ -20,11 +20,12 @@ from penstock.client.inbox import IdempotencyConflict
 from penstock.client.publishing import Publisher, Question, connected
 from penstock.client.reading import LATE_PIECES_S, Unread, pieces_then_result
 from penstock.client.sending import RequestNotSent, Sender
+from penstock.client.vectors import Embeddings, embeddings_of
 from penstock.clock import Clock, SystemClock
 from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.codec import Codec
 from penstock.contracts.envelope import new_id
-from penstock.contracts.records import LlmResult, RequestConflict, ResultChunk
+from penstock.contracts.records import LlmResult, Message, Purpose, RequestConflict, ResultChunk
 from penstock.settings import KafkaSettings, load_settings
 
 __all__ = ["Client", "IdempotencyConflict", "RequestNotSent"]
@@ -109,6 +110,23 @@ class Client(Publisher):
         """Submit and wait for the result: :meth:`submit` and :meth:`result` in one."""
         request_id = await self.submit(question, tenant=tenant, **submit)
         return await self.result(request_id, timeout_s, tenant=tenant)
+
+    async def embed(
+        self, texts: str | Sequence[str], *, timeout_s: float = 60.0, tenant: str | None = None, **submit: Any
+    ) -> Embeddings:
+        """Return the vectors of ``texts``, which are screened, priced and limited like any request; a text is one of them.
+
+        Arguments beside these are those of :meth:`submit`, as ``request_id``, ``route``, ``policy``, ``tags``.
+
+        Raises:
+            NotEmbedded: they have none; its ``result`` says why.
+            IdempotencyConflict: the request_id stands for another request.
+            RequestNotSent: the log did not take it.
+            TimeoutError: they did not come within ``timeout_s``.
+        """
+        messages = [Message(role="user", content=text) for text in ([texts] if isinstance(texts, str) else texts)]
+        result = await self.ask(messages, timeout_s=timeout_s, tenant=tenant, purpose=Purpose.EMBED, **submit)
+        return embeddings_of(result)
 
     async def stream(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,7 +12,7 @@ from penstock.client.inbox import Inbox
 from penstock.client.sending import RequestNotSent, Sender, trace_headers
 from penstock.clock import Clock
 from penstock.contracts.envelope import Envelope, event_id, new_id
-from penstock.contracts.records import Cancellation, Document, Feedback, LlmRequest, Message, Sampling
+from penstock.contracts.records import Cancellation, Document, Feedback, LlmRequest, Message, RetrievalFilter, Sampling
 from penstock.contracts.request_content import content_hash
 
 __all__ = ["Publisher", "Question", "connected"]
@@ -54,6 +54,7 @@ class Publisher:
         purpose: str = "serve",
         policy: str | None = None,
         priority: str = "standard",
+        retrieval: RetrievalFilter | None = None,
         traceparent: str | None = None,
         tracestate: str | None = None,
     ) -> str:
@@ -66,7 +67,8 @@ class Publisher:
         allocated, and which of the team's budgets it counts in. ``purpose`` "evaluation" marks a request that
         is no traffic: detectors, caches and experiments leave it out. ``policy`` names the guardrail policy in place of
         the route's; the team must list it in its ``allowed_policies``. ``priority`` says who goes first where requests
-        wait for a model: interactive, standard or batch.
+        wait for a model: interactive, standard or batch. ``retrieval`` says which documents may ground the answer, beside
+        what the route says. With ``purpose`` "embed" the vectors of the messages are wanted: see ``Client.embed``.
 
         Raises:
             RequestNotSent: the log did not take it, or it does not fit its schema.
@@ -92,6 +94,7 @@ class Publisher:
             purpose=purpose,
             policy_name=policy,
             priority=priority,
+            retrieval=retrieval,
         )
         sender = connected(self._sender)
         try:
@@ -175,26 +178,39 @@ class Publisher:
     async def document(
         self,
         document_id: str,
-        content: str,
+        content: str = "",
         *,
+        data: bytes | None = None,
         tenant: str | None = None,
         upload_id: str | None = None,
         title: str = "",
         source: str = "",
         content_type: str = "text/plain",
         tags: Mapping[str, str] | None = None,
+        language: str | None = None,
+        valid_from: datetime | None = None,
+        valid_to: datetime | None = None,
         deleted: bool = False,
         traceparent: str | None = None,
         tracestate: str | None = None,
     ) -> str:
         """Publish a document, replacing the one with the same id, or remove it; return the upload's request_id.
 
-        ``upload_id`` is the caller's own identity of this upload: sent again under it, it is the same one.
+        The document is the text ``content``, or a file as it is, ``data``: with ``content_type`` application/pdf a PDF, else
+        text in any encoding, which is found out unless ``content_type`` names the charset.
+        ``upload_id`` is the caller's own identity of this upload: sent again under it, it is the same one. ``language`` (ISO
+        639-1) is found out where it is not given. Requests are grounded in the document from ``valid_from`` on and until
+        ``valid_to``, both with a time zone.
 
         Raises:
-            RequestNotSent: the log did not take it.
+            RequestNotSent: the log did not take it, or there are both a text and a file, or the validity ends before it
+                begins.
             ValueError: ``traceparent`` is none of W3C Trace Context.
         """
+        if content and data is not None:
+            raise RequestNotSent("documents: a document is content, a text, or data, a file: not both")
+        if valid_from is not None and valid_to is not None and valid_to <= valid_from:
+            raise RequestNotSent("documents: valid_to must be after valid_from")
         upload = upload_id or new_id()
         given = event_id(f"{self._team(tenant)}/{upload}", "client.document")
         record = Document(
@@ -206,6 +222,10 @@ class Publisher:
             content=content,
             tags=dict(tags or {}),
             deleted=deleted,
+            data=data,
+            language=language,
+            valid_from=valid_from,
+            valid_to=valid_to,
         )
         headers = trace_headers(traceparent, tracestate)
         await connected(self._sender).send("documents", document_id, record, headers)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
 from penstock.client.asynchronous import Client
 from penstock.client.publishing import Question
+from penstock.client.vectors import Embeddings
 from penstock.contracts.records import LlmResult, ResultChunk
 from penstock.settings import KafkaSettings
 
@@ -54,6 +55,10 @@ class SyncClient:
         """As :meth:`Client.ask`."""
         return self._wait(self._client.ask(question, **options))
 
+    def embed(self, texts: str | Sequence[str], **options: Any) -> Embeddings:
+        """As :meth:`Client.embed`."""
+        return self._wait(self._client.embed(texts, **options))
+
     def cancel(self, request_id: str, **options: Any) -> None:
         """As :meth:`Client.cancel`."""
         self._wait(self._client.cancel(request_id, **options))
@@ -62,7 +67,7 @@ class SyncClient:
         """As :meth:`Client.feedback`."""
         return self._wait(self._client.feedback(request_id, **options))
 
-    def document(self, document_id: str, content: str, **options: Any) -> str:
+    def document(self, document_id: str, content: str = "", **options: Any) -> str:
         """As :meth:`Client.document`."""
         return self._wait(self._client.document(document_id, content, **options))
 

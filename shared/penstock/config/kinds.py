@@ -11,7 +11,7 @@ import re
 from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from penstock.config.adapters import Adapter
 from penstock.config.alerting import Alerting, AlertRoute, Escalation, Receiver
@@ -173,6 +173,28 @@ class Retrieval(Part):
     on_unavailable: Literal["continue", "wait"] = Field(
         default="continue", description="When the store is away: answer without passages, or wait for it."
     )
+    tags: dict[str, str] = Field(
+        default_factory=dict, description="Labels that a document must carry to be searched, all of them."
+    )
+    language: str | None = Field(
+        default=None,
+        pattern=r"^[a-z]{2,3}$",
+        description="Language of the documents searched, ISO 639-1; null for any.",
+    )
+    diversity: Share = Field(
+        default=0.0,
+        description="Weight of what a passage adds to those before it, against its own relevance (maximal marginal "
+        "relevance): 0 orders by relevance alone.",
+    )
+    dense_share: Share | None = Field(
+        default=None,
+        description="Weight of the embeddings in the score, against the words: 1 searches by embedding alone, 0 by words "
+        "alone; null for what was found best.",
+    )
+    reranker: str | None = Field(
+        default=None,
+        description="Reranker that orders the candidates, by the name it is registered under; null for none.",
+    )
 
 
 class RouteSampling(Part):
@@ -201,6 +223,20 @@ class Cache(Part):
         description="Whether that holds, too, where the model chooses its words by chance: at a temperature that is not "
         "0, or that nobody set.",
     )
+    semantic: Literal["off", "shadow", "on"] = Field(
+        default="off",
+        description="Whether a question gets the answer to an earlier one that means the same: on answers without the "
+        "model, shadow calls it and measures how often the earlier answer would have been wrong.",
+    )
+    similarity: Share = Field(
+        default=0.95, description="Least cosine of two questions that mean the same, for the semantic cache."
+    )
+
+    @field_validator("semantic", mode="before")
+    @classmethod
+    def _plain_words(cls, value: object) -> object:
+        """Take what YAML 1.1 makes of on and off without quotes: true and false."""
+        return ("on" if value else "off") if isinstance(value, bool) else value
 
 
 class Breaker(Part):

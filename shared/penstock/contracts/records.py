@@ -53,6 +53,7 @@ class Purpose(StrEnum):
     JUDGE = "judge"
     EVALUATION = "evaluation"
     SHADOW = "shadow"
+    EMBED = "embed"
 
 
 class Severity(StrEnum):
@@ -146,6 +147,15 @@ class TokenLogprob(Part, frozen=True, kw_only=True):
     top: Annotated[dict[str, float], Meta(description="The likeliest tokens in its place, with theirs.")] = {}
 
 
+class RetrievalFilter(Part, frozen=True, kw_only=True):
+    """Which documents may ground a request, beside those of its team and of the route's own conditions."""
+
+    collection: Annotated[str | None, Meta(description="Collection to search; null for the route's.")] = None
+    tags: Annotated[dict[str, str], Meta(description="Labels that a document must carry, all of them.")] = {}
+    language: Annotated[str | None, Meta(description="Language of the document, ISO 639-1; null for any.")] = None
+    as_of: Annotated[datetime | None, Meta(description="Instant at which the document must be valid, UTC; null for that of the search.")] = None
+
+
 class Alternative(Part, frozen=True, kw_only=True):
     """Another answer to the same request."""
 
@@ -204,6 +214,21 @@ class Passage(Part, frozen=True, kw_only=True):
     score: Annotated[float, Meta(description="Relevance as retrieval scored it; higher is better.")]
 
 
+class CachedAnswer(Part, frozen=True, kw_only=True):
+    """An answer to another question that means the same, as the semantic cache keeps it. The passages that it quotes are
+    those of the request that it is given to."""
+
+    event_id: Annotated[str, Meta(description="event_id of the completion that it was given in.")]
+    request_id: Annotated[str, Meta(description="Request that it was given to first.")]
+    similarity: Annotated[float, Meta(description="Cosine of the two questions, -1 to 1.")]
+    content: Annotated[str, Meta(description="The answer, as it was released.")]
+    citations: Annotated[list[str], Meta(description="passage_id of the passages that it quotes.")] = []
+    model: Annotated[str, Meta(description="Model that answered, as it names itself.")]
+    backend: Annotated[str, Meta(description="Backend that was called.")]
+    request_model: Annotated[str | None, Meta(description="Model that was asked for, as the route names it.")] = None
+    usage: Annotated[Usage, Meta(description="Tokens that the call used.")] = Usage()
+
+
 class Finding(Part, frozen=True, kw_only=True):
     """What one scanner found; never the text itself."""
 
@@ -242,9 +267,10 @@ class LlmRequest(Record, frozen=True, kw_only=True):
     deadline_at: Annotated[datetime | None, Meta(description="After this the answer is of no use: the request ends as expired.")] = None
     tags: Annotated[dict[str, str], Meta(description="Free labels for cost allocation and analysis, e.g. feature.")] = {}
     key_id: Annotated[str | None, Meta(description="Identity of the credential the request came with; never the credential.")] = None
-    purpose: Annotated[str, Meta(description="As in Context: serve, judge or evaluation.")] = "serve"
+    purpose: Annotated[str, Meta(description="As in Context: serve, judge or evaluation; or embed: the vectors of its messages are wanted, no answer.")] = "serve"
     policy_name: Annotated[str | None, Meta(description="Guardrail policy to apply instead of the route's or the team's; the team must list it in allowed_policies.")] = None
     priority: Annotated[str, Meta(description="As in Context: interactive, standard or batch.")] = "standard"
+    retrieval: Annotated[RetrievalFilter | None, Meta(description="Which documents may ground it; null for those of the route.")] = None
 
 
 class AdmittedRequest(Record, frozen=True, kw_only=True):
@@ -256,6 +282,7 @@ class AdmittedRequest(Record, frozen=True, kw_only=True):
     stream: Annotated[bool, Meta(description="Whether released pieces are wanted.")] = False
     reserved_cost: Annotated[Decimal | None, Meta(description="Worst-case cost of the request, USD, all its calls together; null where a target of the route has no price.")] = None
     inserted: Annotated[list[str], Meta(description="Values of the prompt's variables that stand in the system's messages: not the platform's own words, so guardrails judge them.")] = []
+    retrieval: Annotated[RetrievalFilter | None, Meta(description="Which documents may ground it; null for those of the route.")] = None
 
 
 class ScreenedRequest(Record, frozen=True, kw_only=True):
@@ -267,6 +294,7 @@ class ScreenedRequest(Record, frozen=True, kw_only=True):
     stream: Annotated[bool, Meta(description="Whether released pieces are wanted.")] = False
     action: Annotated[str, Meta(description="The verdict: allow, flag or mask.")] = "allow"
     findings: Annotated[list[Finding], Meta(description="What the scanners found.")] = []
+    retrieval: Annotated[RetrievalFilter | None, Meta(description="Which documents may ground it; null for those of the route.")] = None
 
 
 class GroundedRequest(Record, frozen=True, kw_only=True):
@@ -282,6 +310,8 @@ class GroundedRequest(Record, frozen=True, kw_only=True):
     embedder: Annotated[str | None, Meta(description="Name of the embedding model.")] = None
     attempt: Annotated[int, Meta(description="0 for the request itself, 1 where guardrails ask for its answer again.")] = 0
     embedding_tokens: Annotated[int, Meta(description="Tokens that were embedded for this request; 0 where the embedding was there before.")] = 0
+    cached: Annotated[CachedAnswer | None, Meta(description="Answer that is given again instead of calling the model; null where the model is to be asked.")] = None
+    embeddings: Annotated[list[bytes], Meta(description="Vectors of the messages, float32 little-endian, unit length, in their order; empty unless the purpose is embed.")] = []
 
 
 class Completion(Record, frozen=True, kw_only=True):
@@ -292,7 +322,7 @@ class Completion(Record, frozen=True, kw_only=True):
     passages: Annotated[list[Passage], Meta(description="Evidence that was attached.")] = []
     citations: Annotated[list[str], Meta(description="passage_id of the passages that the answer quotes.")] = []
     model: Annotated[str, Meta(description="Model that answered, as it names itself.")]
-    backend: Annotated[str, Meta(description="extractive, openai or vllm.")]
+    backend: Annotated[str, Meta(description="extractive, openai or vllm; embedding where vectors were wanted.")]
     content: Annotated[str, Meta(description="The answer.")] = ""
     finish_reason: Annotated[str, Meta(description="stop, length, content_filter, tool_calls, cancelled (given up before its end) or error.")] = "stop"
     usage: Annotated[Usage, Meta(description="Tokens used.")] = Usage()
@@ -317,6 +347,9 @@ class Completion(Record, frozen=True, kw_only=True):
     energy: Annotated[Energy | None, Meta(description="Estimate of what the call took from the grid; null where nothing is stated of the model.")] = None
     ends_as: Annotated[str | None, Meta(description="Status that the request ends with, where there is an error: expired or cancelled; null: failed, or expired where it came after the deadline.")] = None
     tool_calls: Annotated[list[ToolCall], Meta(description="Tools that the model wants called; content is then often empty.")] = []
+    cache_similarity: Annotated[float | None, Meta(description="Cosine of this question and the one that the answer was given to, -1 to 1; null unless the semantic cache answered.")] = None
+    cached_request_id: Annotated[str | None, Meta(description="Request that the answer was given to first; null unless the semantic cache answered.")] = None
+    embeddings: Annotated[list[bytes], Meta(description="Vectors of the messages, float32 little-endian, unit length, in their order; empty unless the purpose is embed.")] = []
 
 
 class CompletionChunk(Record, frozen=True, kw_only=True):
@@ -353,6 +386,11 @@ class LlmResult(Record, frozen=True, kw_only=True):
     logprobs: Annotated[list[TokenLogprob], Meta(description="Tokens of the answer, where their probabilities are wanted and it is released as the model gave it.")] = []
     tool_calls: Annotated[list[ToolCall], Meta(description="Tools that the model wants called, released as the answer is.")] = []
     retry_after_ms: Annotated[int | None, Meta(description="After so many milliseconds the same request may be admitted; null where waiting does not help.")] = None
+    cached_by: Annotated[str | None, Meta(description="As in Completion: exact or semantic; null where the model answered.")] = None
+    cached_from: Annotated[str | None, Meta(description="event_id of the completion whose answer is repeated; null where the model answered.")] = None
+    cache_similarity: Annotated[float | None, Meta(description="Cosine of this question and the one that the answer was given to, -1 to 1; null unless the semantic cache answered.")] = None
+    cached_request_id: Annotated[str | None, Meta(description="Request that the answer was given to first; null unless the semantic cache answered.")] = None
+    embeddings: Annotated[list[bytes], Meta(description="Vectors of the messages, float32 little-endian, unit length, in their order; empty unless the purpose is embed.")] = []
 
 
 class ResultChunk(Record, frozen=True, kw_only=True):
@@ -442,10 +480,14 @@ class Document(Record, frozen=True, kw_only=True):
     document_id: Annotated[str, Meta(description="Identity within the team; a newer event replaces the document.")]
     title: Annotated[str, Meta(description="Title.")] = ""
     source: Annotated[str, Meta(description="Where it came from: a path or an address.")] = ""
-    content_type: Annotated[str, Meta(description="text/plain, text/markdown or text/html.")] = "text/plain"
-    content: Annotated[str, Meta(description="The text; empty where deleted.")] = ""
+    content_type: Annotated[str, Meta(description="text/plain, text/markdown or text/html; with data application/pdf, too, and a charset where it is known.")] = "text/plain"
+    content: Annotated[str, Meta(description="The text; empty where deleted, and where the file is in data.")] = ""
     tags: Annotated[dict[str, str], Meta(description="Free labels for filters.")] = {}
     deleted: Annotated[bool, Meta(description="True removes the document.")] = False
+    data: Annotated[bytes | None, Meta(description="The file as it is, where content is not given: a PDF, or text of any encoding.")] = None
+    language: Annotated[str | None, Meta(description="Language of the text, ISO 639-1; null where the owner does not say: then it is detected.")] = None
+    valid_from: Annotated[datetime | None, Meta(description="From then on it may ground requests, UTC; null for always.")] = None
+    valid_to: Annotated[datetime | None, Meta(description="From then on it may not any more, UTC; null for never.")] = None
 
 
 class ScreenedDocument(Record, frozen=True, kw_only=True):
@@ -459,6 +501,9 @@ class ScreenedDocument(Record, frozen=True, kw_only=True):
     tags: Annotated[dict[str, str], Meta(description="Free labels for filters.")] = {}
     deleted: Annotated[bool, Meta(description="True removes the document.")] = False
     policy_version: Annotated[str, Meta(description="Content hash of the policy that was applied.")] = ""
+    language: Annotated[str | None, Meta(description="Language of the text, ISO 639-1; null where the owner does not say: then it is detected.")] = None
+    valid_from: Annotated[datetime | None, Meta(description="From then on it may ground requests, UTC; null for always.")] = None
+    valid_to: Annotated[datetime | None, Meta(description="From then on it may not any more, UTC; null for never.")] = None
 
 
 class DocumentIndexed(Record, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from penstock.embedding.bert_graph import BertConfig, BertEncoder, SafetensorsFile
-from penstock.embedding.protocol import Embedded, EmbedderError, Vectors, even_windows, mean_of_windows
+from penstock.embedding.protocol import Embedded, EmbedderError, Vectors, encodable, even_windows, mean_of_windows
 
 __all__ = ["MiniLmEmbedder", "packaged_model"]
 
@@ -88,7 +88,7 @@ class MiniLmEmbedder:
     def token_spans(self, text: str) -> list[tuple[int, int]]:
         """Return the (start, end) character offsets of the word pieces of ``text``."""
         tokenizer, _ = self._loaded()
-        offsets: list[tuple[int, int]] = tokenizer.encode(_encodable(text), add_special_tokens=False).offsets
+        offsets: list[tuple[int, int]] = tokenizer.encode(encodable(text), add_special_tokens=False).offsets
         return offsets
 
     def _embed_block(self, texts: Sequence[str]) -> Embedded:
@@ -98,7 +98,7 @@ class MiniLmEmbedder:
         tokens: list[int] = []
         for text in texts:
             # One at a time: encode_batch would take every core.
-            pieces = tokenizer.encode(_encodable(text), add_special_tokens=False).ids
+            pieces = tokenizer.encode(encodable(text), add_special_tokens=False).ids
             bounds = even_windows(len(pieces), self._max_pieces)
             windows.extend([_CLS, *pieces[first:last], _SEP] for first, last in bounds)
             counts.append(len(bounds))
@@ -140,12 +140,3 @@ def _padded(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int32], NDArray[n
     for index, row in enumerate(rows):
         ids[index, : len(row)] = row
     return ids, lengths
-
-
-def _encodable(text: str) -> str:
-    """Return ``text`` with lone surrogates, which UTF-8 cannot carry, replaced by U+FFFD; offsets stay."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
-    return text

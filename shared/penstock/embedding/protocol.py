@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "Embedded", "Embedder", "EmbedderError", "EmbedderUnavailable", "Vectors", "even_windows", "mean_of_windows",
-    "pack_vector", "unpack_vector",
+    "Embedded", "Embedder", "EmbedderError", "EmbedderUnavailable", "Vectors", "encodable", "even_windows",
+    "mean_of_windows", "pack_vector", "unpack_vector",
 ]  # fmt: skip
 
 Vectors = NDArray[np.float32]
@@ -91,6 +91,15 @@ def unpack_vector(data: bytes, dimension: int | None = None) -> Vectors:
         expected = "a multiple of 4" if dimension is None else f"{4 * dimension} (dimension {dimension})"
         raise ValueError(f"an embedding of {len(data)} bytes is not {expected}: was it made by another model?")
     return np.frombuffer(data, dtype="<f4")
+
+
+def encodable(text: str) -> str:
+    """Return ``text`` with lone surrogates, which UTF-8 cannot carry, replaced by U+FFFD; offsets stay."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
+    return text
 
 
 def even_windows(length: int, most: int) -> list[tuple[int, int]]:

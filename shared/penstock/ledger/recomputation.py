@@ -1,7 +1,7 @@
 """What each call must have cost: worked out again from what was called and the price its cost names. Pure.
 
 Follows the rules of the contract, not the code of evaluation: each completion has one cost, a second one where its
-question was embedded; each document that was embedded has one.
+question was embedded; one of vectors has the second alone; each document that was embedded has one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 from penstock.config.prices import Price
 from penstock.contracts.envelope import event_id
-from penstock.contracts.records import Completion, Context, Cost, DocumentIndexed, Usage
+from penstock.contracts.records import Completion, Context, Cost, DocumentIndexed, Purpose, Usage
 from penstock.ledger.price_history import PriceHistory
 from penstock.ledger.reading import accounted_at
 from penstock.money import charge, exact
@@ -91,6 +91,10 @@ def calls_of(source: Completion | DocumentIndexed, read_ms: int) -> Iterator[Cal
             yield _embedding(source, 0, context, source.embedder, source.embedded_tokens, read_ms)
         return
     context, usage = source.context, source.usage
+    if context.purpose == Purpose.EMBED:
+        if source.embedding_tokens > 0:
+            yield _embedding(source, 1, context, source.embedder or "", source.embedding_tokens, read_ms)
+        return
     cached = source.cached_by is not None or source.kind == "cached"
     took = source.timings.model_us if source.timings.compute_us is None else source.timings.compute_us
     yield Call(

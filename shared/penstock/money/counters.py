@@ -22,6 +22,8 @@ id>:<value>``                                ``spent:<bucket>`` and ``reserved:<
 ``penstock:{team}:tokens:<request_id>``      what a request under way took of these, ``<tokens>:<us>``: its end corrects it
 ``penstock:{team}:running``                  sorted set of the request_ids under way, scored by when each lapses where no
                                              result ends it, us since the epoch on Redis' clock
+``penstock:{team}:waiting:<priority>``       sorted set of the request_ids that wait for room in the flow, scored by when
+                                             they came, us since the epoch on Redis' clock
 ``penstock:{team}:exhausted:<budget>:        on-call was told within the hour that the counter is exhausted
 <window id>:<value>``
 ===========================================  ==========================================================================
@@ -47,6 +49,7 @@ __all__ = [
     "KEPT", "Balance", "Counter", "Hold", "Reservation", "claim_key", "counter_name", "deferral_key", "exhausted_key",
     "first_bucket", "is_kept", "kept_ms", "key_prefix", "lapses_key", "open_reservations", "rate_key", "read_counters",
     "reservation_key", "restore", "running_key", "settled_key", "token_rate_key", "tokens_key",
+    "waiting_key",
 ]  # fmt: skip
 
 KEPT = timedelta(days=40)
@@ -157,6 +160,11 @@ def tokens_key(team: str, request_id: str) -> str:
 def running_key(team: str) -> str:
     """Return the key of the set of a team's requests that are under way."""
     return f"{key_prefix(team)}running"
+
+
+def waiting_key(team: str, priority: str) -> str:
+    """Return the key of the set of a team's requests of one priority that wait for room in the flow."""
+    return f"{key_prefix(team)}waiting:{priority}"
 
 
 def deferral_key(team: str, request_id: str, place: str) -> str:

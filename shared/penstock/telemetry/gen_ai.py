@@ -13,14 +13,15 @@ from urllib.parse import urlsplit
 from penstock.contracts.records import Context, Sampling, Usage
 
 __all__ = [
-    "CHAT", "CONVERSATION_ID", "DURATION_BUCKETS", "ERROR_TYPE", "FINISH_REASONS", "OPERATION_DURATION", "OPERATION_NAME",
-    "OTHER", "OUTPUT_TYPE", "PROVIDER_NAME", "REQUEST_CHOICE_COUNT", "REQUEST_DURATION", "REQUEST_FREQUENCY_PENALTY",
-    "REQUEST_MAX_TOKENS", "REQUEST_MODEL", "REQUEST_PRESENCE_PENALTY", "REQUEST_SEED", "REQUEST_STREAM",
-    "REQUEST_TEMPERATURE", "REQUEST_TOP_K", "REQUEST_TOP_P", "RESPONSE_FINISH_REASONS", "RESPONSE_ID", "RESPONSE_MODEL",
-    "SERVER_ADDRESS", "SERVER_PORT", "TIME_PER_OUTPUT_TOKEN", "TIME_PER_OUTPUT_TOKEN_BUCKETS", "TIME_TO_FIRST_TOKEN",
-    "TIME_TO_FIRST_TOKEN_BUCKETS", "TOKEN_BUCKETS", "TOKEN_TYPE", "TOKEN_USAGE", "USAGE_CACHE_CREATION_INPUT_TOKENS",
-    "USAGE_CACHE_READ_INPUT_TOKENS", "USAGE_INPUT_TOKENS", "USAGE_OUTPUT_TOKENS", "USAGE_REASONING_OUTPUT_TOKENS",
-    "Attributes", "finish_reason", "label", "metric", "provider", "request_attributes", "response_attributes", "span_name",
+    "CHAT", "CONVERSATION_ID", "DURATION_BUCKETS", "EMBEDDINGS", "ERROR_TYPE", "FINISH_REASONS", "OPERATION_DURATION",
+    "OPERATION_NAME", "OTHER", "OUTPUT_TYPE", "PROVIDER_NAME", "REQUEST_CHOICE_COUNT", "REQUEST_DURATION",
+    "REQUEST_FREQUENCY_PENALTY", "REQUEST_MAX_TOKENS", "REQUEST_MODEL", "REQUEST_PRESENCE_PENALTY", "REQUEST_SEED",
+    "REQUEST_STREAM", "REQUEST_TEMPERATURE", "REQUEST_TOP_K", "REQUEST_TOP_P", "RESPONSE_FINISH_REASONS", "RESPONSE_ID",
+    "RESPONSE_MODEL", "SERVER_ADDRESS", "SERVER_PORT", "TIME_PER_OUTPUT_TOKEN", "TIME_PER_OUTPUT_TOKEN_BUCKETS",
+    "TIME_TO_FIRST_TOKEN", "TIME_TO_FIRST_TOKEN_BUCKETS", "TOKEN_BUCKETS", "TOKEN_TYPE", "TOKEN_USAGE",
+    "USAGE_CACHE_CREATION_INPUT_TOKENS", "USAGE_CACHE_READ_INPUT_TOKENS", "USAGE_INPUT_TOKENS", "USAGE_OUTPUT_TOKENS",
+    "USAGE_REASONING_OUTPUT_TOKENS", "Attributes", "finish_reason", "label", "metric", "provider", "request_attributes",
+    "response_attributes", "span_name",
 ]  # fmt: skip
 
 Attributes = Mapping[str, str | int | float | bool | tuple[str, ...]]
@@ -61,6 +62,8 @@ TIME_PER_OUTPUT_TOKEN = "gen_ai.server.time_per_output_token"
 
 CHAT = "chat"
 """The operation: a chat completion."""
+EMBEDDINGS = "embeddings"
+"""The operation: vectors of texts."""
 OTHER = "_OTHER"
 """Value of an attribute whose own is none of those that are known."""
 FINISH_REASONS = frozenset({"stop", "length", "content_filter", "tool_calls", "error", "cancelled"})
@@ -75,7 +78,7 @@ TOKEN_BUCKETS = (
     1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864
 )  # fmt: skip
 
-_PROVIDERS = {"extractive": "penstock"}
+_PROVIDERS = {"extractive": "penstock", "embedding": "penstock"}
 
 
 def metric(name: str, unit: str = "") -> str:

@@ -11,19 +11,22 @@ from penstock.telemetry import gen_ai
 
 __all__ = [
     "ALERT_DELIVERIES", "ALERT_OLDEST_SECONDS", "ALERT_QUEUE", "BATCH_SECONDS", "BROKEN_CALLS", "CACHE_LOOKUPS",
-    "CACHE_SECONDS", "CANARY_REQUESTS", "CIRCUIT_CHANGES", "CIRCUIT_STATE", "CO2E_GRAMS", "CONSUMED", "DEAD_LETTERS",
-    "END_TO_END_SECONDS", "ENERGY_JOULES", "ENGINE_BATCH_SIZE", "ENGINE_DEATHS", "ENGINE_KV_CACHE_USAGE",
-    "ENGINE_PREEMPTIONS", "ENGINE_QUEUE_SECONDS", "ENGINE_RUNNING", "ENGINE_TOKENS", "ENGINE_WAITING",
-    "ESTIMATED_USAGE", "EVALUATOR_FAILURES", "EVALUATOR_SECONDS", "EXPERIMENT_SKIPS", "FINDINGS", "FINISHED",
-    "FIRST_RELEASED_SECONDS", "GROUNDED", "HTTP_REQUESTS", "HTTP_SECONDS",
-    "HTTP_UNDER_WAY", "INDEXED_CHUNKS", "IN_FLIGHT", "LEFT_ALONE", "OPERATION_SECONDS",
-    "PREFIX_CACHE_HITS", "PREFIX_CACHE_QUERIES", "PRODUCED", "QUEUE_SECONDS", "REDELIVERED", "REFUSED",
-    "REQUEST_SECONDS", "RETRIES", "REVIEWS", "ROUTE_CHOICES", "SCANNER_FAILURES", "SCREENED", "SCREEN_SECONDS",
-    "SHADOW_CALLS", "TIME_PER_OUTPUT_TOKEN_SECONDS", "TIME_TO_FIRST_TOKEN_SECONDS", "TOKEN_USAGE", "UP",
-    "WASTED_TOKENS",
+    "CACHE_SECONDS", "CANARY_REQUESTS", "CIRCUIT_CHANGES", "CIRCUIT_STATE", "CO2E_GRAMS", "CONSUMED",
+    "DEAD_LETTERS", "END_TO_END_SECONDS", "ENERGY_JOULES", "ENGINE_BATCH_SIZE", "ENGINE_DEATHS",
+    "ENGINE_KV_CACHE_USAGE", "ENGINE_PREEMPTIONS", "ENGINE_QUEUE_SECONDS", "ENGINE_RUNNING", "ENGINE_TOKENS",
+    "ENGINE_WAITING", "ESTIMATED_USAGE", "EVALUATOR_FAILURES", "EVALUATOR_SCORES", "EVALUATOR_SECONDS",
+    "EXPERIMENT_SKIPS", "FINDINGS", "FINISHED", "FIRST_RELEASED_SECONDS", "GROUNDED", "HTTP_REQUESTS",
+    "HTTP_SECONDS", "HTTP_UNDER_WAY", "INDEXED_CHUNKS", "IN_FLIGHT", "LEFT_ALONE", "OPERATION_SECONDS",
+    "PREFIX_CACHE_HITS", "PREFIX_CACHE_QUERIES", "PRODUCED", "QUEUE_ESTIMATE_RATIO", "QUEUE_ESTIMATE_SECONDS",
+    "QUEUE_REQUESTS", "QUEUE_SECONDS", "REDELIVERED", "REFUSED", "REQUEST_SECONDS", "RETRIES",
+    "RETRIEVAL_BEST_SCORE", "RETRIEVED_PASSAGES", "REVIEWS", "ROUTE_CHOICES", "SCANNER_FAILURES", "SCREENED",
+    "SCREEN_SECONDS", "SEMANTIC_CACHE_DIFFERENCES", "SEMANTIC_CACHE_FALSE_HITS", "SEMANTIC_CACHE_HITS",
+    "SEMANTIC_CACHE_LOOKUPS", "SEMANTIC_CACHE_SIMILARITY", "SHADOW_CALLS", "TIME_PER_OUTPUT_TOKEN_SECONDS",
+    "TIME_TO_FIRST_TOKEN_SECONDS", "TOKEN_USAGE", "UP", "WASTED_TOKENS",
 ]  # fmt: skip
 
 _FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_SHARES = tuple(step / 20 for step in range(21))
 _SLOW = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120)
 
 CONSUMED = Counter("penstock_consumed_messages", "Messages read and finished.", ["service", "topic"])
@@ -39,6 +42,20 @@ REFUSED = Counter("penstock_refused_requests", "Requests ended early, by stage a
 EXPERIMENT_SKIPS = Counter(
     "penstock_experiment_skips", "Requests that an experiment concerns and could not assign.", ["experiment", "code"]
 )
+QUEUE_REQUESTS = Gauge(
+    "penstock_queue_requests",
+    "Requests between their first decision and their result, those that wait included.",
+    ["queue"],
+)
+QUEUE_ESTIMATE_SECONDS = Gauge(
+    "penstock_queue_estimate_seconds", "How long the last request that came was expected to be under way.", ["queue"]
+)
+QUEUE_ESTIMATE_RATIO = Histogram(
+    "penstock_queue_estimate_ratio",
+    "How long a request was under way, as a share of what was expected when it came.",
+    ["queue"],
+    buckets=(0.1, 0.25, 0.5, 0.67, 0.8, 0.9, 1.1, 1.25, 1.5, 2, 4, 10),
+)
 END_TO_END_SECONDS = Histogram(
     "penstock_end_to_end_seconds", "From the producer's request to its release.", ["status"], buckets=_SLOW
 )
@@ -49,11 +66,26 @@ HTTP_SECONDS = Histogram(
 )
 HTTP_UNDER_WAY = Gauge("penstock_http_requests_under_way", "Requests of HTTP that are being answered.", [])
 GROUNDED = Counter("penstock_grounded_requests", "Requests that left retrieval, by what was found.", ["grounding"])
+RETRIEVAL_BEST_SCORE = Histogram(
+    "penstock_retrieval_best_score",
+    "Score of the best passage of a request that got any.",
+    ["route"],
+    buckets=_SHARES,
+)
+RETRIEVED_PASSAGES = Histogram(
+    "penstock_retrieved_passages",
+    "Passages attached to a request whose route asks for them.",
+    ["route"],
+    buckets=(0, 1, 2, 3, 4, 6, 8, 12, 20, 50, 100),
+)
 INDEXED_CHUNKS = Counter("penstock_indexed_chunks", "Chunks embedded for, or removed from the store.", ["action"])
 SCREENED = Counter("penstock_screened_texts", "Events judged by guardrails.", ["stage", "action"])
 FINDINGS = Counter("penstock_findings", "Finds that counted.", ["stage", "scanner", "action"])
 SCANNER_FAILURES = Counter("penstock_scanner_failures", "Scanners that failed or had no time.", ["stage", "scanner"])
 EVALUATOR_FAILURES = Counter("penstock_evaluator_failures", "Scores left out: the evaluator failed.", ["evaluator"])
+EVALUATOR_SCORES = Histogram(
+    "penstock_evaluator_scores", "Scores given, 0 to 1.", ["evaluator", "subject"], buckets=_SHARES
+)
 EVALUATOR_SECONDS = Histogram(
     "penstock_evaluator_seconds", "Time of scoring one batch.", ["evaluator"], buckets=(0.0001, 0.0002, *_FAST)
 )
@@ -64,6 +96,24 @@ CACHE_LOOKUPS = Counter(
 )
 CACHE_SECONDS = Histogram(
     "penstock_cache_seconds", "Time of looking for one answer.", ["cache"], buckets=(0.0001, 0.0002, 0.0003, *_FAST)
+)
+SEMANTIC_CACHE_LOOKUPS = Counter(
+    "penstock_semantic_cache_lookups", "Questions compared with earlier ones; mode: shadow or on.", ["route", "mode"]
+)
+SEMANTIC_CACHE_HITS = Counter(
+    "penstock_semantic_cache_hits", "Those that an earlier answer is given to, or would be.", ["route", "mode"]
+)
+SEMANTIC_CACHE_FALSE_HITS = Counter(
+    "penstock_semantic_cache_false_hits", "Those whose own answer then said something else.", ["route", "mode"]
+)
+SEMANTIC_CACHE_DIFFERENCES = Counter(
+    "penstock_semantic_cache_differences", "Earlier questions as near as a hit that ask for something else.", ["reason"]
+)
+SEMANTIC_CACHE_SIMILARITY = Histogram(
+    "penstock_semantic_cache_similarity",
+    "Cosine of two questions whose answers were compared in shadow; verdict: same or different.",
+    ["route", "verdict"],
+    buckets=(0.8, 0.82, 0.84, 0.86, 0.88, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 1.0),
 )
 ESTIMATED_USAGE = Counter(
     "penstock_estimated_usage", "Model calls whose tokens were estimated: nobody gave them.", ["backend", "model"]

@@ -1,0 +1,30 @@
+"""A service that steps back does so beside services of other sessions, too."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+AUTOGROUP = Path("/proc/self/autogroup")
+STEP_BACK = (
+    "import os, pathlib; from penstock.service import step_back; step_back(7);"
+    "print(os.nice(0), pathlib.Path('/proc/self/autogroup').read_text().split()[-1])"
+)
+
+
+def told(*, own_session: bool) -> list[str]:
+    run = subprocess.run(
+        [sys.executable, "-c", STEP_BACK], capture_output=True, text=True, check=True, start_new_session=own_session
+    )
+    return run.stdout.split()
+
+
+@pytest.mark.skipif(not AUTOGROUP.exists(), reason="this kernel does not schedule by session")
+def test_a_session_of_its_own_steps_back_and_a_shared_one_stays() -> None:
+    before = AUTOGROUP.read_text().split()[-1]
+    assert told(own_session=True) == ["7", "7"]
+    assert told(own_session=False) == ["7", before]
+    assert AUTOGROUP.read_text().split()[-1] == before
