@@ -10,17 +10,23 @@ import numpy as np
 from penstock.config.kinds import Retrieval
 from penstock.contracts.records import Passage
 from penstock.embedding.static import F32, StaticEmbedding, shared_static_embedding, words
-from penstock.telemetry import get_logger
+from penstock.telemetry import get_logger, metrics
 
 from services.retrieval.core import Hit
 from services.retrieval.ranking import Ranked, ranked, select, sentences
 
-__all__ = ["ENTRY_POINTS", "LateInteraction", "Reranker", "RerankerUnavailable", "attached", "reranked", "rerankers"]
+__all__ = [
+    "ENTRY_POINTS", "InstalledReranker", "LateInteraction", "Reranker", "RerankerUnavailable", "attached", "reranked",
+    "rerankers",
+]  # fmt: skip
 
 log = get_logger(__name__)
 
 ENTRY_POINTS = "penstock.rerankers"
 """Group of entry points in which installed packages name rerankers of their own, each a callable without arguments."""
+
+_ROUNDING = 1e-6
+"""By how much a score of 32 bits may be above 1."""
 
 
 class RerankerUnavailable(Exception):
@@ -87,16 +93,49 @@ class LateInteraction:
         return self._table.rows(words(text.casefold()))
 
 
+class InstalledReranker:
+    """A reranker of an installed package. Whatever it raises, and whatever it returns that is no score, is
+    :class:`RerankerUnavailable` here: no request is lost to code that only orders its passages.
+
+    Args:
+        name: that routes use.
+    """
+
+    def __init__(self, name: str, reranker: Reranker) -> None:
+        self._name = name
+        self._reranker = reranker
+
+    def scores(self, question: str, candidates: Sequence[Ranked]) -> Sequence[float]:
+        """See :class:`Reranker`; the scores are plain floats."""
+        try:
+            found = [float(score) for score in self._reranker.scores(question, candidates)]
+        except RerankerUnavailable:
+            raise
+        except Exception as error:
+            raise RerankerUnavailable(f"{self._name} raised {error!r}") from error
+        if len(found) > len(candidates):
+            raise RerankerUnavailable(f"{self._name} gave {len(found)} scores for {len(candidates)} candidates")
+        wrong = next((score for score in found if not 0 <= score <= 1 + _ROUNDING), None)
+        if wrong is not None:
+            raise RerankerUnavailable(f"{self._name} gave the score {wrong}: scores are from 0 to 1")
+        return [min(score, 1.0) for score in found]
+
+
 def rerankers(installed: Iterable[EntryPoint] | None = None) -> dict[str, Reranker]:
     """Return every reranker by the name that routes use: ``late-interaction``, and those of installed packages.
+
+    One that cannot be loaded is left out, and the log says why: routes that name it keep the order of the searches.
 
     Args:
         installed: where to look for the latter; None: in the entry points ``penstock.rerankers``.
     """
     found: dict[str, Reranker] = {"late-interaction": LateInteraction(shared_static_embedding())}
     for entry in entry_points(group=ENTRY_POINTS) if installed is None else installed:
-        make: Callable[[], Reranker] = entry.load()
-        found[entry.name] = make()
+        try:
+            make: Callable[[], Reranker] = entry.load()
+            found[entry.name] = InstalledReranker(entry.name, make())
+        except Exception as error:
+            log.error("a reranker cannot be loaded", reranker=entry.name, entry_point=entry.value, reason=repr(error))
     return found
 
 
@@ -121,9 +160,12 @@ def attached(question: str, hits: Sequence[Hit], rules: Retrieval, known: Mappin
         reranker = known.get(rules.reranker)
         if reranker is None:
             log.warning("no such reranker: passages are not reranked", reranker=rules.reranker, known=sorted(known))
+            metrics.RERANKINGS.labels(rules.reranker, "unknown").inc()
             return select(candidates, rules)
         try:
             candidates = reranked(reranker, question, candidates)
+            metrics.RERANKINGS.labels(rules.reranker, "reranked").inc()
         except RerankerUnavailable as error:
             log.warning("passages are not reranked", reranker=rules.reranker, reason=str(error))
+            metrics.RERANKINGS.labels(rules.reranker, "unavailable").inc()
     return select(candidates, rules)

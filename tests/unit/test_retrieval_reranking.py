@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock.config.kinds import Retrieval
 from penstock.embedding.static import shared_static_embedding
+from penstock.telemetry import metrics
 
 from services.retrieval.core import ChunkRecord, Hit
 from services.retrieval.ranking import Ranked
 from services.retrieval.reranking import (
     ENTRY_POINTS,
+    InstalledReranker,
     LateInteraction,
+    Reranker,
     RerankerUnavailable,
     attached,
     reranked,
@@ -44,6 +48,35 @@ class Reversing:
 
     def scores(self, question: str, candidates: Sequence[Ranked]) -> Sequence[float]:
         return [each.score for each in reversed(candidates[:2])]
+
+
+class Raising:
+    """Raises an exception of its own, as code that nobody here wrote does."""
+
+    def scores(self, question: str, candidates: Sequence[Ranked]) -> Sequence[float]:
+        raise KeyError("logits")
+
+
+class Muttering:
+    """Returns what it is told to."""
+
+    def __init__(self, said: object) -> None:
+        self.said = said
+
+    def scores(self, question: str, candidates: Sequence[Ranked]) -> Any:
+        return self.said
+
+
+class Narrow:
+    """Returns what numpy's own sums are, on the scale of the candidates."""
+
+    def scores(self, question: str, candidates: Sequence[Ranked]) -> Any:
+        return np.linspace(0.2, 0.8, len(candidates), dtype=np.float32)
+
+
+class Unloadable:
+    def __init__(self) -> None:
+        raise OSError("model.onnx is missing")
 
 
 class Away:
@@ -106,6 +139,52 @@ def test_without_its_reranker_a_route_gets_the_order_of_the_searches(name: str) 
     hits = [a_hit("a", "x", 0.9), a_hit("b", "x", 0.5)]
     plain = attached("q", hits, Retrieval(score_floor=0), {})
     assert attached("q", hits, Retrieval(score_floor=0, reranker=name), {"away": Away()}) == plain
+
+
+def installed(kind: type[object]) -> dict[str, Reranker]:
+    """The registry with a reranker of an installed package, named ``own``."""
+    return rerankers([EntryPoint("own", f"{__name__}:{kind.__name__}", ENTRY_POINTS)])
+
+
+def outcomes(outcome: str) -> float:
+    return float(metrics.RERANKINGS.labels("own", outcome)._value.get())
+
+
+def test_an_installed_reranker_that_raises_leaves_the_order_of_the_searches_and_is_counted() -> None:
+    hits = [a_hit("a", "x", 0.9), a_hit("b", "x", 0.5)]
+    rules, before = Retrieval(score_floor=0, reranker="own"), outcomes("unavailable")
+    plain = attached("q", hits, Retrieval(score_floor=0), {})
+    assert attached("q", hits, rules, installed(Raising)) == plain
+    assert outcomes("unavailable") == before + 1
+    with pytest.raises(RerankerUnavailable, match=r"KeyError.*logits"):
+        installed(Raising)["own"].scores("q", candidates("x"))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [None, 0.5, [float("nan"), 0.5], ["much", "little"], [0.5, float("inf")], [[0.5], [0.4]], [0.5, 0.5, 0.5], [1.5], [-1]],
+    ids=["none", "number", "nan", "words", "infinite", "nested", "too-many", "above-1", "below-0"],
+)  # fmt: skip
+def test_what_is_no_score_leaves_the_order_of_the_searches(said: object) -> None:
+    hits = [a_hit("a", "x", 0.9), a_hit("b", "x", 0.5)]
+    known = {"own": InstalledReranker("own", Muttering(said))}
+    plain = attached("q", hits, Retrieval(score_floor=0), {})
+    assert attached("q", hits, Retrieval(score_floor=0, reranker="own"), known) == plain
+    with pytest.raises(RerankerUnavailable, match="own"):
+        known["own"].scores("q", candidates("x", "y"))
+
+
+def test_scores_that_are_numbers_of_a_library_become_plain_ones() -> None:
+    hits, before = [a_hit("a", "x", 0.9), a_hit("b", "x", 0.5)], outcomes("reranked")
+    found = attached("q", hits, Retrieval(score_floor=0, reranker="own"), installed(Narrow))
+    assert [(p.passage_id, type(p.score)) for p in found] == [("b", float), ("a", float)]
+    assert outcomes("reranked") == before + 1
+
+
+def test_a_reranker_that_cannot_be_loaded_is_left_out() -> None:
+    assert set(installed(Unloadable)) == {"late-interaction"}
+    missing = EntryPoint("own", "no_such_package_at_all:Reranker", ENTRY_POINTS)
+    assert set(rerankers([missing])) == {"late-interaction"}
 
 
 def test_the_registry_holds_the_shipped_one_by_the_name_that_routes_use() -> None:

@@ -18,7 +18,7 @@ __all__ = [
     "EXPERIMENT_SKIPS", "FINDINGS", "FINISHED", "FIRST_RELEASED_SECONDS", "GROUNDED", "HTTP_REQUESTS",
     "HTTP_SECONDS", "HTTP_UNDER_WAY", "INDEXED_CHUNKS", "IN_FLIGHT", "LEFT_ALONE", "OPERATION_SECONDS",
     "PREFIX_CACHE_HITS", "PREFIX_CACHE_QUERIES", "PRODUCED", "QUEUE_ESTIMATE_RATIO", "QUEUE_ESTIMATE_SECONDS",
-    "QUEUE_REQUESTS", "QUEUE_SECONDS", "REDELIVERED", "REFUSED", "REQUEST_SECONDS", "RETRIES",
+    "QUEUE_REQUESTS", "QUEUE_SECONDS", "REDELIVERED", "REFUSED", "REQUEST_SECONDS", "RERANKINGS", "RETRIES",
     "RETRIEVAL_BEST_SCORE", "RETRIEVED_PASSAGES", "REVIEWS", "ROUTE_CHOICES", "SCANNER_FAILURES", "SCREENED",
     "SCREEN_SECONDS", "SEMANTIC_CACHE_DIFFERENCES", "SEMANTIC_CACHE_FALSE_HITS", "SEMANTIC_CACHE_HITS",
     "SEMANTIC_CACHE_LOOKUPS", "SEMANTIC_CACHE_SIMILARITY", "SHADOW_CALLS", "TIME_PER_OUTPUT_TOKEN_SECONDS",
@@ -77,6 +77,9 @@ RETRIEVED_PASSAGES = Histogram(
     "Passages attached to a request whose route asks for them.",
     ["route"],
     buckets=(0, 1, 2, 3, 4, 6, 8, 12, 20, 50, 100),
+)
+RERANKINGS = Counter(
+    "penstock_rerankings", "Candidates of requests: reranked, unavailable or unknown.", ["reranker", "outcome"]
 )
 INDEXED_CHUNKS = Counter("penstock_indexed_chunks", "Chunks embedded for, or removed from the store.", ["action"])
 SCREENED = Counter("penstock_screened_texts", "Events judged by guardrails.", ["stage", "action"])
