@@ -49,6 +49,55 @@ def test_malformed_html_is_read_as_far_as_it_goes(html: str) -> None:
     clean_document(html, "text/html")
 
 
+@pytest.mark.parametrize(
+    ("html", "title", "text"),
+    [
+        ("<html><head><title>Weir</title><body><p>seen", "Weir", "seen"),
+        ("<html><head><title>Weir</title><meta name=x><p>seen</p>", "Weir", "seen"),
+        ("<head><title>Weir</title>seen", "Weir", "seen"),
+        ("<head><noscript><iframe src=x>no</iframe></noscript><script>no</script></head><p>seen", "", "seen"),
+        ("<p hidden>no<div>seen</div>", "", "seen"),
+        ("<p style='display:none'><b>no<ul><li>seen</ul>", "", "- seen"),
+        ("<ul><li hidden><b>no<li>seen</ul>", "", "- seen"),
+        ("<dl><dt hidden>no<dd>seen</dl>", "", "seen"),
+        ("<table><tr hidden><td>no<tr><td>a<td>b</table>seen", "", "| a | b |\n\nseen"),
+        ("<table><thead hidden><tr><th>no<tbody><tr><td>a</table>seen", "", "| a |\n\nseen"),
+        ("<ol><li>one<ol><li>inner</ol><li>two</ol>", "", "- one\n\n- inner\n\n- two"),
+        ("<div hidden/>no</div>seen", "", "seen"),
+        ("<p style='opacity:0!important'>no</p><p style='font-size:0 !important'>no</p>seen", "", "seen"),
+    ],
+    ids=[
+        "head-open", "head-open-without-body", "head-open-before-text", "head-with-noscript", "p-open-before-div",
+        "p-open-before-list", "li-open", "dt-open", "tr-open", "thead-open", "nested-list", "hidden-and-self-closed",
+        "important",
+    ],
+)  # fmt: skip
+def test_elements_that_html_lets_stand_open_end_where_browsers_end_them(html: str, title: str, text: str) -> None:
+    document = clean_document(html, "text/html")
+    assert (document.title, document.text) == (title, text)
+
+
+def test_the_title_of_a_drawing_is_not_that_of_the_page() -> None:
+    document = clean_document("<svg><title>icon</title></svg><title>Weir</title><p>text", "text/html")
+    assert (document.title, document.text) == ("Weir", "text")
+
+
+@pytest.mark.parametrize("inner", ["<div>Weirs and mills</div>", "Weirs<br>and mills", "<p>Weirs</p><p>and mills</p>"])
+def test_a_heading_is_one_line_whatever_stands_in_it(inner: str) -> None:
+    document = clean_document(f"<h2>{inner}</h2><p>text", "text/html")
+    assert document.text == "## Weirs and mills\n\ntext"
+    assert [block.path for block in document.blocks] == [("Weirs and mills",)] * 2
+
+
+def test_cells_and_items_that_hold_a_paragraph_begin_with_it_on_their_line() -> None:
+    html = """<table><tr>
+        <td> <p>one</p> </td> <td><div>two</div></td></tr><tr><td>three<td><p>four<p>five</table>
+        <ul> <li> <p>first</p> </li> <li> <p>second</p> <p>more</p> </li> </ul>"""
+    assert clean_document(html, "text/html").text == (
+        "| one | two |\n| three | four\n\nfive |\n\n- first\n\n- second\n\nmore"
+    )
+
+
 def test_markdown_headings_fences_and_links() -> None:
     source = (
         "---\ntitle: x\n---\n# Top\n\nSee [the docs](https://x.example) and ![a picture](p.png).\n\n"
@@ -156,7 +205,8 @@ POISON = {
     "text/html": [
         "<div>" * N + "</p>" * N, "<li>" * N, "<" * N, "<a " * N, "<a " * N + ">", "<a" + " x=" * N + ">",
         "<a x='" * N + ">", "<!--" * N, "<!--" * N + ">", "<![foo" * N + ">", "<?" * N + ">", "</" * N + ">",
-        "</a" + " " * N + "b>", "&#" * N,
+        "</a" + " " * N + "b>", "&#" * N, "<p>" + "<b>" * N + "<div>" * N, "<table>" + "<tr><td><b>" * N,
+        "<td><p>" * N + "</td>" * N,
         "<script" * N + ">", "<script>" * N, "<title>" * N, "<p style='" + ("display:" + " " * 100) * (N // 100) + "'>",
     ],
 }  # fmt: skip
