@@ -98,7 +98,7 @@ class RedisClaims:
                 keys=keys, args=[_encode(asked), key_prefix(judgement.request.tenant_id)], client=pipeline
             )
         answers = await execute(pipeline)
-        return [_claim(decision.decode(), told, again == 1) for decision, told, again in answers]
+        return [_claim(decision.decode(), told, again) for decision, told, again in answers]
 
     async def leave_room(self, left: Sequence[tuple[str, str, str]]) -> None:
         """What was decided about in the waiting room, and is on the log, waits no more: team, priority and request_id of
@@ -188,7 +188,7 @@ _decode = msgspec.json.Decoder(_Told).decode
 _encode = msgspec.json.encode
 
 
-def _claim(decision: str, told: bytes, again: bool) -> Claim:
+def _claim(decision: str, told: bytes, again: int) -> Claim:
     claim = _decode(told)
     over = claim.over
     return Claim(
@@ -206,7 +206,8 @@ def _claim(decision: str, told: bytes, again: bool) -> Claim:
         ),
         alert=claim.alert,
         assigned=claim.assigned,
-        again=again,
+        again=again > 0,
+        ended=again == 2,
     )  # fmt: skip
 
 

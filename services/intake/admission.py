@@ -75,14 +75,13 @@ def _is_out(standing: Standing, claim: Claim) -> bool:
     """Return whether a request has to be taken out of the queue again."""
     match claim.decision:
         case Decision.WAITING:
-            return False
-        case Decision.ADMITTED:
-            # It was admitted before, and stands there anew: its result has come already.
+            # One that waits already has its place, perhaps in another queue: a second send needs none.
             return claim.again and standing.added
-        case Decision.DUPLICATE | Decision.CONFLICT:
-            # The other one keeps its place, which is another one's in the log.
-            return standing.mine
+        case Decision.ADMITTED:
+            # It was admitted before, and its result has come: it stands there anew, by this try or one before it.
+            return claim.again and (standing.added or (standing.mine and claim.ended))
         case _:
+            # Of a duplicate or a conflict the other one keeps its place, which is another one's in the log.
             return standing.mine
 
 

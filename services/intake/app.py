@@ -92,7 +92,7 @@ def admission_hop(config: Configuration, claims: Decides, limits: Limits, clock:
         topics=("llm-requests",),
         handler=handle,
         max_batch=_BATCH,
-        failed=_failed(clock),
+        failed=_failed(config, limits, clock),
         urgency=urgency,
         flow=by_team,
         waiting=READ_AHEAD,
@@ -125,7 +125,7 @@ def waiting_hop(config: Configuration, claims: Decides, room: WaitingRoom, limit
         topics=("requests-waiting",),
         handler=handle,
         concurrency=_DOORS,
-        failed=_failed(clock),
+        failed=_failed(config, limits, clock),
         urgency=urgency,
         flow=by_team,
         waiting=READ_AHEAD,
@@ -167,12 +167,13 @@ def _decided(
     return step(judgement, claim, log_range(event.message), now)
 
 
-def _failed(clock: Clock) -> Callable[[Event[Any], Exception], Sequence[Emit]]:
+def _failed(config: Configuration, limits: Limits, clock: Clock) -> Callable[[Event[Any], Exception], Sequence[Emit]]:
     def failed(event: Event[Any], error: Exception) -> Sequence[Emit]:
         request: LlmRequest = event.record
+        # No more of it than must be: what it says of itself may be just what no event can hold.
         context = Context(
             conversation_id=request.conversation_id,
-            route=request.route,
+            route=_route(request, config, limits, clock.now()),
             requested_at=request.occurred_at,
             purpose=request.purpose,
         )
@@ -189,6 +190,14 @@ def _failed(clock: Clock) -> Callable[[Event[Any], Exception], Sequence[Emit]]:
         return [Emit("refusals", request_key(context, request.request_id), ended)]
 
     return failed
+
+
+def _route(request: LlmRequest, config: Configuration, limits: Limits, now: datetime) -> str:
+    """Return the route in whose queue ``request`` stands, which its result takes it out of."""
+    try:
+        return judge(request, config, limits, now).context.route
+    except Exception:  # the defect may be just there: then it stands in none
+        return request.route
 
 
 def settlement_hop(config: Configuration, claims: Claims, clock: Clock, queues: Queues | None = None) -> Hop:

@@ -142,7 +142,9 @@ def _judge(
         return refuse(
             "unknown_team", f"no team {request.tenant_id!r} is configured; add it with `penstock config apply`"
         )
-    base = _replace(base, team=team)
+    route_name = assigned.route or (team.default_route if request.route == "default" else request.route)
+    # Whatever ends it, it leaves the queue that it entered: of what waits for room, a key may be revoked meanwhile.
+    base = _replace(base, team=team, context=msgspec.structs.replace(base.context, route=route_name))
     if problem := key_problem(request, team, config, now) or priority_problem(request, team):
         return refuse(*problem)
     if (size := context_bytes(request)) > limits.max_context_bytes:
@@ -151,7 +153,6 @@ def _judge(
             f"conversation_id, user_id, key_id and tags are {size:,} bytes together, more than the "
             f"{limits.max_context_bytes:,} allowed",
         )
-    route_name = assigned.route or (team.default_route if request.route == "default" else request.route)
     route = config.route(route_name)
     if route is None:
         return refuse("unknown_route", f"no route {route_name!r} is configured; see `penstock config show routes`")
@@ -171,7 +172,6 @@ def _judge(
         base,
         context=msgspec.structs.replace(
             base.context,
-            route=route_name,
             policy_name=assigned.policy or request.policy_name or route.policy or team.policy,
             deadline_at=deadline,
         ),

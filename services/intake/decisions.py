@@ -65,6 +65,7 @@ class Claim:
         alert: whether this is the refusal that on-call is told of.
         assigned: the arms that it was admitted with.
         again: whether it had been decided before.
+        ended: whether it had, and holds nothing any more: it was not admitted, or its result has come.
     """
 
     decision: Decision
@@ -76,6 +77,7 @@ class Claim:
     alert: bool = False
     assigned: Assigned = NOT_ASSIGNED
     again: bool = field(default=False, compare=False)
+    ended: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -285,6 +285,39 @@ async def test_a_second_send_that_is_decided_at_the_second_try_leaves_no_trace(
     assert await queues.lengths([route]) == {route: 0}
 
 
+async def test_what_is_read_again_at_the_second_try_stands_there_only_while_it_is_under_way(
+    redis: Redis, queues: RedisQueues, route: str
+) -> None:
+    claims = RedisClaims(redis, 600, in_flow=100_000)
+    ended, under_way = a_judgement(route, "ended"), a_judgement(route, "under-way")
+    await Admission(claims, queues).admit([ended, under_way])
+    await claims.settle([Finish(ended.request.tenant_id, "ended", None)], NOW)
+    await queues.leave([a_departure(ended)])
+    trying = Admission(ClaimsAwayOnce(redis, 600, in_flow=100_000), queues)
+    with pytest.raises(Transient):
+        await trying.admit([ended, under_way])
+    assert [claim.decision for claim in await trying.admit([ended, under_way])] == [Decision.ADMITTED] * 2
+    (standing,) = await queues.enter([a_judgement(route, "next")])
+    assert standing.same == 2
+
+
+async def test_another_request_under_the_identity_of_one_that_waits_stands_in_no_queue_of_its_own(
+    redis: Redis, queues: RedisQueues, route: str
+) -> None:
+    admission = Admission(RedisClaims(redis, 600, in_flow=1), queues)
+    first, waits = a_judgement(route, "r1"), a_judgement(route, "r2")
+    other = dataclasses.replace(
+        waits,
+        request=msgspec.structs.replace(waits.request, event_id="e3", route="other"),
+        context=msgspec.structs.replace(waits.context, route=f"{route}-other"),
+        place="log/elsewhere",
+    )
+    claims = await admission.admit([first, waits, waits, other])
+    assert [claim.decision for claim in claims] == ["admitted", "waiting", "waiting", "waiting"]
+    # The other one is turned away from the waiting room, and no result of its own would end its place.
+    assert await queues.lengths([route, f"{route}-other"]) == {route: 2, f"{route}-other": 0}
+
+
 async def test_who_came_to_the_waiting_room_just_before_the_one_that_was_decided_about_still_waits(
     redis: Redis, route: str
 ) -> None:

@@ -14,12 +14,22 @@ from penstock.clock import ManualClock, SystemClock
 from penstock.config.kinds import KINDS, Arm, Experiment, Metric
 from penstock.config.plane import ConfigPlane
 from penstock.contracts.catalogue import Catalogue
-from penstock.contracts.records import AdmittedRequest, Context, Cost, DeadLetter, LlmRequest, LlmResult, Message
+from penstock.contracts.records import (
+    AdmittedRequest,
+    Context,
+    Cost,
+    DeadLetter,
+    LlmRequest,
+    LlmResult,
+    Message,
+    Refusal,
+)
 from penstock.settings import ServiceSettings
 
 from services.intake.app import admission_hop, settlement_hop
 from services.intake.assignment import Assigned
 from services.intake.core import Claim, Decision, Judgement, Limits, content_hash
+from services.intake.queueing import queue_of
 from services.intake.settlement import Charge, Release
 from tests.unit.test_intake_core import PLANE
 
@@ -84,6 +94,35 @@ async def test_requests_are_admitted_refused_or_set_aside() -> None:
     assert admitted == ["good"]
     assert refused == ["stranger"]
     assert [(conflict.request_id, conflict.causation_id) for conflict in conflicts] == [("good", "third-send")]
+    assert len(bus.messages("dlq-intake")) == 1
+
+
+class BrokenClaims(MemoryClaims):
+    """A ledger that cannot decide about one request."""
+
+    async def admit(self, judgements: Sequence[Judgement]) -> list[Claim]:
+        if any(one.request.request_id == "broken" for one in judgements):
+            raise RuntimeError("a defect")
+        return await super().admit(judgements)
+
+
+async def test_a_defect_ends_the_request_that_met_it_and_its_place_in_the_queue_and_no_other() -> None:
+    bus = MemoryBus(Catalogue.load(), CLOCK)
+    for request in (a_request("before"), a_request("broken", tenant_id="research"), a_request("after")):
+        await bus.publish("llm-requests", "one-key", request)
+    stop = asyncio.Event()
+    hop = admission_hop(PLANE, BrokenClaims(), Limits(), CLOCK)
+    task = asyncio.create_task(run_hops([hop], bus, bus.codec, SystemClock(), ServiceSettings(), stop))
+    await bus.settled("intake", ["llm-requests"])
+    stop.set()
+    await task
+    admitted = [bus.codec.decode("requests-admitted", m.value).request_id for m in bus.messages("requests-admitted")]
+    [refusal] = [bus.codec.decode("refusals", m.value) for m in bus.messages("refusals")]
+    assert admitted == ["before", "after"]
+    assert isinstance(refusal, Refusal)
+    assert (refusal.request_id, refusal.status, refusal.code) == ("broken", "failed", "internal_error")
+    # Its place in the queue is that of the route which its team's "default" is, and ends with the result.
+    assert queue_of(refusal.context) == "slow"
     assert len(bus.messages("dlq-intake")) == 1
 
 

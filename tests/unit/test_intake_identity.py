@@ -15,6 +15,7 @@ from penstock.identity.issuing import issued, revoked
 
 from services.intake.core import Limits, judge
 from services.intake.identity import key_problem, key_route_problem
+from services.intake.queueing import queue_of
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -56,6 +57,15 @@ def test_a_key_speaks_for_its_own_team_while_it_is_in_force(
     for team, code in ((OPEN, of_any), (STRICT, of_strict)):
         problem = key_problem(a_request(key_id), team, PLANE, NOW)
         assert (problem[0] if problem else None) == code
+
+
+def test_one_whose_key_ends_while_it_waits_leaves_the_queue_of_the_route_that_its_teams_default_is() -> None:
+    chat = Route(name="chat", targets=(Target(backend="extractive", model="m"),))
+    plane = ConfigPlane.of([REVOKED, Team(name="support", default_route="chat"), chat])
+    judgement = judge(a_request(REVOKED.id), plane, Limits(), NOW)
+    assert judgement.refused is not None
+    assert judgement.refused.code == "key_revoked"
+    assert queue_of(judgement.context) == "chat"
 
 
 def test_judges_are_asked_without_a_key_and_nobody_else_is_served_so() -> None:

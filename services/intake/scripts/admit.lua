@@ -3,7 +3,7 @@
 --   KEYS: claim, deferral, rate, token rate, tokens, running, reservation, lapses, the waiting room of the team and class;
 --     then a counter for each of asked.counters
 --   ARGV[1]: asked, JSON; instants are digits. ARGV[2]: what every key of the team begins with
--- Returns the decision, the claim, JSON, and 1 where it was decided before.
+-- Returns the decision, the claim, JSON, and 1 where it was decided before, 2 where it is not under way any more.
 
 local COUNTERS = 9
 local asked = cjson.decode(ARGV[1])
@@ -12,7 +12,9 @@ if claimed then
   local claim = cjson.decode(claimed)
   -- The same event at another place is a second send, and its content may be another: nothing is held for that.
   local same_place = not claim.place or claim.place == asked.place
-  if claim.event == asked.event and same_place then return {claim.decision, claimed, 1} end
+  if claim.event == asked.event and same_place then
+    return {claim.decision, claimed, redis.call('ZSCORE', KEYS[6], asked.request_id) and 1 or 2}
+  end
   if claim.hash == asked.hash then return {'duplicate', '{}', 1} end
   return {'conflict', '{}', 1}
 end
