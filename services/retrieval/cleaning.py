@@ -167,22 +167,43 @@ def _without_breaks(content: str) -> tuple[str, tuple[int, ...]]:
     return "".join(parts), tuple(pages)
 
 
-_FRONT_MATTER = re.compile(r"\A---[ \t]*\n.*?\n---[ \t]*\n", re.DOTALL)
-_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
-_IMAGE = re.compile(r"!\[([^\[\]\n]*)\]\([^)\[\n]*\)")
-_LINK = re.compile(r"\[([^\[\]\n]+)\]\([^)\[\n]*\)")
+# YAML between two lines of dashes at the very beginning: keys, items, remarks, and what is indented below them. Two rules
+# with prose between them are text.
+_FRONT_MATTER = re.compile(
+    r"\A---[ \t]*\n(?![ \t]*\n)"
+    r"(?:(?!---[ \t]*$)(?:[ \t][^\n]*|-[ \t][^\n]*|#[^\n]*|[^\s#][^\n]*?:(?:[ \t][^\n]*)?|)\n)*+---[ \t]*(?:\n|\Z)",
+    re.MULTILINE,
+)
+_FENCE = re.compile(r"^ {0,3}(`{3,}(?=[^`\n]*$)|~{3,})", re.MULTILINE)
+# A fence (group 1) with what it holds up to one that is as long, or a comment.
+_FENCED_OR_COMMENT = re.compile(
+    rf"{_FENCE.pattern}[^\n]*(?:\n(?![ \t]*\1[`~]*[ \t]*$)[^\n]*)*+(?:\n[^\n]*)?|<!--(?s:.*?)(?:-->|\Z)", re.MULTILINE
+)
+_ADDRESS = r"\((?:[^()\[\n]|\([^()\[\n]*\))*+\)"
+_IMAGE = re.compile(rf"!\[([^\[\]\n]*)\]{_ADDRESS}")
+_LINK = re.compile(rf"\[([^\[\]\n]+)\]{_ADDRESS}")
 
 
 def _plain_markdown(content: str) -> str:
-    """Drop front matter and comments; leave of links and images their text."""
-    text = _COMMENT.sub("", _FRONT_MATTER.sub("", content.replace("\r\n", "\n")))
+    """Drop front matter and comments; leave of links and images their text. What a fence holds stays as it is."""
+    text = content.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    text = _FRONT_MATTER.sub("", text)
+    parts: list[str] = []
+    at = 0
+    for match in _FENCED_OR_COMMENT.finditer(text):
+        parts += (_unlinked(text[at : match.start()]), match[0] if match[1] else "")
+        at = match.end()
+    return "".join((*parts, _unlinked(text[at:])))
+
+
+def _unlinked(text: str) -> str:
     return _LINK.sub(r"\1", _IMAGE.sub(r"\1", text))
 
 
-_FENCE = re.compile(r"^ {0,3}(```+|~~~+)")
 _RULE = re.compile(r"^([=\-`'\"~^_*+#])\1{2,}\s*$")
 # Every chunk below a heading is stored with it: a line of megabytes would be stored thousands of times.
 _HEADING_CHARACTERS = 400
+_NO_HEADING = re.compile(r"[-*+•]\s|[|>]")
 _LINE_LIKE = re.compile(r"^(?:\s{2,}|[-*+•]\s|\d+[.)]\s|\|)")
 
 
@@ -206,7 +227,7 @@ def _structured(text: str, title: str, markdown: bool) -> CleanDocument:
             continue
         if markdown and (fence := _FENCE.match(line)):
             end = at + 1
-            while end < len(lines) and not lines[end].lstrip().startswith(fence[1][:3]):
+            while end < len(lines) and not _ends_fence(lines[end], fence[1]):
                 end += 1
             end = min(end + 1, len(lines))
             add(at, end, "lines")
@@ -232,6 +253,12 @@ def _structured(text: str, title: str, markdown: bool) -> CleanDocument:
     return CleanDocument(text, tuple(blocks), title)
 
 
+def _ends_fence(line: str, fence: str) -> bool:
+    """Return whether ``line`` is a fence of the same sign that is at least as long (CommonMark, 4.5)."""
+    text = line.strip()
+    return text.startswith(fence) and not text.strip(fence[0])
+
+
 def _starts_block(lines: list[str], at: int, markdown: bool, levels: list[str]) -> bool:
     if markdown and _FENCE.match(lines[at]):
         return True
@@ -250,6 +277,8 @@ def _heading(lines: list[str], at: int, markdown: bool, levels: list[str]) -> tu
     under = _RULE.match(following)
     if over or under is None or not line.strip() or line[:1].isspace() or len(line) > 120:
         return None
+    if markdown and _NO_HEADING.match(line):
+        return None  # a rule behind an item, a row or a quotation
     if markdown:
         return ((1 if under[1] == "=" else 2), line.strip(), 2) if under[1] in "=-" else None
     if len(following.rstrip()) < min(len(line), 4) or len(following.rstrip()) < len(line) * 0.7:

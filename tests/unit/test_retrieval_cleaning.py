@@ -50,6 +50,51 @@ def test_malformed_html_is_read_as_far_as_it_goes(html: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("---\n\nIntroduction.\n\n---\n\nMore.", "---\n\nIntroduction.\n\n---\n\nMore."),
+        ("---\nA paragraph of prose.\n---\nMore.", "---\nA paragraph of prose.\n---\nMore."),
+        ("\ufeff---\r\ntitle: x\r\nof:\r\n- b\r\n# remark\r\n\r\nk: |\r\n  long\r\n---\r\n# Top\r\ntext", "# Top\ntext"),
+        ("---\rtitle: x\r---\r# Top\rtext", "# Top\ntext"),
+        ("---\n---\ntext", "text"),
+    ],
+    ids=["rules", "prose", "yaml-with-mark", "yaml-of-carriage-returns", "empty"],
+)  # fmt: skip
+def test_front_matter_is_left_out_and_text_between_two_rules_is_not(source: str, text: str) -> None:
+    assert clean_document(source, "text/markdown").text == text
+
+
+def test_what_a_fence_holds_stays_as_it_is_written() -> None:
+    fenced = "```html\n<!-- shown --> [a](b)\n```not the end\n# no heading\n```"
+    document = clean_document(f"<!-- ``` -->\n{fenced}\n# Heading\n[text](x)<!-- hidden", "text/markdown")
+    assert document.text == f"{fenced}\n# Heading\ntext"
+    assert [(block.kind, block.path) for block in document.blocks] == [
+        ("lines", ()), ("heading", ("Heading",)), ("prose", ("Heading",)),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("source", "headings"),
+    [
+        ("````md\n```\n# inner\n```\n# inner\n````\n# real", {"real"}),
+        ("~~~\n```\n# inner\n~~~\n# real", {"real"}),
+        ("```code``` and text\n# real", {"real"}),
+        ("- item\n---\n# real", {"real"}),
+        ("| a | b |\n---\n# real", {"real"}),
+        ("> quoted\n---\n# real", {"real"}),
+    ],
+    ids=["longer-fence", "other-fence", "code-in-a-line", "rule-behind-item", "rule-behind-table", "rule-behind-quote"],
+)  # fmt: skip
+def test_only_headings_of_markdown_are_headings(source: str, headings: set[str]) -> None:
+    document = clean_document(source, "text/markdown")
+    assert {block.path[-1] for block in document.blocks if block.kind == "heading"} == headings
+
+
+def test_addresses_with_brackets_leave_nothing_behind() -> None:
+    assert clean_document("See [a](http://x/y_(z)), [b](c).", "text/markdown").text == "See a, b."
+
+
+@pytest.mark.parametrize(
     ("html", "title", "text"),
     [
         ("<html><head><title>Weir</title><body><p>seen", "Weir", "seen"),
@@ -199,7 +244,8 @@ POISON = {
                    "\u0301" * N],
     "text/plain; format=paged": ["\f" * N, "x\f" * N],
     "text/markdown": [
-        "![" * N, "[" * N, "[a](" * N, "# a" + " " * N + "b", "# a" + " #" * N + " b", "<!--" * N, "```\n" * N,
+        "![" * N, "[" * N, "[a](" * N, "[a](" + "(" * N, "[a]" + "((b)" * N, "[a](b" * N, "```\n<!--" * N, "~~~" * N,
+        "---\n" + "a:" * N, "---\n" + "a: b\n" * N, "# a" + " " * N + "b", "# a" + " #" * N + " b", "<!--" * N, "```\n" * N,
         "---\n" + "\n" * N + "x", "---\n" + "\n---a" * N, "".join("#" * (n % 6 + 1) + " x\n" for n in range(N)), "- \n" * N,
     ],
     "text/html": [
