@@ -7,8 +7,7 @@ import json
 import signal
 import subprocess
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -36,27 +35,15 @@ from penstock.contracts.records import (
 from penstock.settings import KafkaSettings
 
 from tests.integration.test_streaming import Service
+from tests.model_endpoint import endpoint
 
 REQUESTS = 60
 TEXT = "Tuples are immutable sequences in Python."
 
 
-@asynccontextmanager
-async def refusing() -> AsyncIterator[str]:
-    """An endpoint that takes no key there is."""
-
-    async def reply(request: web.Request) -> web.StreamResponse:
-        return web.json_response({"error": {"message": "no such key"}}, status=401)
-
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", reply)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    finally:
-        await runner.cleanup()
+async def refuse(request: web.Request) -> web.StreamResponse:
+    """Take no key there is."""
+    return web.json_response({"error": {"message": "no such key"}}, status=401)
 
 
 def a_request(name: str, number: int) -> GroundedRequest:
@@ -81,7 +68,7 @@ async def test_a_canary_that_fails_is_taken_back_and_a_shadow_is_compared(
     # However long a busy machine takes to start a service, its shadows have waited for less.
     patient = {**deployed, "INFERENCE_SHADOW_WAIT_S": "600"}
     services = [Service(each, patient, tmp_path / f"{each}.log") for each in ("evaluation", "inference")]
-    async with KafkaBus(kafka_settings, client_id=name) as bus, refusing() as url:
+    async with KafkaBus(kafka_settings, client_id=name) as bus, endpoint(refuse) as url:
         producer = Producer(bus.producer(), codec, "tests")
         route = Route(
             name=name,

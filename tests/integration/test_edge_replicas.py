@@ -30,6 +30,8 @@ from penstock.identity import mint
 from penstock.identity.issuing import issued
 from penstock.settings import KafkaSettings
 
+from tests.model_endpoint import DONE, chunk, endpoint, event_stream
+
 PROJECT = Path(__file__).parents[2]
 KEYS_SECRET = secrets.token_hex(32)
 FLOW = ("intake", "guardrails", "retrieval", "inference")
@@ -69,6 +71,7 @@ class Process:
 class Model:
     """An endpoint that streams ``TEXT``, its last word when it is told to, and counts its calls by their question."""
 
+    NAME = "button-1"
     TEXT = "Press the red button for five seconds."
 
     def __init__(self) -> None:
@@ -78,32 +81,21 @@ class Model:
     async def reply(self, request: web.Request) -> web.StreamResponse:
         asked = await request.json()
         self.calls[asked["messages"][-1]["content"]] += 1
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
+        response = await event_stream(request)
         *words, last = self.TEXT.split(" ")
         for word in words:
-            await response.write(self._event({"content": f"{word} "}))
+            await response.write(chunk(self.NAME, {"content": f"{word} "}))
         await self.may_end.wait()
-        await response.write(self._event({"content": last}) + self._event({}, "stop") + b"data: [DONE]\n\n")
+        await response.write(chunk(self.NAME, {"content": last}) + chunk(self.NAME, {}, "stop") + DONE)
         return response
-
-    @staticmethod
-    def _event(delta: dict[str, str], finish: str | None = None) -> bytes:
-        body = {"model": "button-1", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
-        return b"data: " + json.dumps(body).encode() + b"\n\n"
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[str]:
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", self.reply)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        try:
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-        finally:
-            self.may_end.set()
-            await runner.cleanup()
+        async with endpoint(self.reply) as url:
+            try:
+                yield url
+            finally:
+                self.may_end.set()
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +176,7 @@ async def front(
         entries = [
             Policy(name=name),
             Route(
-                name=name, targets=(Target(backend="openai", model="button-1", base_url=url, timeout_s=60),), policy=name,
+                name=name, targets=(Target(backend="openai", model=Model.NAME, base_url=url, timeout_s=60),), policy=name,
                 retrieval=Retrieval(enabled=False),
             ),
             Team(name=name, policy=name, default_route=name, **getattr(request, "param", {})),

@@ -5,13 +5,11 @@ a completion on the log is never asked again, what died is paid for; and a call 
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import socket
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ from redis.asyncio import Redis
 
 from services.inference.flights import read_entry
 from tests.integration.test_streaming import Service
+from tests.model_endpoint import DONE, OK, chunk, endpoint, event_stream
 
 TEAM = "redelivered"
 SAID = "one two three"
@@ -58,7 +57,7 @@ class Counting:
         try:
             if body.get("stream"):
                 await response.prepare(request)
-                await response.write(self._event({"content": SAID}))
+                await response.write(chunk("counting-1", {"content": SAID}))
             self.held.add(question)
             while request.transport is not None and not request.transport.is_closing():
                 await asyncio.sleep(0.05)
@@ -67,40 +66,17 @@ class Counting:
         return response
 
     async def _streamed(self, request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
-        await response.write(self._event({"content": SAID}))
-        await response.write(self._event({}, "stop") + b"data: [DONE]\n\n")
+        response = await event_stream(request)
+        await response.write(chunk("counting-1", {"content": SAID}))
+        await response.write(chunk("counting-1", {}, "stop") + DONE)
         return response
 
     @staticmethod
     def _answer(question: str) -> dict[str, Any]:
         message = {"role": "assistant", "content": f"{SAID} {question}"}
-        return {
-            "id": "x", "object": "chat.completion", "created": 1, "model": "counting-1",
-            "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
-            "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12},
-        }  # fmt: skip
-
-    @staticmethod
-    def _event(delta: Mapping[str, str], finish: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish}
-        chunk = {
-            "id": "x", "object": "chat.completion.chunk", "created": 1, "model": "counting-1", "choices": [choice],
-        }  # fmt: skip
-        return b"data: " + json.dumps(chunk).encode() + b"\n\n"
-
-    @asynccontextmanager
-    async def listening(self) -> AsyncIterator[str]:
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", self.reply)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        try:
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-        finally:
-            await runner.cleanup()
+        choices = [{"index": 0, "finish_reason": "stop", "message": message}]
+        usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
+        return OK | {"model": "counting-1", "choices": choices, "usage": usage}
 
 
 class Observed:
@@ -158,9 +134,9 @@ async def test_a_process_killed_in_mid_batch_asks_again_only_for_what_has_no_com
     codec = await Codec.resolve(catalogue, deployed["SCHEMA_REGISTRY_URL"])
     name, port = f"redelivered-{uuid.uuid4().hex[:8]}", free_port()
     service = Service("inference", {**deployed, "PENSTOCK_METRICS_PORT": str(port)}, tmp_path / "inference.log")
-    endpoint, observed = Counting(), Observed(codec)
+    model, observed = Counting(), Observed(codec)
     redis = Redis.from_url(deployed["REDIS_URL"])
-    async with KafkaBus(kafka_settings, client_id=name) as bus, endpoint.listening() as url:
+    async with KafkaBus(kafka_settings, client_id=name) as bus, endpoint(model.reply) as url:
         producer = Producer(bus.producer(), codec, "tests")
         target = Target(backend="openai", model="counting", base_url=url, timeout_s=60)
         route = Route(name=name, targets=(target,), retrieval=Retrieval(enabled=False))
@@ -185,7 +161,7 @@ async def test_a_process_killed_in_mid_batch_asks_again_only_for_what_has_no_com
             for partition in range(4):
                 held.append(f"hold-{partition}")
                 await send(held[-1], key_in(partition, f"{name}-h", 4), stream=partition % 2 == 0)
-            await until(lambda: endpoint.held == set(held), 90)
+            await until(lambda: model.held == set(held), 90)
             for number in range(24):
                 quick.append(f"quick-{number}")
                 await send(quick[-1], f"{name}-q{number}")
@@ -194,11 +170,11 @@ async def test_a_process_killed_in_mid_batch_asks_again_only_for_what_has_no_com
                 while await kept_calls(redis, [f"{name}-{question}" for question in held]) < len(held):
                     await asyncio.sleep(0.05)
             assert service.end(signal.SIGKILL) == -signal.SIGKILL
-            endpoint.holds = False
+            model.holds = False
             service.start()
             await until(lambda: len(observed.of("completion")) == len(quick) + len(held))
-            assert {q: endpoint.calls[q] for q in quick} == dict.fromkeys(quick, 1)
-            assert {q: endpoint.calls[q] for q in held} == dict.fromkeys(held, 2)
+            assert {q: model.calls[q] for q in quick} == dict.fromkeys(quick, 1)
+            assert {q: model.calls[q] for q in held} == dict.fromkeys(held, 2)
             abandoned = observed.of("abandoned")
             assert {r.request_id for r in abandoned} == {f"{name}-{q}" for q in held}
             assert all(r.target == "counting" and r.usage.input_tokens > 0 for r in abandoned)
@@ -207,9 +183,9 @@ async def test_a_process_killed_in_mid_batch_asks_again_only_for_what_has_no_com
             wasted = sum(r.usage.input_tokens + r.usage.output_tokens for r in abandoned)
             assert await _metric(port, "penstock_wasted_tokens_total", 'cause="process"') == wasted
 
-            endpoint.holds = True
+            model.holds = True
             await send("hold-and-cancel", f"{name}-c", stream=True)
-            await until(lambda: "hold-and-cancel" in endpoint.held)
+            await until(lambda: "hold-and-cancel" in model.held)
             run = await asyncio.to_thread(
                 penstock_cli,
                 ["cancel", f"{name}-hold-and-cancel", "--team", TEAM, "--reason", "the page was left"],
@@ -217,7 +193,7 @@ async def test_a_process_killed_in_mid_batch_asks_again_only_for_what_has_no_com
             )
             assert run.returncode == 0, run.stderr
             await until(lambda: len(observed.of("completion")) == len(quick) + len(held) + 1)
-            await until(lambda: "hold-and-cancel" in endpoint.dropped, 10)
+            await until(lambda: "hold-and-cancel" in model.dropped, 10)
             cancelled = observed.of("completion")[-1]
             assert (cancelled.ends_as, cancelled.finish_reason) == ("cancelled", "cancelled")
             assert cancelled.error == "cancelled by its producer: the page was left"

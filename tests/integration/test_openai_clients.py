@@ -11,7 +11,6 @@ import subprocess
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +33,8 @@ from penstock.money.counters import key_prefix
 from penstock.settings import KafkaSettings
 from pydantic import BaseModel
 from redis.asyncio import Redis
+
+from tests.model_endpoint import DONE, chunk, endpoint, event_stream
 
 PROJECT = Path(__file__).parents[2]
 NODE = Path(__file__).parent / "node"
@@ -65,6 +66,8 @@ class Model:
     Nothing is answered while ``answers`` is not set.
     """
 
+    NAME = "teller-1"
+
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
         self.answers = asyncio.Event()
@@ -89,14 +92,12 @@ class Model:
             message["content"] = '{"city": "Ulm"}'
         if not asked.get("stream"):
             choice = {"index": 0, "message": message, "finish_reason": finish}
-            return web.json_response({"model": "teller-1", "choices": [choice], "usage": usage})
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
+            return web.json_response({"model": self.NAME, "choices": [choice], "usage": usage})
+        response = await event_stream(request)
         for delta in self._deltas(message):
-            await self._event(response, [{"index": 0, "delta": delta, "finish_reason": None}])
-        await self._event(response, [{"index": 0, "delta": {}, "finish_reason": finish}])
-        await self._event(response, [], usage)
-        await response.write(b"data: [DONE]\n\n")
+            await response.write(chunk(self.NAME, delta, usage=None))
+        await response.write(chunk(self.NAME, {}, finish, usage=None))
+        await response.write(chunk(self.NAME, {}, choices=[], usage=usage) + DONE)
         return response
 
     @staticmethod
@@ -105,23 +106,6 @@ class Model:
             yield {"content": f"{word} "}
         for index, call in enumerate(message.get("tool_calls", [])):
             yield {"tool_calls": [{"index": index, **call}]}
-
-    @staticmethod
-    async def _event(response: web.StreamResponse, choices: list[Any], usage: dict[str, int] | None = None) -> None:
-        event = {"model": "teller-1", "choices": choices, "usage": usage}
-        await response.write(b"data: " + json.dumps(event).encode() + b"\n\n")
-
-    @asynccontextmanager
-    async def serving(self) -> AsyncIterator[str]:
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", self.reply)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        try:
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-        finally:
-            await runner.cleanup()
 
 
 @pytest.fixture(scope="module")
@@ -170,11 +154,11 @@ async def listening(log: Path) -> str:
 async def door(edge: Path, kafka_settings: KafkaSettings) -> AsyncIterator[Door]:
     name, model, minted, now = f"door-{uuid.uuid4().hex[:8]}", Model(), mint(KEYS_SECRET.encode()), datetime.now(UTC)
     codec = await Codec.resolve(Catalogue.load(), kafka_settings.schema_registry_url)
-    async with model.serving() as address, KafkaBus(kafka_settings, client_id="penstock-tests") as bus:
+    async with endpoint(model.reply) as address, KafkaBus(kafka_settings, client_id="penstock-tests") as bus:
         entries: list[Entry] = [
             Policy(name=name, input={"banned_words": ScannerRule(action="block", words=("xylophone",))}),
             Route(
-                name=name, targets=(Target(backend="openai", model="teller-1", base_url=address),), policy=name,
+                name=name, targets=(Target(backend="openai", model=Model.NAME, base_url=address),), policy=name,
                 retrieval=Retrieval(enabled=False),
             ),
             Team(name=name, policy=name, default_route=name, allowed_routes=(name,), requests_per_minute=600),

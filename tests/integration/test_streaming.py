@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -40,6 +39,7 @@ from redis.asyncio import Redis
 
 from services.guardrails.stream_state import RedisStreams
 from services.guardrails.streaming import StreamState
+from tests.model_endpoint import DONE, chunk, endpoint, event_stream
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 PROJECT = Path(__file__).parents[2]
@@ -137,32 +137,13 @@ class Slow:
     async def reply(self, request: web.Request) -> web.StreamResponse:
         self.calls += 1
         question = (await request.json())["messages"][-1]["content"]
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
+        response = await event_stream(request)
         text = BAD if "bad" in question else TEXT
         for word in text.split(" "):
-            await response.write(self._event({"content": f"{word} "}))
+            await response.write(chunk("slow-1", {"content": f"{word} "}))
             await asyncio.sleep(self._pause_s)
-        await response.write(self._event({}, "stop") + b"data: [DONE]\n\n")
+        await response.write(chunk("slow-1", {}, "stop") + DONE)
         return response
-
-    @staticmethod
-    def _event(delta: dict[str, str], finish: str | None = None) -> bytes:
-        body = {"model": "slow-1", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
-        return b"data: " + json.dumps(body).encode() + b"\n\n"
-
-
-@asynccontextmanager
-async def endpoint(slow: Slow) -> AsyncIterator[str]:
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", slow.reply)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    finally:
-        await runner.cleanup()
 
 
 async def publish_configuration(bus: KafkaBus, codec: Codec, name: str, url: str) -> None:
@@ -260,7 +241,7 @@ async def test_guardrails_and_inference_killed_in_mid_stream(
     run = uuid.uuid4().hex[:10]
     slow = Slow(pause_s=0.04)
     log = Log(bus, codec, run)
-    async with endpoint(slow) as url, log.following():
+    async with endpoint(slow.reply) as url, log.following():
         await publish_configuration(bus, codec, run, url)
         for service in services.values():
             service.start()

@@ -22,7 +22,7 @@ from services.inference.core import Answered
 from services.inference.openai_endpoint import OpenAIBackend
 from services.inference.pieces import Pieces
 from services.inference.progress import Progress
-from tests.stream.test_inference import Reply, endpoint, openai
+from tests.model_endpoint import DONE, Reply, endpoint, openai
 
 __all__ = [
     "CLOCK", "LATER", "PASSING", "PATIENT_S", "QUICK", "SLOW", "TIMEOUT_S", "USAGE", "WORDS", "Faulty", "Heard", "a_backend",
@@ -43,7 +43,7 @@ async def answer(request: web.Request) -> web.StreamResponse:
         message = {"message": {"role": "assistant", "content": WORDS}, "finish_reason": "stop"}
         return web.json_response({"model": "mock-1", "choices": [message], "usage": USAGE})
     response = await begun(request)
-    await response.write(event(finish="stop") + event(usage=USAGE) + b"data: [DONE]\n\n")
+    await response.write(event(finish="stop") + event(usage=USAGE) + DONE)
     await asyncio.sleep(0.01)  # The end of the response comes after that of the stream, as it does from uvicorn.
     return response
 

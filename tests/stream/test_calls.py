@@ -27,7 +27,7 @@ from services.guardrails.screening import Limits
 from services.inference.answers import MemoryAnswers
 from services.inference.app import inference_hop
 from services.inference.openai_endpoint import OpenAIBackend
-from tests.stream.test_inference import OK, endpoint, openai
+from tests.model_endpoint import OK, endpoint, openai
 
 CLOCK = SystemClock()
 SETTINGS = ServiceSettings()

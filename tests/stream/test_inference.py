@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,29 +26,9 @@ from services.inference.answers import MemoryAnswers
 from services.inference.app import inference_hop
 from services.inference.openai_endpoint import OpenAIBackend
 from services.inference.routing.weighted import order_targets
+from tests.model_endpoint import OK, Reply, endpoint, openai
 
 CLOCK = ManualClock()
-OK = {
-    "id": "x", "object": "chat.completion", "created": 1, "model": "mock-1",
-    "choices": [{"index": 0, "finish_reason": "length", "message": {"role": "assistant", "content": "hi there"}}],
-    "usage": {"prompt_tokens": 7, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 3}},
-}  # fmt: skip
-Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-@asynccontextmanager
-async def endpoint(reply: Reply) -> AsyncIterator[str]:
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", reply)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
-    try:
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        await runner.cleanup()
 
 
 def a_request(request_id: str = "r", **changes: Any) -> GroundedRequest:
@@ -77,10 +56,6 @@ async def through(requests: Sequence[GroundedRequest], *targets: Target, key: st
         stop.set()
         await task
     return [*await bus.collect("completions", 0), *await bus.collect("refusals", 0)]
-
-
-def openai(url: str, **changes: Any) -> Target:
-    return Target(**{"backend": "openai", "model": "m", "base_url": url, "timeout_s": 5} | changes)
 
 
 EXTRACTIVE = Target(backend="extractive", model="penstock-extractive-1")

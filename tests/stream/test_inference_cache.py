@@ -46,7 +46,8 @@ from services.inference.adapters import ExtractiveBackend
 from services.inference.answers import Answers, MemoryAnswers, RedisAnswers
 from services.inference.app import inference_hop
 from services.inference.openai_endpoint import OpenAIBackend
-from tests.stream.test_inference import EXTRACTIVE, OK, endpoint, openai
+from tests.model_endpoint import OK, endpoint, openai
+from tests.stream.test_inference import EXTRACTIVE
 
 SETTINGS = ServiceSettings()
 COLD = Sampling(temperature=0.0)

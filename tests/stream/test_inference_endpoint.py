@@ -14,8 +14,8 @@ from services.inference.adapters import BackendError
 from services.inference.core import Answered, fitted
 from services.inference.pieces import NoPieces, Pieces
 from services.inference.progress import Progress
+from tests.model_endpoint import endpoint, openai
 from tests.stream.faulty_endpoint import USAGE, WORDS, Heard, a_backend, a_request, answer, begun, event, one, status
-from tests.stream.test_inference import endpoint, openai
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -31,27 +31,17 @@ async def test_a_call_that_is_given_up_closes_its_connection(stream: bool) -> No
             left.set()
         return web.Response()
 
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", reply)
-    # As vllm serve does: who asked is gone, and the generation with him.
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
     progress, heard = Progress(), Heard()
-    target = openai(f"http://127.0.0.1:{runner.addresses[0][1]}/v1")
-    try:
-        async with a_backend() as backend:
-            pieces: Pieces = heard if stream else NoPieces()
-            call = asyncio.create_task(backend.generate(a_request(), target, pieces, progress))
-            await asyncio.wait_for(reached.wait(), 10)
-            while stream and heard.text != WORDS:
-                await asyncio.sleep(0)
-            call.cancel()
-            await asyncio.wait_for(left.wait(), 10)
-            with pytest.raises(asyncio.CancelledError):
-                await call
-    finally:
-        await runner.cleanup()
+    async with endpoint(reply, cancels=True) as url, a_backend() as backend:
+        pieces: Pieces = heard if stream else NoPieces()
+        call = asyncio.create_task(backend.generate(a_request(), openai(url), pieces, progress))
+        await asyncio.wait_for(reached.wait(), 10)
+        while stream and heard.text != WORDS:
+            await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.wait_for(left.wait(), 10)
+        with pytest.raises(asyncio.CancelledError):
+            await call
     assert (progress.began, progress.usage, progress.answer_size) == (True, None, len(heard.text))
 
 

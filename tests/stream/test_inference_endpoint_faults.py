@@ -25,6 +25,7 @@ from services.inference.app import inference_hop
 from services.inference.core import Answered
 from services.inference.pieces import NoPieces
 from services.inference.progress import Progress
+from tests.model_endpoint import endpoint, openai
 from tests.stream.faulty_endpoint import (
     CLOCK,
     LATER,
@@ -44,7 +45,6 @@ from tests.stream.faulty_endpoint import (
     one,
     status,
 )  # fmt: skip
-from tests.stream.test_inference import endpoint, openai
 from tests.stream.test_inference_streaming import through
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
@@ -35,6 +35,7 @@ from services.inference.answers import MemoryAnswers
 from services.inference.app import inference_hop
 from services.inference.openai_endpoint import OpenAIBackend
 from services.inference.routing import Assignment, MeasuredQuality, TargetRouting, follow_scores
+from tests.model_endpoint import endpoint
 
 NOTHING = Retrieval(enabled=False)
 BREAKER = Breaker(failure_ratio=0.5, min_calls=2, window_s=30, open_s=10)
@@ -69,20 +70,11 @@ class Endpoint:
 
 @asynccontextmanager
 async def endpoints(*names: str) -> AsyncIterator[list[Endpoint]]:
-    made, runners = [Endpoint(name) for name in names], []
-    for endpoint in made:
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", endpoint.reply)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        endpoint.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-        runners.append(runner)
-    try:
+    made = [Endpoint(name) for name in names]
+    async with AsyncExitStack() as served:
+        for each in made:
+            each.url = await served.enter_async_context(endpoint(each.reply))
         yield made
-    finally:
-        for runner in runners:
-            await runner.cleanup()
 
 
 class Stream:
@@ -285,7 +277,6 @@ async def test_the_cheapest_that_meets_deadline_and_floor_is_asked_and_others_wh
 
 async def test_the_fastest_by_what_calls_took_is_asked() -> None:
     async with endpoints("slow", "quick") as (slow, quick):
-        route = Route(name="r", targets=(slow.target(), quick.target()), retrieval=NOTHING, choice="fastest")
         plain, held = slow.reply, asyncio.Event()
 
         async def late(request: web.Request) -> web.StreamResponse:
@@ -293,21 +284,14 @@ async def test_the_fastest_by_what_calls_took_is_asked() -> None:
             await asyncio.wait({asyncio.ensure_future(held.wait())}, timeout=0.3)
             return await plain(request)
 
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", late)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        late_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-        route = route.model_copy(update={"targets": (slow.target(base_url=late_url), quick.target())})
-        try:
+        async with endpoint(late) as late_url:
+            targets = (slow.target(base_url=late_url), quick.target())
+            route = Route(name="r", targets=targets, retrieval=NOTHING, choice="fastest")
             async with stream(route) as inference:
                 # Until both are known weights decide, and a few requests try what is not known.
                 answered = await inference.answered_by(22)
                 assert {"slow", "quick"} == set(answered)
                 assert answered[-5:] == ["quick"] * 5
-        finally:
-            await runner.cleanup()
 
 
 async def test_a_kept_answer_of_a_target_that_is_left_alone_is_given_again() -> None:

@@ -34,7 +34,8 @@ from services.inference.answers import MemoryAnswers
 from services.inference.app import inference_hop
 from services.inference.openai_endpoint import OpenAIBackend
 from services.inference.pieces import PIECE_CHARS
-from tests.stream.test_inference import EXTRACTIVE, Reply, endpoint, openai
+from tests.model_endpoint import DONE, Reply, endpoint, openai
+from tests.stream.test_inference import EXTRACTIVE
 
 CLOCK = SystemClock()
 WORDS = [f"word{number} " for number in range(120)]
@@ -61,7 +62,7 @@ def event(delta: str | None = None, **fields: Any) -> bytes:
 END = (
     event(choices=[{"index": 0, "delta": {}, "finish_reason": "length"}]),
     event(choices=[], usage={"prompt_tokens": 7, "completion_tokens": 120}),
-    b"data: [DONE]\n\n",
+    DONE,
 )
 
 

@@ -47,7 +47,7 @@ from services.retrieval.embedded_answers import EmbeddedAnswers
 from services.retrieval.qdrant_embedded import EmbeddedFolder
 from services.retrieval.semantic_cache import Candidate
 from services.retrieval.serving import Engine, Serving
-from tests.stream.test_inference import OK, endpoint, openai
+from tests.model_endpoint import OK, endpoint, openai
 
 EMBEDDER = MiniLmEmbedder()
 ON, SHADOW = Cache(semantic="on", similarity=0.9, ttl_s=600), Cache(semantic="shadow", similarity=0.9)
