@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible endpoint as backend, by the openai package."""
+"""Any OpenAI-compatible endpoint as backend."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 
 import aiohttp
-import httpx2
-import openai
 from penstock.clock import Clock, SystemClock
 from penstock.config.kinds import Target
 from penstock.contracts.records import GroundedRequest, Usage
@@ -24,7 +22,7 @@ from penstock.telemetry import get_logger, metrics
 from services.inference.adapters import BackendError
 from services.inference.core import Answered
 from services.inference.openai_body import body_of, refused_parameter
-from services.inference.openai_pool import ClientPool, drain, events, whole
+from services.inference.openai_http import drain, events, post, quoted, whole
 from services.inference.openai_reply import Reply, excerpt
 from services.inference.pieces import NoPieces, Pieces
 from services.inference.progress import Progress
@@ -116,7 +114,7 @@ class OpenAIBackend:
         clock: Clock | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._pool = ClientPool(session)
+        self._session = session
         self._environment = os.environ if environment is None else environment
         self._clock = clock or SystemClock()
         self._jitter = jitter
@@ -225,11 +223,10 @@ class OpenAIBackend:
             event_id=call.request.event_id,
         )
         try:
-            response = await self._pool.post(str(call.target.base_url), call.key, _sent(call), len(call.body))
+            response = await post(self._session, call.url, call.key, _sent(call), len(call.body))
             try:
-                if response.status_code != 200:
-                    await response.aread()
-                    raise self._refused(call, response)
+                if response.status != 200:
+                    raise self._refused(call, response, await quoted(response))
                 if response.headers.get("Content-Type", "").startswith(_STREAMED):
                     await _read_stream(call, reply, response, started)
                 else:
@@ -237,23 +234,20 @@ class OpenAIBackend:
                     call.note(reply)
                     await call.pieces.add(text)
             finally:
-                await response.aclose()
-        except openai.APIStatusError as error:
-            raise self._refused(call, error.response) from error
-        except (aiohttp.ClientError, openai.APIConnectionError) as error:
-            cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
+                response.close()
+        except aiohttp.ClientError as error:
             # Where an endpoint is, is nothing that whoever asks is told: the log has it.
-            log.warning("endpoint failed", url=call.url, reason=f"{type(cause).__name__}: {cause}")
+            log.warning("endpoint failed", url=call.url, reason=f"{type(error).__name__}: {error}")
             if call.progress.began:
-                raise BackendError(f"{call.named}: {type(cause).__name__} within the answer", charged=True) from error
+                raise BackendError(f"{call.named}: {type(error).__name__} within the answer", charged=True) from error
             # A host that does not even say no, or is another than it says, is the same in a moment.
-            retriable = isinstance(cause, aiohttp.ClientConnectorError) and not isinstance(cause, ssl.SSLError)
-            raise _Refused(f"{call.named}: cannot connect ({type(cause).__name__})", retriable=retriable) from error
+            retriable = isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, ssl.SSLError)
+            raise _Refused(f"{call.named}: cannot connect ({type(error).__name__})", retriable=retriable) from error
         return reply
 
-    def _refused(self, call: _Call, response: httpx2.Response) -> _Refused:
+    def _refused(self, call: _Call, response: aiohttp.ClientResponse, payload: bytes) -> _Refused:
         """Return the error for an answer that has not the status of one."""
-        status, payload = response.status_code, response.content
+        status = response.status
         of_request = status in _OF_REQUEST_STATUS
         reason = f"{call.named}: HTTP {status}"
         if of_request:
@@ -276,7 +270,7 @@ class OpenAIBackend:
         )
 
 
-async def _read_stream(call: _Call, reply: Reply, response: httpx2.Response, started: float) -> None:
+async def _read_stream(call: _Call, reply: Reply, response: aiohttp.ClientResponse, started: float) -> None:
     progress = call.progress
     stream = events(response)
     async for event in stream:
