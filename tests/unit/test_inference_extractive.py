@@ -120,6 +120,39 @@ def test_abbreviations_end_no_sentence() -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "## Lubricating the millstone bearings\nThe millstone bearings are lubricated with tallow each Monday.",
+        "## Lubricating the millstone bearings ##\n\nThe millstone bearings are lubricated with tallow each Monday.",
+        "Lubricating the millstone bearings\n---\nThe millstone bearings are lubricated with tallow each Monday.",
+        "====\nLubricating the millstone bearings\n====\n\nThe millstone bearings are lubricated with tallow each Monday.",
+        "Tools.\n\nLubricating the millstone bearings\n~~~~~~~~~~\nThe millstone bearings are lubricated with tallow each "
+        "Monday.\n### Replacing worn millstone bearings",
+    ],
+    ids=["hashes", "hashes-closed", "rule", "two-rules", "between"],
+)
+def test_a_heading_is_no_part_of_an_answer(text: str) -> None:
+    found = answer("How are the millstone bearings lubricated?", [a_passage("p", text)])
+    assert found.content == "The millstone bearings are lubricated with tallow each Monday."
+
+
+def test_a_passage_of_headings_alone_answers_nothing() -> None:
+    text = "## Lubricating the millstone bearings\n\n## Replacing the millstone bearings"
+    found = answer("How are the millstone bearings lubricated?", [a_passage("p", text)])
+    assert (found.content, found.citations, found.score) == (NOTHING_FOUND, (), 0.0)
+
+
+def test_a_remark_in_code_and_a_line_above_a_rule_are_no_headings() -> None:
+    text = (
+        "Grease the wheel first.\n---\n```sh\n# grease the wheel bearings twice\ngrease --wheel twice\n```\nThen rest."
+    )
+    assert [(each.read.text, each.read.is_heading) for each in sentences_of([a_passage("p", text)])] == [
+        ("Grease the wheel first.", False),
+        ("--- ```sh # grease the wheel bearings twice grease --wheel twice ``` Then rest.", False),
+    ]
+
+
+@pytest.mark.parametrize(
     ("question", "asked"),
     [
         ("Who founded the Harbour Owls?", Asked.NAME),

@@ -91,9 +91,13 @@ def answer(
         embedding: static vectors of words; None: the packaged ones.
     """
     asked, sentences = question_of(question), sentences_of(passages)
-    if not asked.stems or not sentences:
+    # A heading speaks for the sentences beside it, and is none.
+    able = [place for place, sentence in enumerate(sentences) if not sentence.read.is_heading]
+    if not asked.stems or not able:
         return _bounded(_until((NOTHING_FOUND,), stops), (), 0.0, max_tokens)
-    found = probabilities(evidence(asked, passages, sentences, embedding or shared_static_embedding()), choice)
+    rows = evidence(asked, passages, sentences, embedding or shared_static_embedding())
+    sentences = [sentences[place] for place in able]
+    found = probabilities(rows[able], choice)
     answered = float(found.sum())
     best = [sentences[index] for index in chosen(found, sentences, choice)]
     if not best:

@@ -19,6 +19,15 @@ _TOKEN = re.compile(r"\w+|[^\w\s]", re.UNICODE)
 _BREAK = re.compile(
     r"(?<=[.!?…])[\"'”’)\]]*\s+(?=[\"'“‘(\[`*]?[^\sa-z])|(?<=[。！？।])\s*|\n\s*\n|\n(?=\s*(?:[-*+>•]|\d+[.)])\s)"
 )
+# Headings: lines of hashes, and lines behind a blank one that a rule follows, as Markdown and reStructuredText have them.
+# What a fence holds is passed over: a hash there begins a remark.
+_FENCE_OR_HEADING = re.compile(
+    r"^ {0,3}(?P<fence>```|~~~)(?s:.*?)(?:^ {0,3}(?P=fence)|\Z)"
+    r"|^ {0,3}#{1,6}[ \t]+(?P<hashed>\S[^\n]*)$"
+    r"|(?:\A|(?<=\n\n))(?:([=\-~^\"'`*+#])\3{2,}[ \t]*\n)?(?P<ruled>[^\s\n][^\n]{0,119}(?<![.!?…,:;]))"
+    r"\n([=\-~^\"'`*+#])\5{2,}[ \t]*$",
+    re.MULTILINE,
+)
 _STOPS = frozenset(".!?…。！？।")
 _ABBREVIATED = re.compile(
     r"(?:^|[\s(\"“])(?:[A-Z]|[A-Z](?:\.[A-Z])+|Mr|Mrs|Ms|Dr|St|Prof|Sen|Rep|Gov|Gen|Col|Lt|Sgt|Rev|Jr|Sr|vs|No|approx"
@@ -47,6 +56,7 @@ class Read:
         stems: its content words in order, as ``words_of`` stems them.
         words: these words as they are written, in lower case and without accents.
         numbers: stems that are numbers; ``names``: those written like a name.
+        is_heading: it says what the sentences behind it are about, and answers nothing itself.
     """
 
     text: str
@@ -54,6 +64,7 @@ class Read:
     words: tuple[str, ...]
     numbers: frozenset[str]
     names: frozenset[str]
+    is_heading: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +171,8 @@ def title_stems(title: str) -> frozenset[str]:
 
 
 def sentences_of(passages: Sequence[Passage]) -> list[Sentence]:
-    """Return the sentences of ``passages`` in order, each cut after 600 characters, without fragments of under three content
-    words.
+    """Return the sentences and headings of ``passages`` in order, each cut after 600 characters, without fragments of under
+    three content words.
     """
     return [
         Sentence(read, index, position)
@@ -175,8 +186,23 @@ def _remembered(text: str) -> tuple[Read, ...]:
 
 
 def _read(text: str) -> tuple[Read, ...]:
-    found = (_sentence(" ".join(piece.split())[:_LONGEST_SENTENCE]) for piece in _pieces(text))
+    found: list[Read] = []
+    for stretch, is_heading in _stretches(text):
+        pieces = (stretch,) if is_heading else _pieces(stretch)
+        found += (_sentence(" ".join(piece.split())[:_LONGEST_SENTENCE], is_heading) for piece in pieces)
     return tuple(sentence for sentence in found if _says_something(sentence))
+
+
+def _stretches(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield what stands between headings, and the headings, without the signs that mark them."""
+    start = 0
+    for match in _FENCE_OR_HEADING.finditer(text):
+        if match["fence"]:
+            continue
+        yield text[start : match.start()], False
+        yield (match["ruled"] or match["hashed"].rstrip("# \t")), True
+        start = match.end()
+    yield text[start:], False
 
 
 def _says_something(sentence: Read) -> bool:
@@ -196,7 +222,7 @@ def _pieces(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-def _sentence(text: str) -> Read:
+def _sentence(text: str, is_heading: bool) -> Read:
     stems: list[str] = []
     words: list[str] = []
     numbers: set[str] = set()
@@ -212,7 +238,7 @@ def _sentence(text: str) -> Read:
                     numbers.add(stem)
                 elif name:
                     names.add(stem)
-    return Read(text, tuple(stems), tuple(words), frozenset(numbers), frozenset(names))
+    return Read(text, tuple(stems), tuple(words), frozenset(numbers), frozenset(names), is_heading)
 
 
 def _folded(word: str) -> str:
