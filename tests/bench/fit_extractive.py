@@ -47,8 +47,10 @@ def examples(found: Sequence[Case]) -> list[Example]:
     made = []
     for case in found:
         question, sentences = question_of(case.question), sentences_of(case.passages)
-        if question.stems and sentences:
-            rows = evidence(question, case.passages, sentences, embedding)
+        able = [place for place, sentence in enumerate(sentences) if not sentence.read.is_heading]
+        if question.stems and able:
+            rows = evidence(question, case.passages, sentences, embedding)[able]
+            sentences = [sentences[place] for place in able]
             right = [
                 case.passages[sentence.passage].document_id in case.relevant and holds(sentence.read.text, case.answers)
                 for sentence in sentences
