@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from penstock.cli.run_api import Api, place_edges
 from penstock.cli.stack import clear_errors, stack_options
 from penstock.contracts.catalogue import Catalogue, CatalogueError, project_file
 from penstock.stack.errors import StackError
@@ -74,7 +76,7 @@ def run(
 
     They use the running stack, or the servers given in KAFKA_BOOTSTRAP, SCHEMA_REGISTRY_URL, REDIS_URL and QDRANT_URL.
     A service that crashes is started again, later each time; after --max-crashes crashes in a row everything is stopped
-    and the end of its log is shown.
+    and the end of its log is shown. The HTTP API listens on EDGE_PORT (8080); further edges get free ports.
     """
     with clear_errors():
         try:
@@ -86,6 +88,8 @@ def run(
         stack = Stack.open(name, state_dir)
         addresses = stack.environment()
         _check(stack, addresses, topics)
+        # Its port belongs to an edge of this stack where services run or were left running: of that the supervisor tells.
+        specs, apis = place_edges(specs, os.environ, check=not _runs(stack))
         view = _View()
         supervisor = Supervisor(
             specs,
@@ -95,7 +99,7 @@ def run(
             policy=RestartPolicy(max_crashes=max_crashes),
             on_change=view.changed,
         )
-        failure = asyncio.run(_supervise(supervisor, view, ready_timeout))
+        failure = asyncio.run(_supervise(supervisor, view, ready_timeout, apis))
     if failure is not None:
         body = "\n".join(f"    {line}" for line in failure.log_tail.splitlines()) or "    (empty)"
         raise click.ClickException(f"{failure}\n  end of {failure.log}:\n{body}")
@@ -116,7 +120,14 @@ def _check(stack: Stack, addresses: Mapping[str, str], topics: Mapping[str, obje
         )
 
 
-async def _supervise(supervisor: Supervisor, view: _View, ready_timeout: float) -> ServiceFailed | None:
+def _runs(stack: Stack) -> bool:
+    roster = stack.roster.read()
+    return roster is not None and any(one.process.alive for one in roster.services.values())
+
+
+async def _supervise(
+    supervisor: Supervisor, view: _View, ready_timeout: float, apis: Sequence[Api]
+) -> ServiceFailed | None:
     asked = asyncio.Event()
 
     def ask() -> None:
@@ -132,7 +143,7 @@ async def _supervise(supervisor: Supervisor, view: _View, ready_timeout: float) 
     stopped = asyncio.create_task(asked.wait())
     failed = asyncio.create_task(supervisor.wait_failed())
     painter = asyncio.create_task(_paint(supervisor, view))
-    ready = asyncio.create_task(_announce(supervisor, view, ready_timeout))
+    ready = asyncio.create_task(_announce(supervisor, view, ready_timeout, apis))
     try:
         with view.display():
             await supervisor.start()
@@ -147,14 +158,23 @@ async def _supervise(supervisor: Supervisor, view: _View, ready_timeout: float) 
     return failed.result() if failed.done() and not failed.cancelled() and not asked.is_set() else None
 
 
-async def _announce(supervisor: Supervisor, view: _View, timeout_s: float) -> None:
+async def _announce(supervisor: Supervisor, view: _View, timeout_s: float, apis: Sequence[Api]) -> None:
     begun = time.monotonic()
     try:
         await supervisor.wait_ready(timeout_s=timeout_s)
+    except ServiceFailed:
+        return  # the run ends, and tells why
     except StackError as error:
-        view.say(str(error))
-        return
+        view.say(f"{error}; still waiting")
+        try:
+            await supervisor.wait_ready(timeout_s=math.inf)
+        except ServiceFailed:
+            return
     view.say(f"all services are ready after {time.monotonic() - begun:.1f} s; Ctrl-C stops them")
+    for api in apis:
+        view.say(f"{api.name}: the API is at {api.url}/v1, what it offers at {api.url}/docs")
+    if apis:
+        view.say("keys for it: `penstock keys create TEAM`; metrics of each service: `penstock stack status`")
 
 
 async def _paint(supervisor: Supervisor, view: _View) -> None:
