@@ -15,6 +15,7 @@ from penstock.bus import history
 from penstock.cli.cluster import one_line_errors, table_console
 from penstock.cli.connection import Connection, connect, run_command
 from penstock.cli.printable import printable
+from penstock.cli.teams import require_team
 from penstock.clock import SystemClock
 from penstock.config.kinds import Team
 from penstock.config.plane import ConfigPlane
@@ -56,9 +57,8 @@ async def _show(team: str | None, as_json: bool) -> None:
         plane = await ConfigPlane.open(connection.bus, connection.codec)
         await plane.close()
         teams = [entry for entry in plane.entries("teams").values() if isinstance(entry, Team)]
-        if team is not None and plane.team(team) is None:
-            known = ", ".join(sorted(one.name for one in teams)) or "none"
-            raise click.ClickException(f"no team {team!r} is configured; there are: {known}")
+        if team is not None:
+            require_team(plane, team)
         chosen = [one for one in teams if team in (None, one.name)]
         spends = await _spends(connection)
     found = balances(chosen, await _counters(team), spends, SystemClock().now())

@@ -31,7 +31,9 @@ from penstock.cli.documents import (
     part_id,
 )
 from penstock.cli.instants import INSTANT, UNTIL
+from penstock.cli.teams import require_team
 from penstock.client import Client, RequestNotSent
+from penstock.config.plane import ConfigPlane
 from penstock.contracts.codec import Codec, Undecodable
 
 __all__ = ["Ingestion", "Labels", "ingest"]
@@ -290,6 +292,9 @@ async def _ingest(
 ) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     async with connect() as connection:
+        plane = await ConfigPlane.open(connection.bus, connection.codec)
+        await plane.close()
+        require_team(plane, team)
         # Opened before anything is sent: an outcome may follow within milliseconds.
         reader = await connection.bus.read(OUTCOME_TOPICS, from_end=True)
         try:
