@@ -41,6 +41,15 @@ def test_a_key_is_not_made_without_a_secret_of_the_installation(secret: str, wor
         assert "too-short" not in done.stderr
 
 
+def test_where_no_stack_is_up_the_stack_is_what_is_missing_and_not_a_secret(tmp_path: Path) -> None:
+    none: dict[str, str | None] = dict.fromkeys(("KAFKA_BOOTSTRAP", "SCHEMA_REGISTRY_URL", "PENSTOCK_KEYS_SECRET"))
+    done = CliRunner().invoke(keys, ["create", "support"], env={**none, "PENSTOCK_STATE_DIR": str(tmp_path)})
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert str(tmp_path) in done.stderr
+    assert "penstock stack up" in done.stderr
+    assert "PENSTOCK_KEYS_SECRET" not in done.stderr
+
+
 @pytest.mark.parametrize("command", ["show", "rotate", "revoke"])
 def test_a_key_in_the_place_of_its_id_is_not_repeated(command: str, tmp_path: Path) -> None:
     text = mint(SECRET).text

@@ -184,7 +184,7 @@ def scan(
     rejects: Path | None,
     jobs: int,
 ) -> None:
-    """Screener every line of a file by a policy, without the stack.
+    """Screen every line of a file by a policy, without the stack.
 
     A line is an object with the text in `text`, `full_text`, `prompt` or `content`, or with `messages`; an answer's in
     `answer` or `response`, beside `question`, `context` or `passages`, and `system_prompt`. It is written with its own

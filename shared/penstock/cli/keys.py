@@ -13,7 +13,7 @@ from pydantic import SecretStr, ValidationError
 
 from penstock.bus import Producer, history
 from penstock.cli import change_options
-from penstock.cli.cluster import one_line_errors
+from penstock.cli.cluster import cluster_settings, one_line_errors
 from penstock.cli.connection import Connection, connect, run_command
 from penstock.cli.instants import SPAN, UNTIL
 from penstock.cli.key_tables import key_data, show_key, show_keys, version_data
@@ -256,7 +256,9 @@ def _secret() -> bytes:
             own = Stack.open().secrets()
         except StackError as error:
             raise click.ClickException(str(error)) from error
-        if "PENSTOCK_KEYS_SECRET" in own:
+        if not own:
+            cluster_settings()  # where there is no stack either, that is what is wrong
+        else:
             settings = settings.model_copy(update={"keys_secret": SecretStr(own["PENSTOCK_KEYS_SECRET"])})
     return installation_secret(settings)
 

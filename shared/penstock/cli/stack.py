@@ -85,8 +85,6 @@ def up(name: str | None, state_dir: Path | None, as_json: bool, **ports: int | N
         return
     _print(status)
     option = "" if opened.name == "default" else f" --name {opened.name}"
-    if opened.name != "default":
-        click.echo(f'\nFor the other commands and your own programs:\n  eval "$(penstock stack env{option})"')
     click.echo(
         "\nNext:\n"
         "  penstock topics apply     create the topics\n"
@@ -94,6 +92,8 @@ def up(name: str | None, state_dir: Path | None, as_json: bool, **ports: int | N
         "  penstock config apply     publish prompts, policies, prices, routes and teams\n"
         f"  penstock run{option}{' ' * max(1, 14 - len(option))}start the services"
     )
+    others = "your own programs" if opened.name == "default" else "the other commands and your own programs"
+    click.echo(f'\nFor {others} to find it:\n  eval "$(penstock stack env{option})"')
 
 
 @stack.command()

@@ -157,7 +157,8 @@ class SchemaRegistry:
         except httpx.HTTPError as error:
             raise RegistryUnavailable(
                 f"the schema registry at {self.address} does not answer ({type(error).__name__}: {error}); "
-                "check SCHEMA_REGISTRY_URL, or start one with `penstock stack up`"
+                "check SCHEMA_REGISTRY_URL, or start one with `penstock stack up`, which programs find by "
+                '`eval "$(penstock stack env)"`'
             ) from error
         if answer.status_code == httpx.codes.NOT_FOUND and absent:
             return None

@@ -176,7 +176,8 @@ class Stack:
                 option = "" if self.name == "default" else f" --name {self.name}"
                 raise StackError(
                     f"{part.title} of stack {self.name!r} ({self.folder.root}) is not up; type "
-                    f"`penstock stack up{option}`, or give its address in {part.variable}"
+                    f"`penstock stack up{option}`, go to the folder whose stack is meant, or give its address in "
+                    f"{part.variable}"
                 )
         return found
 
