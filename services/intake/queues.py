@@ -9,8 +9,8 @@ All keys of a route share a hash slot:
 ``penstock:{queue:<route>}:lapses``  sorted set of the same, by when it counts no more where no result ends it, us
 ``penstock:{queue:<route>}:backlog`` hash: by class how many (``0``) and how many teams (``0#``), by class and team how
                                      many (``0 <team>``)
-``penstock:{queue:<route>}:state``   hash: when it changed last, the last delivery, the epoch that is open, and what a
-                                     request takes that waits for nobody
+``penstock:{queue:<route>}:state``   hash: when it changed last, the last delivery, whether the queue had stood still
+                                     before that, the epoch that is open, and what a request takes that waits for nobody
 ``penstock:{queue:<route>}:epochs``  list of the last epochs, the newest first: when it ended, requests served, busy
                                      time, the sum of those who stood there over it, and deadlines missed
 ===================================  =================================================================================

@@ -155,12 +155,78 @@ async def test_those_that_expire_or_fail_do_not_make_a_queue_a_fast_one(
 ) -> None:
     many = [a_judgement(route, f"r{number}") for number in range(50)]
     await queues.enter(many)
-    await pass_s(redis, route, 20)
+    await pass_s(redis, route, 6)
     expired = dataclasses.replace(a_departure(many[0], served=False), missed=True)
-    await queues.leave([expired, *(a_departure(each, served=False) for each in many[1:-1])])
-    await queues.leave([a_departure(many[-1])])
+    await queues.leave([expired, *(a_departure(each, served=False) for each in many[1:-2])])
+    for each in many[-2:]:
+        await queues.leave([a_departure(each)])
+        await pass_s(redis, route, 6)
     (standing,) = await queues.enter([a_judgement(route, "last")])
-    assert [(epoch.done, epoch.missed) for epoch in standing.epochs] == [(1, 1)]
+    assert [(epoch.done, epoch.missed) for epoch in standing.epochs] == [(2, 1)]
+
+
+async def test_a_standstill_that_is_over_is_not_how_fast_a_queue_is_and_slow_service_is(
+    redis: Redis, queues: RedisQueues, route: str
+) -> None:
+    async def served_after(seconds: float, number: int) -> None:
+        await pass_s(redis, route, seconds)
+        await queues.leave([a_departure(a_judgement(route, f"r{number}"))])
+
+    alone = a_judgement(route, "alone")
+    await queues.enter([alone])
+    await pass_s(redis, route, 0.5)
+    await queues.leave([a_departure(alone)])
+    await queues.enter([a_judgement(route, f"r{number}") for number in range(40)])
+    # The model is away for an hour, and most deadlines pass: the next ones show what it serves now that it is back.
+    await pass_s(redis, route, 3600)
+    await queues.leave(
+        [dataclasses.replace(a_departure(a_judgement(route, f"r{n}"), served=False), missed=True) for n in range(20)]
+    )
+    await served_after(1, 20)
+    for number in range(21, 29):
+        await served_after(0.3, number)
+    (standing,) = await queues.enter([a_judgement(route, "next")])
+    assert [(each.done, each.missed, each.rate > 1) for each in standing.epochs] == [(8, 0, True)]
+    assert standing.base_us == pytest.approx(0.5 * S, rel=0.1)
+    # One after another takes 40 s now: that is no standstill, but how fast it is.
+    for number in range(29, 32):
+        await served_after(40, number)
+    (standing,) = await queues.enter([a_judgement(route, "last")])
+    assert [each.done for each in standing.epochs] == [1, 1, 8]
+    assert [each.rate for each in standing.epochs[:2]] == pytest.approx([0.025, 0.025], rel=0.1)
+
+
+async def test_a_queue_that_emptied_while_it_stood_still_begins_anew(
+    redis: Redis, queues: RedisQueues, route: str
+) -> None:
+    lost = [a_judgement(route, f"r{number}") for number in range(5)]
+    await queues.enter(lost)
+    await pass_s(redis, route, 300)
+    await queues.leave([dataclasses.replace(a_departure(each, served=False), missed=True) for each in lost])
+    await pass_s(redis, route, 30_000)
+    for number in range(8):
+        alone = a_judgement(route, f"s{number}")
+        await queues.enter([alone])
+        await pass_s(redis, route, 0.5)
+        await queues.leave([a_departure(alone)])
+        await pass_s(redis, route, 20)
+    (standing,) = await queues.enter([a_judgement(route, "next")])
+    assert [(each.done, each.missed, each.rate > 1) for each in standing.epochs] == [(8, 0, True)]
+
+
+async def test_a_clock_that_is_set_back_makes_no_queue_a_fast_one(
+    redis: Redis, queues: RedisQueues, route: str
+) -> None:
+    lone = [a_judgement(route, f"r{number}") for number in range(2)]
+    await queues.enter(lone[:1])
+    await pass_s(redis, route, 4)
+    await queues.leave([a_departure(lone[0])])
+    await queues.enter(lone[1:])
+    await pass_s(redis, route, -3600)
+    (served,) = await queues.leave([a_departure(lone[1])])
+    assert served.took_s == 0
+    (standing,) = await queues.enter([a_judgement(route, "next")])
+    assert standing.base_us == pytest.approx(4 * S, rel=0.1)
 
 
 async def test_a_burst_at_one_instant_sees_itself_over_replicas_and_the_refused_leave_no_trace(

@@ -6,13 +6,18 @@
 
 local member, team, rank, place = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 sweep()
-local length = tick()
+local length, changed = tick()
 local stored = redis.call('HGET', KEYS[1], member)
 local standing = 1
 if not stored then
   standing = 2
-  -- Nothing could be delivered while nobody stood there.
-  if length == 0 then redis.call('HSET', KEYS[4], 'last', whole(now)) end
+  if length == 0 then
+    local before = redis.call('HMGET', KEYS[4], 'last', 'base')
+    -- It emptied while it stood still: whoever left then says nothing of how fast it is.
+    if changed - tonumber(before[1] or changed) > patience(tonumber(before[2] or '0')) then forget() end
+    -- Nothing could be delivered while nobody stood there.
+    redis.call('HSET', KEYS[4], 'last', whole(now))
+  end
   redis.call('HSET', KEYS[1], member, table.concat({whole(now), 0, rank, length == 0 and 1 or 0, place}, ':'))
   redis.call('ZADD', KEYS[2], whole(now + ARGV[5]), member)
   redis.call('HINCRBY', KEYS[3], rank, 1)

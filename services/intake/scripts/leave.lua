@@ -13,4 +13,4 @@ local entered, told, alone = remove(ARGV[1])
 if not entered then return false end
 if ARGV[3] == '1' then deliver(entered, alone) end
 if ARGV[3] == '-1' then redis.call('HINCRBY', KEYS[4], 'missed', 1) end
-return {whole(now - entered), told}
+return {whole(math.max(0, now - entered)), told}
