@@ -97,6 +97,18 @@ async def balance(redis: Redis, tenant: str) -> tuple[Decimal, Decimal]:
     return counter.spent, counter.reserved
 
 
+async def test_scripts_that_redis_has_forgotten_are_loaded_again(
+    claims: RedisClaims, redis: Redis, tenant: str
+) -> None:
+    await redis.script_flush()
+    sent = [a_judgement(tenant, "r", "e1", worst={"0": "0.5"}, budgets=[DAILY]), a_judgement(tenant, "s", "e2")]
+    assert [claim.decision for claim in await claims.admit(sent)] == [Decision.ADMITTED] * 2
+    assert await balance(redis, tenant) == (Decimal(0), Decimal("0.5"))
+    await redis.script_flush()
+    await claims.settle([a_charge(tenant, "r", "0.25"), Release(tenant, "r", 1, at_once=False)], NOW)
+    assert (await balance(redis, tenant))[0] == Decimal("0.25")
+
+
 async def test_the_first_send_wins_a_replay_repeats_and_other_content_conflicts(
     claims: RedisClaims, tenant: str
 ) -> None:
