@@ -31,19 +31,51 @@ class Place(NamedTuple):
 
 
 @dataclass
-class FakeConsumer:
-    """A consumer of which ``costs/0`` has a committed offset and ``costs/1`` has none."""
+class FakeFetches:
+    """What aiokafka tells of fetches: the one under way ends after it has been asked for a few times."""
 
+    asked: int = 0
+
+    @property
+    def fetcher_idle_time(self) -> float:
+        self.asked += 1
+        return 0.0 if self.asked < 3 else 0.1
+
+
+@dataclass
+class FakeThread:
+    """Where Faust keeps the consumer of aiokafka."""
+
+    fetches: FakeFetches = field(default_factory=FakeFetches)
+
+    @property
+    def _consumer(self) -> FakeThread:
+        return self
+
+    @property
+    def _subscription(self) -> FakeFetches:
+        return self.fetches
+
+
+@dataclass
+class FakeConsumer:
+    """A consumer of which ``costs/0`` has a committed offset and ``costs/1`` has one where ``fresh`` is not set."""
+
+    fresh: bool = True
     sought: dict[Place, int] = field(default_factory=dict)
     stopped: int = 0
+    calls: list[str] = field(default_factory=list)
+    _thread: FakeThread = field(default_factory=FakeThread)
 
     def assignment(self) -> set[Place]:
         return {Place("costs", 0), Place("costs", 1)}
 
     async def seek_to_committed(self) -> Mapping[Place, int | None]:
-        return {Place("costs", 0): 17, Place("costs", 1): None}
+        self.calls.append(f"seek after {self._thread.fetches.asked}")
+        return {Place("costs", 0): 17, Place("costs", 1): None if self.fresh else 4}
 
     def stop_flow(self) -> None:
+        self.calls.append("stop")
         self.stopped += 1
 
     async def earliest_offsets(self, *places: Place) -> Mapping[Place, int]:
@@ -234,6 +266,15 @@ async def test_partitions_without_a_commit_begin_at_their_beginning_once_a_rebal
     app.consumer_generation_id = 2
     await table.callbacks[0]()
     assert app.consumer.stopped == 2
+    assert not processor.failed.done()
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+async def test_nothing_is_fetched_between_the_seek_and_the_flow_that_goes_on(fresh: bool) -> None:
+    app, table, processor = FakeApp(consumer=FakeConsumer(fresh=fresh)), RecoveringTable(), processor_of(Broker())
+    worker_of(app, processor, table)
+    await table.callbacks[0]()
+    assert app.consumer.calls == ["stop", "seek after 3"]
     assert not processor.failed.done()
 
 

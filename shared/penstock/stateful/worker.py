@@ -26,8 +26,9 @@ __all__ = ["FaustWorker", "PartitionMismatch", "RecoveryStalled", "faust_setting
 log = get_logger(__name__)
 
 _TICK_S = 0.5
-# Faust's consumer asks aiokafka for records with a timeout of 1 s.
-_FETCH_ENDS_S = 1.2
+# Faust's consumer asks aiokafka for records with a timeout of 1 s; beyond this something else is wrong.
+_FETCH_ENDS_S = 30.0
+_POLL_S = 0.02
 # Between two records of a changelog lie milliseconds, also on a busy machine.
 _RECOVERY_STALLS_S = 30.0
 
@@ -271,23 +272,28 @@ class FaustWorker:
         return recovered
 
     async def _rewind(self) -> None:
-        """Make the source partitions that have no committed offset yet start at their beginning, once a rebalance.
+        """Stop fetching and return to the committed offsets, or the beginning where there are none, once a rebalance.
 
-        While Faust pauses partitions, a fetch under way may return records that it then drops: aiokafka is asked for the
-        records of a set that Faust empties meanwhile, and takes an empty set for all. Faust then returns to the committed
-        offsets, but where there is none (or 0) it stays behind the dropped records, and they would never be seen.
+        A fetch that began in the recovery asks aiokafka for the records of a set of partitions that Faust changes under
+        it: emptied, which aiokafka takes for all, or filled with the sources before Faust has sought their offsets. What it
+        returns is dropped, or handed to the agents and then cleared from their queues, while the reading goes on behind it:
+        events that are never seen, or seen out of turn. So nothing may be fetched until Faust has sought the committed
+        offsets; it lets the flow go on after that, which comes after this callback.
+
+        Raises:
+            TimeoutError: a fetch did not end.
         """
         consumer = self._app.consumer
         generation = self._app.consumer_generation_id
         if generation == self._rewound or not consumer.assignment():
             return
+        consumer.stop_flow()
+        await _fetches_ended(consumer)
         committed = await consumer.seek_to_committed()
         topics = {source for sources in self._sources.values() for source in sources}
+        # Faust's own seek leaves these where the dropped records end.
         fresh = {tp for tp, offset in committed.items() if not offset and tp.topic in topics}
         if fresh:
-            # Faust lets the flow go on when this callback is done.
-            consumer.stop_flow()
-            await asyncio.sleep(_FETCH_ENDS_S)
             earliest = await consumer.earliest_offsets(*fresh)
             await consumer.seek_wait({tp: earliest[tp] for tp in fresh})
         self._rewound = generation
@@ -310,3 +316,17 @@ class FaustWorker:
                     "as many partitions: delete the changelog topic and rebuild the state from the source"
                 )
         return ours
+
+
+async def _fetches_ended(consumer: Any) -> None:
+    """Wait until no fetch of a stopped consumer is under way; the consumer begins no other until its flow goes on.
+
+    Faust's ``wait_for_stopped_flow`` does not wait: the event it looks at is never cleared. aiokafka counts the fetches.
+
+    Raises:
+        TimeoutError: one did not end in time.
+    """
+    subscription = consumer._thread._consumer._subscription  # nothing public tells
+    async with asyncio.timeout(_FETCH_ENDS_S):
+        while not subscription.fetcher_idle_time:  # noqa: ASYNC110  # nothing to wait on
+            await asyncio.sleep(_POLL_S)
