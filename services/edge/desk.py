@@ -97,8 +97,9 @@ class LogDesk:
             raise Conflict(f"request_id {request.request_id!r} is another request's, with other content: send another")
         ticket = Ticket(*key, taken.at, again=taken.how is Taking.AGAIN)
         if taken.known_since is not None:
-            # It came another way before: its result may have come before anybody here looked for it.
-            self._background(self._search(key, taken.known_since), self._searches)
+            # It came another way before: its result may have come before anybody here looked for it. It was admitted, so
+            # what told an earlier send of it to wait is over.
+            self._background(self._search(key, taken.known_since, admitted=True), self._searches)
         if not taken.ended:
             # One that is under way stands in the log once more: whoever sent it first may have died before it did.
             event = msgspec.structs.replace(request, event_id=sent_event_id(key, taken.number))
@@ -313,11 +314,16 @@ class LogDesk:
             del self._looked[next(iter(self._looked))]
         self._background(self._search(key, taken), self._searches)
 
-    async def _search(self, key: RequestKey, since: datetime) -> None:
-        """Keep the result of a request that came another way before, where it stands in the log already."""
+    async def _search(self, key: RequestKey, since: datetime, *, admitted: bool = False) -> None:
+        """Keep the result of a request that came another way before, where it stands in the log already.
+
+        Args:
+            admitted: whether only the result that ends it counts.
+        """
         for _ in range(_SEARCHES):
             try:
-                if (found := await self._results.since(key, since)) is not None:
+                found = await self._results.since(key, since)
+                if found is not None and not (admitted and may_come_again(found[1])):
                     message, result = found
                     await self._store.keep([KeptResult(key, result.event_id, message, may_come_again(result))], ())
                 return

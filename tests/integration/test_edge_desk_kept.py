@@ -12,7 +12,8 @@ import pytest
 from penstock.bus import MemoryBus, Producer
 from penstock.clock import ManualClock
 from penstock.contracts.catalogue import Catalogue
-from penstock.money.counters import key_prefix
+from penstock.contracts.request_content import content_hash
+from penstock.money.counters import claim_key, key_prefix
 from penstock.stack import Stack
 
 from services.edge.desk import LogDesk
@@ -57,6 +58,21 @@ async def test_the_conversation_of_a_request_is_known_without_the_log(edge: Edge
     await one.submit(edge.request(request_id="alone"))
     known = [await other.conversation_of(edge.team, name) for name in ("talk", "alone", "never")]
     assert known == ["c-1", None, None]
+
+
+async def test_who_joins_a_request_that_came_another_way_is_not_told_why_an_earlier_send_of_it_was_refused(
+    edge: Edge,
+) -> None:
+    desk, request = await edge.replica(), edge.request(request_id="both-ways")
+    await edge.answer(request, "", status="rejected", stage="intake", code="rate_limited", retry_after_ms=900)
+    await edge.settled()
+    admitted_us = str(int(CLOCK.now().timestamp() * 1e6))
+    claim = {"event": "another-send", "hash": content_hash(request), "at": admitted_us}
+    await edge.redis.set(claim_key(edge.team, "both-ways"), msgspec.json.encode(claim), ex=60)
+    ticket = await desk.submit(request)
+    assert await desk.result(ticket, 0.5) is None
+    told = await edge.answer(msgspec.structs.replace(request, event_id="another-send"))
+    assert await desk.result(ticket, 10) == told
 
 
 async def test_what_was_left_at_one_replica_is_joined_once_at_another(edge: Edge) -> None:
