@@ -37,7 +37,7 @@ from services.inference.observing import observe_request
 from services.inference.pieces import KafkaPieces
 from services.inference.progress import Progress
 from services.inference.routing import Routing, WeightedRouting
-from services.inference.semantic_answers import answered_again, usable_answer
+from services.inference.semantic_answers import answered_again, count_passed_over, usable_answer
 
 __all__ = ["Configuration", "inference_hop"]
 
@@ -167,6 +167,7 @@ def inference_hop(
             started = clock.monotonic()
             kept = await answers.find(request.tenant_id, asked_of(request, first))
             if kept is not None:
+                count_passed_over(request)
                 own = kept.event_id == completion_id(request)
                 # Its own answer, of a process that ended before it was committed: the model was called, and is paid for.
                 said = kept.again() if own else kept.repeated(int((clock.monotonic() - started) * 1e6))
@@ -174,6 +175,7 @@ def inference_hop(
         if first is not None and (cached := usable_answer(request, first, route.cache)):
             lookup_us = int((clock.now() - flight.called_at).total_seconds() * 1e6)
             return await given_again(flight, answered_again(cached, max(0, lookup_us)), first, wasted)
+        count_passed_over(request)
         found = await caller.first_answer(flight, route, choice.targets)
         if found is None:
             flight.failures += choice.left_alone[choice.passed_over :]

@@ -1,13 +1,14 @@
-"""Answers to earlier questions that mean the same, as retrieval found them: when one is given instead of a call. Pure."""
+"""Answers to earlier questions that mean the same, as retrieval found them: when one is given instead of a call."""
 
 from __future__ import annotations
 
 from penstock.config.kinds import Cache, Target
 from penstock.contracts.records import CachedAnswer, GroundedRequest, Purpose
+from penstock.telemetry import metrics
 
 from services.inference.core import Answered
 
-__all__ = ["answered_again", "usable_answer"]
+__all__ = ["answered_again", "count_passed_over", "usable_answer"]
 
 
 def usable_answer(request: GroundedRequest, target: Target, rules: Cache) -> CachedAnswer | None:
@@ -26,6 +27,12 @@ def usable_answer(request: GroundedRequest, target: Target, rules: Cache) -> Cac
         return None
     attached = {passage.passage_id for passage in request.passages}
     return cached if attached.issuperset(cached.citations) else None
+
+
+def count_passed_over(request: GroundedRequest) -> None:
+    """Count the answer that ``request`` brought along as one that is not given: retrieval has counted it as a hit."""
+    if request.cached is not None and request.attempt == 0:
+        metrics.CACHE_LOOKUPS.labels("semantic", "passed_over").inc()
 
 
 def answered_again(cached: CachedAnswer, lookup_us: int) -> Answered:

@@ -144,7 +144,7 @@ class SemanticCache:
                     await store.answer(entry, given)
                 return
             if is_as_given(record) and entry.asked.earlier is not None:
-                await self._compare(entry.asked, entry.asked.earlier, record.content, engine)
+                await self._compare(entry.asked, entry.asked.earlier, record.content, engine, store)
             if is_as_given(record) and entry.asked.keep:
                 ends = record.occurred_at.timestamp() + route.cache.ttl_s
                 await store.release(entry, released_digest(record.content), ends)
@@ -207,10 +207,14 @@ class SemanticCache:
             for n, vector, tokens in zip(able, embedded.vectors, embedded.tokens, strict=True)
         }
 
-    async def _compare(self, asked: Asked, earlier: Earlier, content: str, engine: Engine) -> None:
-        """Count whether the earlier answer would have been a wrong one. The model's own is taken for right."""
-        vectors = (await engine.embed([earlier.content, content])).vectors
-        same = agree(earlier.content, content, float(vectors[0] @ vectors[1]))
+    async def _compare(self, asked: Asked, earlier: Earlier, content: str, engine: Engine, store: AnswerStore) -> None:
+        """Count whether the earlier answer, if it is still kept, would have been a wrong one. The model's own is taken for
+        right."""
+        kept = await store.get(asked.team, earlier.request_id)
+        if kept is None or kept.given is None:
+            return
+        vectors = (await engine.embed([kept.given.content, content])).vectors
+        same = agree(kept.given.content, content, float(vectors[0] @ vectors[1]))
         verdict = "same" if same else "different"
         metrics.SEMANTIC_CACHE_SIMILARITY.labels(asked.route, verdict).observe(earlier.similarity)
         if earlier.hit and not same:
@@ -224,7 +228,9 @@ class SemanticCache:
             )
 
     def _route_of(self, request: ScreenedRequest) -> Route | None:
-        return self._route(request.context.route) if may_take_part(request) else None
+        # The route first: few have a cache, and to read a question takes longer.
+        route = self._route(request.context.route)
+        return route if route is not None and may_take_part(request) else None
 
     def _route(self, name: str) -> Route | None:
         route = self._config.route(name)
@@ -281,7 +287,7 @@ def _decided(
         return None, asked
     if is_on:
         return same, None
-    earlier = Earlier(same.entry.asked.request_id, same.entry.given.content, same.cosine, hit)
+    earlier = Earlier(same.entry.asked.request_id, same.cosine, hit)
     return None, replace(asked, earlier=earlier, keep=not hit)
 
 

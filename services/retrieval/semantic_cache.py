@@ -52,10 +52,11 @@ _NEGATED = re.compile(r"\b(?:not|never|no|none|nothing|cannot|without)\b|n't\b")
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """An answer that a request in shadow would have got, or nearly: compared with the one that it gets."""
+    """Whose answer a request in shadow would have got, or nearly. It is compared with the one that comes, if it is still
+    kept then: no copy of it stands elsewhere, so that its erasure is one.
+    """
 
     request_id: str
-    content: str
     similarity: float
     hit: bool
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -76,11 +76,14 @@ class Flow:
         self.bus = MemoryBus(Catalogue.load(), self.clock)
         self.calls = 0
         self.said: Callable[[int], str] = "Ask at the desk ({}).".format
+        self.while_asked: Callable[[], Awaitable[None]] | None = None
         self.answers: AwayAnswers
         self.cache: SemanticCache
 
     async def reply(self, request: web.Request) -> web.StreamResponse:
         self.calls += 1
+        if self.while_asked is not None:
+            await self.while_asked()
         message = {"role": "assistant", "content": self.said(self.calls)}
         return web.json_response(OK | {"choices": [{"index": 0, "finish_reason": "stop", "message": message}]})
 
@@ -241,6 +244,49 @@ async def test_in_shadow_the_model_is_asked_and_the_earlier_answer_compared(flow
     assert {name: after[name] - before[name] for name in after} == {
         "lookups": 3, "hits": 2, "false": 1, "same": 1, "different": 1,
     }  # fmt: skip
+
+
+async def test_in_shadow_an_answer_that_is_erased_stands_nowhere_else_and_is_not_compared(flow: Flow) -> None:
+    metric, held = metrics.SEMANTIC_CACHE_SIMILARITY, []
+    compared = [
+        sum(bucket.get() for bucket in metric.labels("shadow", verdict)._buckets) for verdict in ("same", "different")
+    ]
+
+    async def erase() -> None:
+        held.append(repr(await flow.answers.get("support", "r2")))
+        await flow.cache.erase(Erasure("support", request_id="r1"))
+
+    async with flow.running():
+        first = await flow.ask("r1", route="shadow")
+        flow.while_asked = erase
+        await flow.ask("r2", AGAIN, route="shadow")
+    assert "'r1'" in held[0], "it is to be compared"
+    assert first.content not in held[0]
+    after = [
+        sum(bucket.get() for bucket in metric.labels("shadow", verdict)._buckets) for verdict in ("same", "different")
+    ]
+    assert after == compared
+
+
+async def test_an_answer_that_inference_does_not_give_is_counted_as_passed_over(flow: Flow) -> None:
+    def counted() -> float:
+        return float(metrics.CACHE_LOOKUPS.labels("semantic", "passed_over")._value.get())
+
+    async with flow.running():
+        await flow.ask("r1", route="plain")
+        before = counted()
+        assert (await flow.ask("r2", AGAIN, route="plain")).cached_by == "semantic"
+        assert counted() == before
+        grounded: GroundedRequest = await flow.record("requests-grounded", "r2")
+        assert grounded.cached is not None
+        other = msgspec.structs.replace(grounded.cached, request_model="another")
+        results = len(flow.bus.messages("llm-results"))
+        again = msgspec.structs.replace(grounded, event_id="e-r3", request_id="r3", cached=other)
+        await flow.bus.publish("requests-grounded", "r3", again)
+        result = (await flow.bus.collect("llm-results", results + 1, 30))[-1].record
+        assert isinstance(result, LlmResult)
+        assert result.cached_by is None
+        assert counted() == before + 1
 
 
 async def test_without_its_store_models_are_called_and_nobody_waits_for_it(flow: Flow) -> None:

@@ -93,7 +93,7 @@ async def near(store: AnswerStore, asked: Asked, seed: int, now: float = NOW) ->
 
 
 async def test_an_answer_is_found_once_it_is_there_and_released_in_whichever_order(store: AnswerStore) -> None:
-    asked = an_asked("r1", earlier=Earlier("r0", "Pull it.", 0.9, hit=False))
+    asked = an_asked("r1", earlier=Earlier("r0", 0.9, hit=False))
     await store.put([Lookup(asked, vector(1))])
     entry = await store.get("support", "r1")
     assert entry == Entry(asked)

@@ -95,7 +95,9 @@ EVALUATOR_SECONDS = Histogram(
 REVIEWS = Counter("penstock_reviews", "Texts held for a person: held, approved, denied, overdue.", ["outcome"])
 SCREEN_SECONDS = Histogram("penstock_screen_seconds", "Time of scanning one event.", ["stage"], buckets=_FAST)
 CACHE_LOOKUPS = Counter(
-    "penstock_cache_lookups", "Answers looked for: hit, miss, unavailable or unreadable.", ["cache", "outcome"]
+    "penstock_cache_lookups",
+    "Answers looked for: hit, miss, unavailable, unreadable, or a hit passed over for another target.",
+    ["cache", "outcome"],
 )
 CACHE_SECONDS = Histogram(
     "penstock_cache_seconds", "Time of looking for one answer.", ["cache"], buckets=(0.0001, 0.0002, 0.0003, *_FAST)
