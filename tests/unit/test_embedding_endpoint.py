@@ -111,3 +111,14 @@ def test_a_long_text_has_the_tokens_of_all_its_windows() -> None:
     found = embedder(by_length, max_tokens=10).embed_counted(["x", words])
     # The spaces between windows are not sent.
     assert found.tokens == (1, len(words) - 2)
+
+
+def test_half_a_character_is_sent_as_the_sign_of_a_missing_one() -> None:
+    sent: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.extend(json.loads(request.content)["input"])
+        return by_length(request)
+
+    assert embedder(answer).embed(["a\ud83d"]).shape == (1, 2)
+    assert sent == ["a\ufffd"]

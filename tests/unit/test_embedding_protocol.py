@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.embedding import pack_vector, unpack_vector
-from penstock.embedding.protocol import even_windows, mean_of_windows
+from penstock.embedding import EmbedderError, pack_vector, unpack_vector
+from penstock.embedding.windows import Windows, even_windows, mean_of_windows, unit_rows
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False), max_size=50))
@@ -40,3 +40,17 @@ def test_the_mean_of_windows_is_normalised_per_text() -> None:
     vectors = np.eye(3, dtype=np.float32)
     means = mean_of_windows(vectors, [2, 1])
     np.testing.assert_allclose(means, [[2**-0.5, 2**-0.5, 0], [0, 0, 1]], atol=1e-6)
+
+
+def test_texts_are_cut_into_windows_and_put_together_again_one_by_one() -> None:
+    windows = Windows.of(["a b", "c\ud800", "d e f"], str.split)
+    assert (windows.parts, windows.counts) == (("a", "b", "c\ufffd", "d", "e", "f"), (2, 1, 3))
+    assert windows.sums([1, 2, 3, 4, 5, 6]) == (3, 3, 15)
+    rows = np.eye(6, dtype=np.float32)
+    np.testing.assert_array_equal(windows.mean(rows), mean_of_windows(rows, [2, 1, 3]))
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")], ids=["zero", "nan", "infinite"])
+def test_a_vector_without_direction_is_an_error_of_whoever_made_it(value: float) -> None:
+    with pytest.raises(EmbedderError, match="the model gives a vector without direction"):
+        unit_rows(np.array([[1.0, 0.0], [value, 0.0]], np.float32), "the model")

@@ -15,9 +15,8 @@ from penstock.embedding.protocol import (
     EmbedderError,
     EmbedderUnavailable,
     Vectors,
-    even_windows,
-    mean_of_windows,
 )
+from penstock.embedding.windows import Windows, even_windows, unit_rows
 from penstock.telemetry import metrics
 
 __all__ = ["EndpointEmbedder"]
@@ -78,21 +77,14 @@ class EndpointEmbedder:
         The endpoint counts the tokens of a call; its texts share them by their length, and the sum is exact. Where it
         says nothing, a text has as many as it has bytes in UTF-8: no byte-level tokenizer makes more.
         """
-        windows: list[str] = []
-        counts: list[int] = []
-        for text in texts:
-            parts = self._windows(text)
-            windows.extend(parts)
-            counts.append(len(parts))
-        vectors = np.empty((len(windows), self._dimension), np.float32)
+        windows = Windows.of(texts, self._windows)
+        vectors = np.empty((len(windows.parts), self._dimension), np.float32)
         tokens: list[int] = []
-        for start in range(0, len(windows), self._batch):
-            part = windows[start : start + self._batch]
+        for start in range(0, len(windows.parts), self._batch):
+            part = windows.parts[start : start + self._batch]
             vectors[start : start + len(part)], used = self._call(part)
             tokens += used
-        ends = list(itertools.accumulate(counts))
-        each = tuple(sum(tokens[end - count : end]) for count, end in zip(counts, ends, strict=True))
-        return Embedded(mean_of_windows(vectors, counts), each)
+        return Embedded(windows.mean(vectors), windows.sums(tokens))
 
     def token_spans(self, text: str) -> list[tuple[int, int]]:
         """Return the (start, end) character offsets of an estimate of the tokens of ``text``."""
@@ -132,11 +124,7 @@ class EndpointEmbedder:
                 f"{self._url} gives an array of shape {vectors.shape}, expected {(len(texts), self._dimension)}: "
                 "set EMBEDDING_DIMENSION to what the model gives"
             )
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        if not np.all(np.isfinite(norms)) or not np.all(norms > 0):
-            raise EmbedderError(f"{self._url} gives a vector without direction (zero or not a number)")
-        unit: Vectors = vectors / norms
-        return unit, _tokens(texts, answer.get("usage"), self._model)
+        return unit_rows(vectors, self._url), _tokens(texts, answer.get("usage"), self._model)
 
 
 def _tokens(texts: Sequence[str], usage: Any, model: str) -> list[int]:

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from penstock.embedding.protocol import Embedded, EmbedderError, Vectors, encodable, even_windows, mean_of_windows
+from penstock.embedding.protocol import Embedded, EmbedderError, Vectors, encodable
+from penstock.embedding.windows import Windows, even_windows, unit_rows
 
 __all__ = ["FastembedEmbedder"]
 
@@ -75,22 +76,19 @@ class FastembedEmbedder:
         if not texts:
             return Embedded(np.empty((0, self._dimension), np.float32), ())
         loaded = self._loaded()
-        windows: list[str] = []
-        counts: list[int] = []
         tokens: list[int] = []
-        for text in texts:
-            parts, length = loaded.windows(encodable(text))
-            windows.extend(parts)
-            counts.append(len(parts))
+
+        def cut(text: str) -> list[str]:
+            parts, length = loaded.windows(text)
             tokens.append(length)
-        order = sorted(range(len(windows)), key=lambda n: len(windows[n]))
-        made = list(loaded.model.embed([windows[n] for n in order], batch_size=_BATCH))
-        vectors = np.empty((len(windows), self._dimension), np.float32)
+            return parts
+
+        windows = Windows.of(texts, cut)
+        order = sorted(range(len(windows.parts)), key=lambda n: len(windows.parts[n]))
+        made = list(loaded.model.embed([windows.parts[n] for n in order], batch_size=_BATCH))
+        vectors = np.empty((len(order), self._dimension), np.float32)
         vectors[order] = np.asarray(made, np.float32)
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        if not np.all(np.isfinite(norms)) or not np.all(norms > 0):
-            raise EmbedderError(f"{self._name} gives a vector without direction (zero or not a number)")
-        return Embedded(mean_of_windows(vectors / norms, counts), tuple(tokens))
+        return Embedded(windows.mean(unit_rows(vectors, self._name)), tuple(tokens))
 
     def token_spans(self, text: str) -> Sequence[tuple[int, int]]:
         """Return the (start, end) character offsets of the tokens of ``text``."""

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from penstock.embedding.bert_graph import BertConfig, BertEncoder, SafetensorsFile
-from penstock.embedding.protocol import Embedded, EmbedderError, Vectors, encodable, even_windows, mean_of_windows
+from penstock.embedding.protocol import Embedded, EmbedderError, Vectors, encodable
+from penstock.embedding.windows import even_windows, mean_of_windows
 
 __all__ = ["MiniLmEmbedder", "packaged_model"]
 

@@ -1,8 +1,7 @@
-"""What an embedder is, how a vector travels, and how long texts become one vector."""
+"""What an embedder is, and how a vector travels."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "Embedded", "Embedder", "EmbedderError", "EmbedderUnavailable", "Vectors", "encodable", "even_windows",
-    "mean_of_windows", "pack_vector", "unpack_vector",
+    "Embedded", "Embedder", "EmbedderError", "EmbedderUnavailable", "Vectors", "encodable", "pack_vector",
+    "unpack_vector",
 ]  # fmt: skip
 
 Vectors = NDArray[np.float32]
@@ -100,30 +99,3 @@ def encodable(text: str) -> str:
     except UnicodeEncodeError:
         return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
     return text
-
-
-def even_windows(length: int, most: int) -> list[tuple[int, int]]:
-    """Return (start, end) of the fewest windows of at most ``most`` items that cover ``length`` items.
-
-    The windows do not overlap and differ in size by one at most, so that their plain mean weighs all items about alike.
-    An empty sequence has one empty window.
-    """
-    count = max(1, -(-length // most))
-    bounds = [length * i // count for i in range(count + 1)]
-    return list(itertools.pairwise(bounds))
-
-
-def mean_of_windows(vectors: Vectors, counts: Sequence[int]) -> Vectors:
-    """Return one unit vector for each text from the unit vectors of its windows.
-
-    Args:
-        vectors: shape (sum(counts), dimension); the windows of the first text, then those of the second, and so on.
-        counts: number of windows of each text, each at least 1.
-    """
-    if all(count == 1 for count in counts):
-        return vectors
-    starts = np.concatenate(([0], np.cumsum(counts)[:-1])).astype(np.intp)
-    means = np.add.reduceat(vectors, starts, axis=0)
-    norms = np.linalg.norm(means, axis=1, keepdims=True)
-    unit: Vectors = means / np.maximum(norms, np.finfo(np.float32).tiny)
-    return unit
