@@ -4,10 +4,12 @@ handed.
 
 from __future__ import annotations
 
+import functools
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
+from typing import cast
 
 from penstock.config.policies import ACTIONS, MASKING
 from penstock.text.normalise import strip_invisible
@@ -229,10 +231,12 @@ def _finds(
 ) -> Sequence[tuple[int, Span]]:
     """(segment, span) of everything that the scanner finds where it applies."""
     reference.checkpoint()
-    if isinstance(scanner, ConversationScanner):
+    if _is_of_conversations(type(scanner)):
+        scanner = cast("ConversationScanner", scanner)
         turns = [index for index, segment in enumerate(segments) if segment.role == "user"]
         found = scanner.scan_conversation([segments[index].text for index in turns], rule, reference)
         return [(turns[turn], span) for turn, span in found]
+    scanner = cast("Scanner", scanner)
     finds = []
     for index, segment in enumerate(segments):
         is_judged = segment.text or (scanner.name in _ON_EMPTY_ANSWERS and segment.role == "answer")
@@ -243,6 +247,12 @@ def _finds(
                 spans += _hidden(scanner, segment.text, rule, reference, visible, frozenset(spans))
             finds += [(index, span) for span in spans]
     return finds
+
+
+@functools.cache
+def _is_of_conversations(kind: type) -> bool:
+    # To ask of each call whether it is one of a protocol with attributes takes as long as many a scan.
+    return hasattr(kind, "scan_conversation")
 
 
 class _Visible:
