@@ -92,7 +92,9 @@ def inference_hop(
     async def answer(event: Event[GroundedRequest]) -> list[Emit]:
         request = event.record
         if is_for_vectors(request):
-            return vectors(request, clock.now())
+            unwanted = called_off.watch(request)
+            unwanted.cancel()  # unless it is known already: they are made, and there is nothing to stop
+            return vectors(request, clock.now(), None if unwanted.cancelled() else unwanted.result())
         earlier = await kept_flights.earlier(event)
         if earlier.answered:
             return []

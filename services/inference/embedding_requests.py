@@ -23,14 +23,18 @@ def is_for_vectors(request: GroundedRequest) -> bool:
     return request.context.purpose == Purpose.EMBED
 
 
-def vectors(request: GroundedRequest, now: datetime) -> list[Emit]:
-    """Return the completion that carries the vectors of ``request``; one without all of them has none, and is paid for."""
+def vectors(request: GroundedRequest, now: datetime, cancelled: str | None = None) -> list[Emit]:
+    """Return the completion that carries the vectors of ``request``; one without all of them has none, and is paid for.
+
+    Args:
+        cancelled: why nobody wants them any more: then it has none either.
+    """
     if request.embedder is None:
         reason = "the request came without vectors: a retrieval of an older version does not make them; upgrade it"
         return refusal(request, Status.FAILED, "model_unavailable", reason, now)
     made, wanted = len(request.embeddings), len(request.messages)
-    error = None
-    if made != wanted:
+    error = cancelled
+    if error is None and made != wanted:
         why = "the deadline passed" if expired(request, now) else "the embedder gave no more"
         error = f"{made:,} of {wanted:,} texts were embedded when {why}; send fewer at once, or send them again later"
     record = Completion(
@@ -40,7 +44,7 @@ def vectors(request: GroundedRequest, now: datetime) -> list[Emit]:
         model=request.embedder,
         request_model=request.embedder,
         backend=BACKEND,
-        finish_reason="stop" if error is None else "error",
+        finish_reason="cancelled" if cancelled is not None else "stop" if error is None else "error",
         usage=Usage(input_tokens=request.embedding_tokens),
         timings=Timings(queue_us=max(0, (now - request.occurred_at) // timedelta(microseconds=1)), model_us=0),
         error=error,
@@ -49,5 +53,6 @@ def vectors(request: GroundedRequest, now: datetime) -> list[Emit]:
         embedder=request.embedder,
         embedding_tokens=request.embedding_tokens,
         embeddings=request.embeddings if error is None else [],
+        ends_as=None if cancelled is None else Status.CANCELLED,
     )
     return [Emit("completions", request_key(request.context, request.request_id), record)]

@@ -18,7 +18,16 @@ from penstock.clock import ManualClock, SystemClock
 from penstock.config.kinds import Policy, Price, Retrieval, Route, Target, Team
 from penstock.config.plane import ConfigPlane
 from penstock.contracts.catalogue import Catalogue
-from penstock.contracts.records import AdmittedRequest, Completion, Context, Cost, Message, ScreenedRequest
+from penstock.contracts.envelope import derive
+from penstock.contracts.records import (
+    AdmittedRequest,
+    Cancellation,
+    Completion,
+    Context,
+    Cost,
+    Message,
+    ScreenedRequest,
+)
 from penstock.embedding import Embedded, EmbedderUnavailable, unpack_vector
 from penstock.ledger.recomputation import calls_of, is_derived
 from penstock.settings import ServiceSettings
@@ -33,6 +42,7 @@ from services.guardrails.screening import Limits
 from services.inference.adapters import ExtractiveBackend
 from services.inference.answers import MemoryAnswers
 from services.inference.app import inference_hop
+from services.inference.cancellations import FollowedCancellations
 from services.intake.settlement import charge_of
 from services.retrieval.app import ground_hop
 from services.retrieval.embedding_requests import LARGEST_VECTORS, embedding_hop, slices_of
@@ -104,12 +114,19 @@ class Flow:
         return [event.record for event in await self.bus.collect(topic, 0)]
 
 
-async def through(requests: Sequence[AdmittedRequest], embedder: Letters, folder: Path, clock: ManualClock) -> Flow:
-    """Send ``requests`` through guardrails, retrieval and inference to the release gate."""
+async def through(
+    requests: Sequence[AdmittedRequest], embedder: Letters, folder: Path, clock: ManualClock, cancelled: str = ""
+) -> Flow:
+    """Send ``requests`` through guardrails, retrieval and inference to the release gate; ``cancelled`` is nobody's want."""
     flow = Flow(MemoryBus(Catalogue.load(), clock), clock)
     bus = flow.bus
     for request in requests:
         await bus.publish("requests-admitted", request.request_id, request)
+        if request.request_id == cancelled:
+            cancellation = Cancellation(**derive(request, "test.cancel", 0, clock.now()), reason="the page was left")
+            await bus.publish("cancellations", cancelled, cancellation)
+    cancellations = FollowedCancellations(bus.codec, clock, 900)
+    await cancellations.open(bus, 5)
     engine, store = Engine(embedder), await EmbeddedStore.open(folder, "chunks", embedder.dimension)
     serving, judge = Serving.of(engine, store), Judge(PLANE, SCANNERS, b"key", clock)
     vault, reviews, limits = MemoryVault(), MemoryReviews(), Limits()
@@ -119,7 +136,7 @@ async def through(requests: Sequence[AdmittedRequest], embedder: Letters, folder
         embedding_hop(serving, clock),
         inference_hop(
             PLANE, {"extractive": ExtractiveBackend()}, MemoryAnswers(clock), clock, 8,
-            Producer(bus.producer(), bus.codec, "inference", clock),
+            Producer(bus.producer(), bus.codec, "inference", clock), cancellations=cancellations,
         ),
         release_hop(judge, MemoryReleases(), vault, reviews, limits, clock, 64),
     ]  # fmt: skip
@@ -137,6 +154,7 @@ async def through(requests: Sequence[AdmittedRequest], embedder: Letters, folder
         await running
         await store.close()
         await engine.close()
+        await cancellations.close()
     return flow
 
 
@@ -223,6 +241,21 @@ async def test_what_was_embedded_before_the_embedder_went_away_is_paid_for(tmp_p
     # Each slice is tried three times, and one that was embedded is not embedded again.
     assert [len(texts[0]) for texts in calls].count(8000) == 1
     assert [texts[0] for texts in calls].count("b") == 6
+
+
+async def test_vectors_that_nobody_wants_any_more_are_paid_for_and_not_given(tmp_path: Path) -> None:
+    requests = [admitted("left", "abc", "de"), admitted("wanted", "f")]
+    flow = await through(requests, Letters(), tmp_path, ManualClock(START), cancelled="left")
+    results = await flow.results(2)
+    assert {name: result.status for name, result in results.items()} == {"left": "cancelled", "wanted": "completed"}
+    left = results["left"]
+    assert (left.code, left.reason, left.embeddings) == (
+        "cancelled",
+        "cancelled by its producer: the page was left",
+        [],
+    )
+    costs = {each.request_id: costs_of(each)[0].usage.input_tokens for each in await flow.of("completions")}
+    assert costs == {"left": 5, "wanted": 1}
 
 
 async def test_a_deadline_in_the_middle_ends_it_and_one_before_embeds_nothing(tmp_path: Path) -> None:
