@@ -167,8 +167,9 @@ def test_a_key_is_rotated_once_and_only_while_it_is_in_force() -> None:
     assert successor(old.id, known) == new
     with pytest.raises(KeyChangeInvalid, match=f"replaced by {new.id} already"):
         rotated(ending, mint(SECRET), known, NOW, overlap=DAY)
-    # Its replacement was lost and revoked: another is made.
-    assert rotated(ending, mint(SECRET), known | {new.id: revoked(new, NOW)}, NOW, overlap=DAY)[0].replaces == old.id
+    # Its replacement was lost and revoked: another is made, for as long as that was: the old one has only the overlap left.
+    another, _ = rotated(ending, mint(SECRET), known | {new.id: revoked(new, NOW)}, NOW, overlap=DAY)
+    assert (another.replaces, another.expires_at) == (old.id, None)
     for gone in (revoked(old, NOW), issued(mint(SECRET), "support", NOW - DAY, expires_at=NOW)):
         with pytest.raises(KeyChangeInvalid, match="penstock keys create support"):
             rotated(gone, mint(SECRET), {}, NOW, overlap=DAY)

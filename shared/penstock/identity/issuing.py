@@ -60,8 +60,9 @@ def rotated(
         raise KeyChangeInvalid(
             f"the key {old.id} has been replaced by {other.id} already: rotate that, or revoke it first"
         )
-    if expires_at is None and old.expires_at is not None:
-        expires_at = now + (old.expires_at - old.created_at)
+    made = _never_rotated(old, keys)
+    if expires_at is None and made.expires_at is not None:
+        expires_at = now + (made.expires_at - made.created_at)
     new = issued(minted, old.team, now, description=old.description, expires_at=expires_at, routes=old.routes)
     end = now + overlap
     if old.expires_at is not None:
@@ -82,6 +83,14 @@ def successor(key_id: str, keys: Mapping[str, Entry]) -> ApiKey | None:
     """Return the newest key that replaces ``key_id``, or None."""
     found = [key for key in keys.values() if isinstance(key, ApiKey) and key.replaces == key_id]
     return max(found, key=lambda key: key.created_at, default=None)
+
+
+def _never_rotated(key: ApiKey, keys: Mapping[str, Entry]) -> ApiKey:
+    """Return the last of those that replaced one another from ``key`` on: it ends when it was made to, and was given the
+    lifetime of those before it."""
+    while (other := successor(key.id, keys)) is not None:
+        key = other
+    return key
 
 
 @dataclass(frozen=True, slots=True)
