@@ -35,6 +35,8 @@ log = get_logger(__name__)
 
 GROUP = "inference-shadow"
 _KIND = "shadow"
+_GATHER_MS = 100
+"""Nobody waits for a shadow: what it reads is gathered for so long."""
 
 
 def shadows_of(route: Route, request: GroundedRequest) -> list[Target]:
@@ -162,6 +164,7 @@ def shadow_hop(
         handler=handle,
         concurrency=concurrency,
         wanted=wanted,
+        gather_ms=_GATHER_MS,
     )
 
 

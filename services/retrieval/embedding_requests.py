@@ -45,7 +45,7 @@ def embedding_hop(serving: Serving, clock: Clock) -> Hop:
     turn = asyncio.Lock()
 
     async def handle(events: Sequence[Event[ScreenedRequest]]) -> Sequence[Outcome]:
-        return [await embed(event.record) if is_for_vectors(event.record) else () for event in events]
+        return [await embed(event.record) for event in events]
 
     async def embed(request: ScreenedRequest) -> list[Emit]:
         engine = serving.current.engine  # to the end of the request: its vectors are of one model
@@ -109,6 +109,7 @@ def embedding_hop(serving: Serving, clock: Clock) -> Hop:
         urgency=by_priority,
         flow=by_team,
         failed=failed,
+        concerns=lambda event: is_for_vectors(event.record),
     )
 
 

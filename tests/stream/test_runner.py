@@ -104,6 +104,29 @@ async def test_what_a_hop_has_no_use_for_is_passed_over_unread_and_committed(bus
     assert [e.record.request_id for e in events] == ["later"]
 
 
+async def test_an_event_that_a_hop_has_no_use_for_waits_for_no_call_and_is_no_dead_letter(bus: MemoryBus) -> None:
+    held = asyncio.Event()
+
+    async def handler(events: Sequence[Event[LlmRequest]]) -> Sequence[Outcome]:
+        await held.wait()
+        return await relay(events)
+
+    await bus.publish("llm-requests", "k", a_request("wanted"))
+    await publish(bus, 40, lambda number: "other")
+    for _ in range(12):
+        await bus.append("llm-requests", b"other", b"{not avro}")
+    hop = a_hop(handler, concurrency=2, waiting=2, concerns=lambda event: event.record.request_id == "wanted")
+    async with running(bus, hop, settings=ServiceSettings(dlq_min_messages=10, dlq_max_ratio=0.5)) as task:
+        # One call is taken up all the while.
+        await bus.collect("dlq-intake", 12)
+        assert not task.done()
+        assert bus.messages("requests-admitted") == []
+        held.set()
+        events = await bus.collect("requests-admitted", 1)
+        await bus.settled("g", ["llm-requests"])
+    assert [e.record.request_id for e in events] == ["wanted"]
+
+
 async def test_undecodable_messages_go_to_the_dead_letters_and_the_partition_moves_on(bus: MemoryBus) -> None:
     await bus.publish("llm-requests", "k", a_request("before"))
     await bus.append("llm-requests", b"k", b"{not avro}", [("traceparent", b"00-1-2-01")])

@@ -156,11 +156,7 @@ class HopRunner:
             if not messages or self._unprepared or not self._calm.is_set() or self._stopping.is_set():
                 # Messages that arrive while partitions move are read again from the committed offset.
                 continue
-            for message in messages:
-                self._tracker.taken(Partition(message.topic, message.partition), message.offset)
-                self._window.put(message, self._decoded(message))
-            self._idle.clear()
-            self._gauge.set(self._tracker.in_flight)
+            self._take(messages)
             self._start()
             if self.hop.concurrency == 1 and self._running:
                 await asyncio.wait(self._running, timeout=_GATHER_S)
@@ -190,13 +186,28 @@ class HopRunner:
                 log.warning("partitions are taken up again", group=self.hop.group, reason=str(error))
                 await self._clock.sleep(random.uniform(0, FIRST_RETRY_S))
 
+    def _take(self, messages: Sequence[Message]) -> None:
+        """Put ``messages`` into the window; those that the hop has no use for are finished at once."""
+        for message in messages:
+            self._tracker.taken(Partition(message.topic, message.partition), message.offset)
+            decoded = self._decoded(message)
+            if decoded is None:
+                self._finished(message)
+            else:
+                self._window.put(message, decoded)
+        self._look()
+
     def _decoded(self, message: Message) -> Event[Any] | Undecodable | None:
         if self.hop.wanted is not None and not self.hop.wanted():
             return None
         try:
-            return Event(message, self._codec.decode(message.topic, message.value))
+            event = Event(message, self._codec.decode(message.topic, message.value))
         except Undecodable as error:
             return error
+        if self.hop.concerns is None or self.hop.concerns(event):
+            return event
+        self._limit.saw(dead=False)
+        return None
 
     def _start(self) -> None:
         """Give the calls that are free to what waits for one."""
@@ -228,9 +239,7 @@ class HopRunner:
         self._tracker.left(self._window.clear())
         if self.hop.interruptible:
             self._tracker.left(sum(task.cancel() for task in self._running))
-        self._gauge.set(self._tracker.in_flight)
-        if self._tracker.in_flight == 0:
-            self._idle.set()
+        self._look()
 
     async def _batch(self, taken: Sequence[Taken]) -> None:
         started = self._clock.monotonic()
@@ -239,7 +248,7 @@ class HopRunner:
         for message, decoded in taken:
             if isinstance(decoded, Event):
                 events.append(decoded)
-            elif decoded is not None:
+            else:
                 acks.append(await self._bury(message, decoded.code, decoded.reason))
         with ExitStack() as spans:
             # The span of a message lasts as long as the work on it: what that calls is within.
@@ -309,11 +318,20 @@ class HopRunner:
                 for event in events:
                     self.hop.settled(event)
             for message in messages:
-                self._tracker.finished(Partition(message.topic, message.partition), message.offset)
-                self._consumed[message.topic].inc()
-            self._gauge.set(self._tracker.in_flight)
-            if self._tracker.in_flight == 0:
-                self._idle.set()
+                self._finished(message)
+            self._look()
+
+    def _finished(self, message: Message) -> None:
+        self._tracker.finished(Partition(message.topic, message.partition), message.offset)
+        self._consumed[message.topic].inc()
+
+    def _look(self) -> None:
+        """Tell of what is in flight."""
+        self._gauge.set(self._tracker.in_flight)
+        if self._tracker.in_flight:
+            self._idle.clear()
+        else:
+            self._idle.set()
 
     async def _commit_often(self, consumer: RawConsumer) -> None:
         while True:

@@ -132,6 +132,9 @@ class Hop:
     ``wanted`` tells before a message is read whether the hop has any use for messages now; one without is passed over, as
     if nothing had come of it. What it cannot decode is then left to the other readers of its topic. None: all are read.
 
+    ``concerns`` tells of an event that was read whether the hop has any use for it; one that it has none for is passed over,
+    and waits for nobody. None: it has use for all of them.
+
     ``settled`` is called with an event when all that came of it is on the log.
 
     ``interruptible`` is for concurrent calls that may wait for long: where the hop stops or its partitions move they are
@@ -153,6 +156,7 @@ class Hop:
     waiting: int | None = None
     on_assigned: Callable[[Mapping[Partition, Backlog]], Awaitable[None]] | None = None
     wanted: Callable[[], bool] | None = None
+    concerns: Callable[[Event[Any]], bool] | None = None
     settled: Callable[[Event[Any]], None] | None = None
     interruptible: bool = False
     gather_ms: int = 0

@@ -16,8 +16,8 @@ __all__ = ["WAITING_BYTES", "Taken", "Window", "Work"]
 WAITING_BYTES = 64 * 1024 * 1024
 """What waits holds no more of the memory than this, unless it is a single poll's messages."""
 
-Taken = tuple[Message, Event[Any] | Undecodable | None]
-"""A message and what it is: an event, one that cannot be decoded, or one that the hop has no use for."""
+Taken = tuple[Message, Event[Any] | Undecodable]
+"""A message and what it is: an event, or one that cannot be decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Window:
         """How many more messages are to be read; 0 where none, until :meth:`wait_for_room` says so."""
         return max(0, self._most - len(self._waiting)) if self._has_room.is_set() else 0
 
-    def put(self, message: Message, decoded: Event[Any] | Undecodable | None) -> None:
+    def put(self, message: Message, decoded: Event[Any] | Undecodable) -> None:
         """Take in ``message``, which is read as ``decoded``."""
         urgency, flow = Urgency(), ""
         if isinstance(decoded, Event):
