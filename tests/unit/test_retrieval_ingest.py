@@ -168,7 +168,7 @@ async def test_every_document_is_sent_and_its_outcome_awaited(log: Fixture, fold
         )
         await log.bus.publish("documents-indexed", name, record)
     evil = sent["docs/evil.md"]
-    finding = Finding(scanner="injection", kind="prompt_injection", score=1.0, action="block")
+    finding = Finding(scanner="injection", kind="prompt_injection", start=3, end=32, score=1.0, action="block")
     verdict = Verdict(
         **derive(evil, "guardrails.verdict", 0, NOW), stage="document", action="block", policy_name="default",
         policy_version="1", findings=[finding],
@@ -186,7 +186,7 @@ async def test_every_document_is_sent_and_its_outcome_awaited(log: Fixture, fold
         "docs/a.md": "indexed", "docs/deep/b.HTML": "indexed", "docs/bad.txt": "failed", "docs/evil.md": "quarantined",
         "docs/lost.md": "failed",
     }  # fmt: skip
-    assert "prompt_injection" in ingestion.outcomes["docs/evil.md"].reason
+    assert ingestion.outcomes["docs/evil.md"].reason == "guardrails found prompt_injection (characters 3-32)"
     assert "unknown_team" in ingestion.outcomes["docs/lost.md"].reason
     assert len(advanced) == 5
 

@@ -34,6 +34,7 @@ OUTCOME_TOPICS = ("documents-indexed", "verdicts", "dlq-guardrails", "dlq-retrie
 
 MOST_BYTES = 8 * 1024 * 1024 - 64 * 1024
 """Most bytes of a text in UTF-8 or of a file: max.message.bytes of the topic, less room for identity and labels."""
+_MOST_FINDINGS = 3
 _PART_CHARACTERS = 200_000
 _LARGEST_FILE = 256 * 1024 * 1024
 _SPLITTABLE = ("text/plain", "text/markdown")
@@ -166,8 +167,10 @@ def outcome_of(record: Record) -> Outcome | None:
             record.status, record.request_id, record.document_id, record.chunks, record.reason or "", record.chunks_removed
         )  # fmt: skip
     if isinstance(record, Verdict) and record.stage == "document" and record.action == "block":
-        kinds = ", ".join(sorted({finding.kind for finding in record.findings if finding.action == "block"}))
-        reason = f"guardrails found {kinds or 'what the policy blocks'}"
+        found = sorted({(one.start, one.end, one.kind) for one in record.findings if one.action == "block"})
+        places = ", ".join(f"{kind} (characters {start}-{end})" for start, end, kind in found[:_MOST_FINDINGS])
+        more = f" and {len(found) - _MOST_FINDINGS} more" if len(found) > _MOST_FINDINGS else ""
+        reason = f"guardrails found {places or 'what the policy blocks'}{more}"
         return Outcome("quarantined", record.request_id, reason=reason)
     if isinstance(record, DeadLetter) and record.origin_topic in (
         "documents",

@@ -97,7 +97,8 @@ def ingest(
     if not documents:
         raise click.ClickException(f"nothing to ingest: there is no {', '.join(CONTENT_TYPES)} file in what was given")
     if others:
-        click.echo(f"{len(others)} files of other types are left out", err=True)
+        left = "1 file of another type is" if len(others) == 1 else f"{len(others)} files of other types are"
+        click.echo(f"{left} left out", err=True)
     if no_wait and delete:
         click.echo("parts that --split made stay: without --no-wait they are removed, too", err=True)
     labels = Labels(_labels(tags, collection), language, valid_from, valid_to)

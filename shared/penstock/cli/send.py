@@ -96,7 +96,7 @@ def send(
 async def _send(
     requests: list[dict[str, Any]], team: str, defaults: dict[str, Any], timeout_s: float | None, as_json: bool
 ) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     async with Client(cluster_settings(), tenant=team) as client:
         ids: list[str] = []
         sent: list[dict[str, Any]] = []
@@ -116,7 +116,10 @@ async def _send(
     for request_id, result in zip(ids, results, strict=True):
         if isinstance(result, BaseException):
             failed += 1
-            console.print(f"[red]{request_id}[/red] {escape(str(result))}")
+            remedy = (
+                f"; what became of it: `penstock audit show {request_id}`" if isinstance(result, TimeoutError) else ""
+            )
+            console.print(f"[red]{escape(request_id)}[/red] {escape(str(result) + remedy)}")
             continue
         failed += result.status != "completed"
         if as_json:
@@ -147,7 +150,7 @@ async def _stream(question: str, team: str, options: dict[str, Any], timeout_s: 
         except TimeoutError as error:
             raise click.ClickException(str(error)) from None
     if not as_json:
-        console = Console(highlight=False)
+        console = Console(highlight=False, soft_wrap=True)
         if shown:
             click.echo()
         whole = shown == result.content
@@ -186,7 +189,8 @@ def _print(console: Console, result: LlmResult, *, with_content: bool = True) ->
             console.print(f"  [dim]{passage.score:.2f}  {escape(passage.title)}  {escape(passage.source)}[/dim]")
     else:
         console.print(f"[yellow]{result.status}[/yellow] {result.code}: {escape(result.reason or '')}")
-    console.print(f"  [dim]request {result.request_id}  model {result.model}[/dim]")
+    model = f"  model {escape(result.model)}" if result.model else ""
+    console.print(f"  [dim]request {result.request_id}{model}[/dim]")
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
