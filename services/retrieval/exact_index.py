@@ -46,6 +46,10 @@ class ExactIndex:
         """Return the digest of each chunk of a document, by id."""
         return dict(self._documents.get((team, document_id), {}))
 
+    def documents(self, team: str) -> list[str]:
+        """Return the ids of the team's documents that have chunks here."""
+        return [document_id for owner, document_id in self._documents if owner == team]
+
     def put(self, chunk: ChunkRecord, dense: Vectors, sparse: SparseVector) -> None:
         """Add ``chunk``, or replace the one of the same id."""
         self.remove(chunk.id)

@@ -192,6 +192,10 @@ class EmbeddedStore:
     async def digests(self, team: str, document_id: str) -> Mapping[str, str]:
         return await self._folder.run(lambda: self._index.digests(team, document_id))
 
+    async def documents(self, team: str) -> Sequence[str]:
+        """Return the ids of the team's documents that have chunks here."""
+        return await self._folder.run(lambda: self._index.documents(team))
+
     async def write(self, put: Sequence[Point], rewrite: Sequence[ChunkRecord], remove: Sequence[str]) -> None:
         await self._folder.run(lambda: self._write(put, rewrite, remove))
 

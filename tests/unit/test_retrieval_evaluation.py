@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import math
 import re
@@ -12,15 +13,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock.embedding import EmbeddingSettings
+from penstock.embedding import EmbeddingSettings, embedder_from_settings
 from rich.console import Console
 from sklearn.metrics import ndcg_score
 
+from services.retrieval.chunking import ChunkLimits
 from services.retrieval.quality.configurations import Configuration, ConfigurationError, configuration_of
 from services.retrieval.quality.measures import measured, ndcg, recall, reciprocal_rank
 from services.retrieval.quality.printing import print_report
 from services.retrieval.quality.question_sets import Passage, Question, QuestionSetError, read_question_set
-from services.retrieval.quality.ranking import Ranked, rank_by_bm25
+from services.retrieval.quality.ranking import Ranked, open_index, rank_by_bm25
 from services.retrieval.quality.report import (
     Latency,
     Report,
@@ -99,6 +101,43 @@ def test_beirs_layout_and_trecs_judgements(tmp_path: Path) -> None:
     assert read_question_set([corpus], [queries], [trec]) == read
 
 
+def test_tables_with_tabs_or_commas_a_mark_and_ids_with_spaces(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.csv"
+    corpus.write_bytes(
+        b'\xef\xbb\xbfdocid,title,text,language\r\nd 1,Mills,"Wheat, ground\r\nand sold.",en\r\n2,,The weir.,\r\n'
+    )
+    tabs = write(tmp_path / "corpus.tsv", "docno\ttitle\ttext", "d 1\tMills\tWheat, ground and sold.", "2\t\tThe weir.")
+    queries = write(tmp_path / "queries.csv", "query-id,text", 'q 1,"What is ground, and where?"', "q2 ,What is sold?")
+    plain = write(tmp_path / "queries.tsv", "q 1\tWhat is ground, and where?", "q2 \tWhat is sold?")
+    commas = write(tmp_path / "qrels.csv", "query-id,corpus-id,score", '"q 1",d 1,1', "q2,2,1")
+    marked = tmp_path / "qrels.tsv"
+    marked.write_bytes(b"\xef\xbb\xbfquery-id\tcorpus-id\tscore\r\nq 1\td 1\t1\r\nq2\t2\t1\r\n")
+    read = read_question_set([corpus], [queries], [commas])
+    assert read.corpus == (
+        Passage("d 1", "Mills", "Wheat, ground\r\nand sold.", language="en"), Passage("2", "", "The weir."),
+    )  # fmt: skip
+    assert [(each.id, each.text, each.relevant) for each in read.questions] == [
+        ("q 1", "What is ground, and where?", {"d 1": 1.0}), ("q2", "What is sold?", {"2": 1.0}),
+    ]  # fmt: skip
+    again = read_question_set([tabs], [plain], [marked])
+    assert [each.text for each in again.corpus] == ["Wheat, ground and sold.", "The weir."]
+    assert (again.questions, again.version) == (read.questions, read.version)
+
+
+async def test_an_index_that_is_kept_holds_the_corpus_and_nothing_else(tmp_path: Path) -> None:
+    first = [
+        Passage("mill", "", "The mill grinds wheat."),
+        Passage("weir", "", "The weir raises the water of the mill."),
+    ]
+    second = [Passage("weir", "", "The weir raises the water."), Passage("oven", "", "Bread is baked in the oven.")]
+    question, rules = [Question("q", "What does the mill grind?", {})], Configuration().rules()
+    embedder = embedder_from_settings(EmbeddingSettings())
+    for corpus, expected in ((first, {"mill", "weir"}), (second, {"weir", "oven"}), (first, {"mill", "weir"})):
+        async with open_index(tmp_path, corpus, embedder, ChunkLimits(), lambda done: None) as index:
+            (found,) = await index.rank(question, rules, 32, lambda done: None)
+            assert (set(found.documents), index.indexed.documents, index.indexed.chunks) == (expected, 2, 2)
+
+
 def test_questions_that_name_their_documents(tmp_path: Path) -> None:
     corpus = write(tmp_path / "corpus.jsonl", '{"id": "d1", "title": "Old_Mill", "text": "The weir."}')
     queries = write(
@@ -123,6 +162,8 @@ def test_questions_that_name_their_documents(tmp_path: Path) -> None:
         ('{"id": "a"}', "it has no question"),
         ('{"id": "a", "question": "x", "relevant": "d1"}', "relevant is a list of document ids"),
         ('{"id": "a", "question": "x"}', "no question has a relevant document; give --qrels"),
+        ('{"id": "a", "question": "x", "relevant": {"d1": Infinity}}', "relevant is a list of document ids"),
+        ('[{"id": "a",', "write one object a line"),
         ('{"id": "a", "question": "x", "relevant": ["other"]}', "do not belong together, e.g. 'other' beside 'd1'"),
     ],
 )
@@ -142,8 +183,25 @@ def test_other_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.jsonl").write_bytes('{"id": "d1", "text": "Müller"}'.encode("latin-1"))
     with pytest.raises(QuestionSetError, match="is not UTF-8"):
         read_question_set([tmp_path / "latin.jsonl"], [queries])
+    (tmp_path / "corpus.jsonl.gz").write_bytes(gzip.compress(b'{"id": "d1", "text": "The weir."}'))
+    with pytest.raises(QuestionSetError, match="is compressed; unpack it"):
+        read_question_set([tmp_path / "corpus.jsonl.gz"], [queries])
+    for name, row, message in (
+        ("cells.csv", "id,title,text\nd1,The weir.", "2 cells under 3 columns"),
+        ("names.csv", "id,heading,body\nd1,Weirs,The weir.", "it has no text; name it text or"),
+        ("long.csv", f"d1,{'x' * 140_000}", "write JSON lines"),
+        ("language.jsonl", '{"id": "d1", "text": "x", "language": 5}', "language is a code, such as en"),
+    ):
+        with pytest.raises(QuestionSetError, match=message):
+            read_question_set([write(tmp_path / name, row)], [queries])
     write(corpus, '{"id": "d1", "text": "The weir."}')
-    for row, message in (("a d1", "2 columns"), ("a\td1\tyes", "'yes' is no number")):
+    for row, message in (
+        ("a d1", "2 columns"),
+        ("a\td1\tyes", "'yes' is no number"),
+        ("a\td1\tinf", "'inf' is no number"),
+        ("a\td1\tnan", "'nan' is no number"),
+        ("b\td1\t1", "no question of .*: ids of questions and judgements do not belong together, e.g. 'b' beside 'a'"),
+    ):
         with pytest.raises(QuestionSetError, match=message):
             read_question_set([corpus], [queries], [write(tmp_path / "qrels.tsv", row)])
 

@@ -58,7 +58,7 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
 
 @click.command()
 @click.option("--corpus", "corpora", multiple=True, required=True, type=_FILE,
-              help="Documents, JSON lines; repeatable: more documents to get lost among.")  # fmt: skip
+              help="Documents, JSON lines or a table; repeatable: more documents to get lost among.")  # fmt: skip
 @click.option("--queries", multiple=True, required=True, type=_FILE,
               help="Questions, JSON lines or a table of id and text; repeatable.")  # fmt: skip
 @click.option("--qrels", multiple=True, type=_FILE,

@@ -4,18 +4,22 @@ Two layouts are read, and mixed freely:
 
 - BEIR's (Thakur et al. 2021): ``corpus.jsonl`` with ``_id``, ``title``, ``text``; ``queries.jsonl`` with ``_id``, ``text``;
   ``qrels.tsv`` with ``query-id``, ``corpus-id``, ``score``. A qrels file of TREC (four columns, the second unused) is read,
-  too, and so are questions as a table of id and text.
+  too, and so are questions and documents as a table: with tabs (``.tsv``, ``.txt``) or commas (``.csv``), under the names of
+  its columns, or of id and text.
 - questions that name their documents: ``id``, ``question`` and ``relevant``, a list of ids or an object of id and grade.
   An empty one says that no document of the corpus answers.
 """
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from penstock.config.canonical import content_hash
 
@@ -23,7 +27,13 @@ __all__ = ["Passage", "Question", "QuestionSet", "QuestionSetError", "read_quest
 
 _IDS = ("_id", "id", "doc_id", "query_id")
 _TEXTS = ("text", "question", "query", "content", "contents")
-_HEADERS = {"query-id", "query_id", "qid", "query"}
+# What the first column of a table is called, where it has names.
+_FIRST_COLUMNS = {
+    *_IDS, "corpus-id", "corpus_id", "doc-id", "docid", "docno", "pid", "qid", "query", "query-id", "question-id",
+    "question_id", "topic",
+}  # fmt: skip
+_COLUMNS = {"id", "title", "content_type", "language", *_TEXTS}
+_TABLES = (".csv", ".tsv", ".txt")
 
 
 class QuestionSetError(Exception):
@@ -85,7 +95,7 @@ def read_question_set(corpus: Sequence[Path], queries: Sequence[Path], qrels: Se
     unjudged = 0
     known: set[str] = set()
     for where, fields in _rows(queries):
-        identity, text = _text(where, fields, _IDS, "an id"), _text(where, fields, _TEXTS, "a question")
+        identity, text = _text(where, fields, _IDS, "an id").strip(), _text(where, fields, _TEXTS, "a question")
         if identity in known:
             raise QuestionSetError(f"{where}: the question {identity!r} stands there a second time; remove one")
         known.add(identity)
@@ -98,6 +108,11 @@ def read_question_set(corpus: Sequence[Path], queries: Sequence[Path], qrels: Se
             strays.append(Question(identity, text, {}))
         else:
             unjudged += 1
+    if graded and graded.keys().isdisjoint(known):
+        raise QuestionSetError(
+            f"no question of {_named(qrels)} is in {_named(queries)}: ids of questions and judgements do not belong "
+            f"together, e.g. {min(graded)!r} beside {min(known, default='')!r}"
+        )
     if not asked:
         raise QuestionSetError(
             f"{_named(queries)}: no question has a relevant document; give --qrels, or a field relevant to each question"
@@ -127,14 +142,17 @@ def _passage(where: str, fields: Mapping[str, Any]) -> tuple[str, Passage]:
     title = str(fields.get("title") or "")
     # Large sets hold documents without a text, of which the title is all there is.
     texts = [value for name in _TEXTS if isinstance(value := fields.get(name), str)]
+    language = fields.get("language") or None
+    if not isinstance(language, str | None):
+        raise QuestionSetError(f"{where}: language is a code, such as en")
     blank = bool(texts) and not any(map(str.strip, texts))
     return where, Passage(
-        id=_text(where, fields, _IDS, "an id"),
+        id=_text(where, fields, _IDS, "an id").strip(),
         # Titles of encyclopedias are often written as they stand in addresses.
         title=title.replace("_", " ") if " " not in title else title,
         text=title if blank else _text(where, fields, _TEXTS, "a text"),
         content_type=str(fields.get("content_type") or "text/plain"),
-        language=fields.get("language"),
+        language=language,
     )
 
 
@@ -155,61 +173,102 @@ def _relevant(where: str, value: Any) -> dict[str, float] | None:
         return {str(document): 1.0 for document in value}
     if isinstance(value, dict):
         try:
-            return {str(document): float(grade) for document, grade in value.items()}
+            grades = {str(document): float(grade) for document, grade in value.items()}
         except (TypeError, ValueError):
-            pass
+            grades = {"": math.nan}
+        if all(map(math.isfinite, grades.values())):
+            return grades
     raise QuestionSetError(f"{where}: relevant is a list of document ids, or an object of ids and their grades")
 
 
 def _grades(paths: Sequence[Path]) -> dict[str, dict[str, float]]:
     """Return the judgements of qrels files: grade by document by question."""
     found: dict[str, dict[str, float]] = {}
-    for where, line in _lines(paths):
-        cells = line.split("\t") if "\t" in line else line.split()
-        if cells[0].strip().lower() in _HEADERS:
-            continue
-        if len(cells) not in (3, 4):
-            raise QuestionSetError(
-                f"{where}: {len(cells)} columns; write query-id, corpus-id and score, or the four columns of TREC"
-            )
-        try:
-            grade = float(cells[-1])
-        except ValueError:
-            raise QuestionSetError(f"{where}: the score {cells[-1]!r} is no number") from None
-        found.setdefault(cells[0].strip(), {})[cells[-2].strip()] = grade
+    for path in paths:
+        for number, (where, cells) in enumerate(_cells(path)):
+            if number == 0 and cells[0].lower() in _FIRST_COLUMNS:
+                continue
+            if len(cells) not in (3, 4):
+                raise QuestionSetError(
+                    f"{where}: {len(cells)} columns; write query-id, corpus-id and score, or the four columns of TREC"
+                )
+            try:
+                grade = float(cells[-1])
+            except ValueError:
+                grade = math.nan
+            if not math.isfinite(grade):
+                raise QuestionSetError(f"{where}: the score {cells[-1]!r} is no number")
+            found.setdefault(cells[0], {})[cells[-2]] = grade
     return found
 
 
 def _rows(paths: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the fields of every line: an object of JSON, or the cells of a table of id and text."""
+    """Yield the fields of every line: an object of JSON, or the cells of a table."""
     for path in paths:
-        table = path.suffix.lower() in (".tsv", ".txt")
-        for where, line in _lines([path]):
-            if table:
-                identity, _, text = line.partition("\t")
-                if identity.strip().lower() not in (*_HEADERS, *_IDS):
-                    yield where, {"id": identity, "text": text}
-                continue
+        if path.suffix.lower() in _TABLES:
+            yield from _table(path)
+            continue
+        for where, line in _lines(path):
             try:
                 fields = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise QuestionSetError(f"{where}: it is not JSON: {error}") from None
+                raise QuestionSetError(f"{where}: it is not JSON: {error}; write one object a line") from None
             if not isinstance(fields, dict):
                 raise QuestionSetError(f'{where}: write an object, such as {{"id": "1", "text": "..."}}')
             yield where, fields
 
 
-def _lines(paths: Sequence[Path]) -> Iterator[tuple[str, str]]:
-    for path in paths:
-        try:
-            with path.open(encoding="utf-8-sig") as file:
-                for number, line in enumerate(file, 1):
-                    if line.strip():
-                        yield f"{path}:{number}", line.rstrip("\r\n")
-        except OSError as error:
-            raise QuestionSetError(f"{path} cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise QuestionSetError(f"{path} is not UTF-8 (byte {error.start + 1}); convert it") from error
+def _table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the rows of a table by the names of its columns; of one without names, or with two, they are id and text."""
+    columns: list[str] = []
+    for number, (where, cells) in enumerate(_cells(path, spaces=False)):
+        if number == 0 and cells[0].lower() in _FIRST_COLUMNS:
+            columns = ["id", *map(str.lower, cells[1:])]
+        elif len(columns) <= 2:
+            yield where, {"id": cells[0], "text": "\t".join(cells[1:])}
+        elif len(cells) != len(columns):
+            raise QuestionSetError(f"{where}: {len(cells)} cells under {len(columns)} columns")
+        else:
+            yield where, {name: cell for name, cell in zip(columns, cells, strict=True) if name in _COLUMNS}
+
+
+def _cells(path: Path, spaces: bool = True) -> Iterator[tuple[str, list[str]]]:
+    """Yield the cells of every row, without the space around them.
+
+    Args:
+        spaces: whether white space parts the cells of a row that has no tab.
+    """
+    if path.suffix.lower() == ".csv":
+        with _opened(path) as file:
+            reader = csv.reader(file)
+            rows = ((f"{path}:{reader.line_num}", row) for row in reader if any(map(str.strip, row)))
+            yield from ((where, [*map(str.strip, row)]) for where, row in rows)
+        return
+    for where, line in _lines(path):
+        yield where, [*map(str.strip, line.split("\t" if "\t" in line or not spaces else None))]
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    with _opened(path) as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield f"{path}:{number}", line.rstrip("\r\n")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    """Open a file of text; what goes wrong while it is read is a QuestionSetError."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield file
+    except OSError as error:
+        raise QuestionSetError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        if path.read_bytes()[:2] == b"\x1f\x8b":
+            raise QuestionSetError(f"{path} is compressed; unpack it") from error
+        raise QuestionSetError(f"{path} is not UTF-8 (byte {error.start + 1}); convert it") from error
+    except csv.Error as error:
+        raise QuestionSetError(f"{path} is no table: {error}; write JSON lines") from error
 
 
 def _named(paths: Sequence[Path]) -> str:

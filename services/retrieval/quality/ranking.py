@@ -131,7 +131,8 @@ class Index:
 async def open_index(
     folder: Path, corpus: Sequence[Passage], embedder: Embedder, chunks: ChunkLimits, advance: Advance
 ) -> AsyncIterator[Index]:
-    """Index ``corpus`` into a store in ``folder`` as the service does; what stands there is not embedded again.
+    """Index ``corpus`` into a store in ``folder`` as the service does; what stands there is not embedded again, and what is
+    not of this corpus goes.
 
     Raises:
         NotRanked: a document was not indexed.
@@ -144,11 +145,24 @@ async def open_index(
         store = await EmbeddedStore.open(folder, collection_name(embedder), embedder.dimension)
         try:
             serving = Serving.of(engine, store)
+            await _without_others(serving, corpus, await store.documents(_TEAM))
             yield Index(serving, await _indexed(serving, corpus, chunks, advance))
         finally:
             await store.close()
     finally:
         await engine.close()
+
+
+async def _without_others(serving: Serving, corpus: Sequence[Passage], stored: Sequence[str]) -> None:
+    """Remove the documents of an earlier run that are not of ``corpus``: they would be found, too."""
+    hop, wanted = index_hop(serving, SystemClock(), IndexLimits()), {passage.id for passage in corpus}
+    gone = [name for name in stored if name not in wanted]
+    for start in range(0, len(gone), _DOCUMENTS):
+        removals = [
+            ScreenedDocument(**_envelope(name), document_id=name, deleted=True)
+            for name in gone[start : start + _DOCUMENTS]
+        ]
+        await hop.handler([_event("documents-screened", removal) for removal in removals])
 
 
 async def _indexed(serving: Serving, corpus: Sequence[Passage], chunks: ChunkLimits, advance: Advance) -> Indexed:
