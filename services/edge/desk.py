@@ -20,7 +20,7 @@ from penstock.contracts.records import Document, Feedback, LlmRequest, LlmResult
 from penstock.contracts.request_content import content_hash
 from penstock.telemetry import get_logger
 
-from services.edge.identities import may_come_again, sent_event_id
+from services.edge.identities import conflict_reason, may_come_again, sent_event_id
 from services.edge.protocol import Conflict, Gone, Headers, Standing, Ticket, Unavailable
 from services.edge.redis_store import EdgeStore, Found, KeptResult, Taking
 from services.edge.result_log import ResultLog
@@ -94,7 +94,7 @@ class LogDesk:
             )
         )
         if taken.how is Taking.CONFLICT:
-            raise Conflict(f"request_id {request.request_id!r} is another request's, with other content: send another")
+            raise Conflict(conflict_reason(request.request_id))
         ticket = Ticket(*key, taken.at, again=taken.how is Taking.AGAIN)
         if taken.known_since is not None:
             # It came another way before: its result may have come before anybody here looked for it. It was admitted, so

@@ -30,6 +30,7 @@ from penstock.money.counters import claim_key, key_prefix
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from services.edge.identities import conflict_reason, sent_event_id
 from services.edge.pipelining import Command, Gathered, script
 from services.edge.waiters import RequestKey
 
@@ -130,9 +131,7 @@ class EdgeStore:
         self._redis: Any = redis
         self._request_ttl_s = request_ttl_s
         self._result_ttl_s = min(result_ttl_s, request_ttl_s)
-        scripts = [
-            (_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8") for name in ("take", "keep", "piece", "conflict")
-        ]
+        scripts = [_source(*names) for names in (("take",), ("another", "keep"), ("another", "piece"), ("conflict",))]
         self._take, self._keep, self._piece, self._conflict = scripts
         # What waiters look at must not stand behind what the hop writes.
         self._desk, self._hop = Gathered(redis, scripts), Gathered(redis, scripts)
@@ -227,12 +226,18 @@ class EdgeStore:
         asked = list(dict.fromkeys([*(key for key, _ in pieces), *(kept.key for kept in results)]))
         if not asked:
             return
-        there = await self._hop.execute([("EXISTS", _request(key)) for key in asked])
-        known = {key for key, exists in zip(asked, there, strict=True) if exists}
+        tries = await self._hop.execute([("HGET", _request(key), "try") for key in asked])
+        known = {
+            key: sent_event_id(key, int(number)) for key, number in zip(asked, tries, strict=True) if number is not None
+        }
         pieces = [(key, message) for key, message in pieces if key in known]
         results = [kept for kept in results if kept.key in known]
         commands = [
-            script(self._piece, [_request(key), _pieces(key)], [message.value or b"", self._result_ttl_s])
+            script(
+                self._piece,
+                [_request(key), _pieces(key), claim_key(*key)],
+                [message.value or b"", self._result_ttl_s, known[key]],
+            )
             for key, message in pieces
         ]
         for kept in results:
@@ -240,11 +245,13 @@ class EdgeStore:
             place = msgspec.json.encode(Place(message.partition, message.offset, message.timestamp_ms))
             arguments = [
                 kept.event_id, message.value or b"", int(kept.again), self._result_ttl_s, self._request_ttl_s, place,
+                known[kept.key], conflict_reason(kept.key[1]),
             ]  # fmt: skip
-            commands.append(script(self._keep, [_request(kept.key), _result(kept.key)], arguments))
+            keys = [_request(kept.key), _result(kept.key), claim_key(*kept.key)]
+            commands.append(script(self._keep, keys, arguments))
         news = await self._hop.execute(commands)
-        keys = [*(key for key, _ in pieces), *(kept.key for kept in results)]
-        await self._tell({key for key, new in zip(keys, news, strict=True) if new})
+        told = [*(key for key, _ in pieces), *(kept.key for kept in results)]
+        await self._tell({key for key, new in zip(told, news, strict=True) if new})
 
     async def conflicted(self, key: RequestKey, number: int, reason: str) -> None:
         """Note that intake turned a try away: its request_id is another request's, which came another way.
@@ -274,6 +281,10 @@ class EdgeStore:
                         yield _decode(message["data"])
             except (RedisError, OSError) as error:
                 raise Transient(f"Redis cannot be used: {error}") from error
+
+
+def _source(*names: str) -> str:
+    return "".join((_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8") for name in names)
 
 
 def _request(key: RequestKey) -> str:

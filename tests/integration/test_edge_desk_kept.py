@@ -18,7 +18,7 @@ from penstock.stack import Stack
 
 from services.edge.desk import LogDesk
 from services.edge.identities import fingerprint
-from services.edge.protocol import Gone, Ticket
+from services.edge.protocol import Conflict, Gone, Ticket
 from services.edge.redis_store import EdgeStore, Place
 from services.edge.result_log import ResultLog
 from tests.integration.desk_replicas import CLOCK, Edge
@@ -73,6 +73,39 @@ async def test_who_joins_a_request_that_came_another_way_is_not_told_why_an_earl
     assert await desk.result(ticket, 0.5) is None
     told = await edge.answer(msgspec.structs.replace(request, event_id="another-send"))
     assert await desk.result(ticket, 10) == told
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_nobody_is_given_the_answer_to_another_question_that_came_another_way_under_the_same_identity(
+    edge: Edge, stream: bool
+) -> None:
+    desk = await edge.replica()
+    mine = edge.request("Mine?", "shared", stream=stream)
+    ticket = await desk.submit(mine)
+    # Over Kafka came the other one, which intake admitted; that mine is turned away is told later than it is answered.
+    other = edge.request("Theirs?", "shared", stream=stream)
+    claim = {"event": other.event_id, "hash": content_hash(other), "at": "1"}
+    await edge.redis.set(claim_key(edge.team, "shared"), msgspec.json.encode(claim), ex=60)
+    await edge.piece(other, 0, "Theirs.", "stop")
+    await edge.answer(other, "Theirs.")
+    await edge.settled()
+    with pytest.raises(Conflict, match="shared"):
+        await desk.result(ticket, 5)
+    async with desk.following(ticket) as events:
+        with pytest.raises(Conflict, match="shared"):
+            await anext(events)
+    # The other one is asked for with its own content.
+    await desk.submit(other)
+    assert (await desk.result(ticket, 10)).content == "Theirs."  # type: ignore[union-attr]
+
+
+async def test_an_edge_that_hashes_otherwise_than_intake_gives_answers_all_the_same(edge: Edge) -> None:
+    desk = await edge.replica()
+    ticket = await desk.submit(edge.request(request_id="newer"))
+    [sent] = await edge.sent()
+    claim = {"event": sent.event_id, "hash": "of an older version", "at": "1"}
+    await edge.redis.set(claim_key(edge.team, "newer"), msgspec.json.encode(claim), ex=60)
+    assert await edge.answer(sent) == await desk.result(ticket, 10)
 
 
 async def test_what_was_left_at_one_replica_is_joined_once_at_another(edge: Edge) -> None:
