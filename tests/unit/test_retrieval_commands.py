@@ -75,10 +75,12 @@ def test_a_question_is_answered_with_what_would_be_attached_and_to_its_team_alon
     assert table.stdout.index("bees.md") < table.stdout.index("weir.md")
     for other in (["--team", "another"], ["--team", "evaluation", "--collection", "faq"],
                   ["--team", "evaluation", "--tag", "product=x"]):  # fmt: skip
-        nothing = run("search", "When is honey taken?", *other, "--floor", "0")
-        assert "has no document in this collection that fulfils the conditions" in nothing.stdout
+        for floor in (["--floor", "0"], []):
+            nothing = run("search", "When is honey taken?", *other, *floor)
+            assert "has no document in this collection that fulfils the conditions" in nothing.stdout
     above = run("search", "When is honey taken?", "--team", "evaluation", "--floor", "1")
     assert "no passage reaches the floor; --floor 0 shows" in above.stdout
+    assert "of bees.md" in above.stdout
 
 
 def _passages(what: str) -> float:

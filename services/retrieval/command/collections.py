@@ -79,7 +79,7 @@ async def _switch() -> tuple[str, str]:
 
 @click.command()
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 def drop(name: str, yes: bool) -> None:
     """Remove the collection NAME, which no request is answered from, and all it holds."""
     if not yes:

@@ -76,14 +76,15 @@ def search(**given: Any) -> None:
     options = _Options(**given)
     with one_line_errors(ConfigurationError, EmbedderError, NotRanked, StoreMisfit, StoreUnavailable, Transient):
         configuration = configuration_of(options.config or "hybrid")
-        found = asyncio.run(_search(options, configuration))
+        found, below = asyncio.run(_search(options, configuration))
     if options.as_json:
         click.echo(msgspec.json.encode(Found(options.question, found.grounding, found.embedder, list(found.passages))))
     else:
-        _print(found, options)
+        _print(found, below, options)
 
 
-async def _search(options: _Options, configuration: Configuration) -> GroundedRequest:
+async def _search(options: _Options, configuration: Configuration) -> tuple[GroundedRequest, list[Passage]]:
+    """Return what the question would be given and, where that is nothing, the best that stays below the floor."""
     settings = load_settings(Settings)
     changed = {"top_k": options.top, "score_floor": options.floor}
     rules = configuration.rules().model_copy(update={name: one for name, one in changed.items() if one is not None})
@@ -96,7 +97,12 @@ async def _search(options: _Options, configuration: Configuration) -> GroundedRe
         try:
             store = await existing_store(collections, name, embedder.dimension)
             serving = Serving.of(engine, store)
-            return await searched(serving, options.team, options.question, rules, wanted, configuration.candidates)
+            found = await searched(serving, options.team, options.question, rules, wanted, configuration.candidates)
+            if found.passages or rules.score_floor == 0:
+                return found, []
+            lower = rules.model_copy(update={"score_floor": 0.0, "top_k": 1})
+            rest = await searched(serving, options.team, options.question, lower, wanted, configuration.candidates)
+            return found, list(rest.passages)
         finally:
             await engine.close()
 
@@ -111,16 +117,20 @@ def _tags(given: tuple[str, ...]) -> dict[str, str]:
     return tags
 
 
-def _print(found: GroundedRequest, options: _Options) -> None:
+def _print(found: GroundedRequest, below: list[Passage], options: _Options) -> None:
     console = table_console()
-    if not found.passages and options.floor == 0:
+    if not found.passages and below:
+        best = below[0]
+        click.echo(
+            f"no passage reaches the floor; --floor 0 shows what there is, at best {best.score:.3f} of "
+            f"{printable(best.document_id)}"
+        )
+        return
+    if not found.passages:
         click.echo(
             f"team {printable(options.team)} has no document in this collection that fulfils the conditions; "
             "they and the team's name are as `penstock ingest` was given them"
         )
-        return
-    if not found.passages:
-        click.echo("no passage reaches the floor; --floor 0 shows what there is")
         return
     table = Table("", "score", "document", "title", "characters", "text")
     for place, passage in enumerate(found.passages, 1):
