@@ -15,6 +15,7 @@ SENTENCES = [
     ("iso8859_2", "Mlýn stojí u řeky a každé ráno mele pšenici. Příliš žluťoučký kůň úpěl ďábelské ódy."),
     ("cp1254", "Değirmen nehrin kıyısında duruyor ve her sabah buğday öğütüyor. Şehir için çok önemli."),
     ("cp1251", "Мельница стоит на берегу реки и каждое утро мелет пшеницу для города."),
+    ("cp1251", "Мельница мелет зерно, а плотина поднимает воду. Сторож открывает ворота в полдень. " * 5),
     ("koi8_r", "Мельница стоит на берегу реки и каждое утро мелет пшеницу для города."),
     ("cp1253", "Ο μύλος βρίσκεται στην όχθη του ποταμού και αλέθει σιτάρι κάθε πρωί."),
     ("cp1256", "تقع الطاحونة على ضفة النهر وتطحن القمح كل صباح."),
@@ -22,6 +23,7 @@ SENTENCES = [
     ("cp874", "โรงสีตั้งอยู่ริมแม่น้ำและโม่ข้าวสาลีทุกเช้า"),
     ("shift_jis", "水車は川の水で回り、毎朝小麦を挽きます。ゲートは正午に開きます。"),
     ("euc_jp", "水車は川の水で回り、毎朝小麦を挽きます。ゲートは正午に開きます。"),
+    ("euc_jp", "A水車は小麦を挽き、堰は水を上げる。" * 5),
     ("iso2022_jp", "水車は川の水で回り、毎朝小麦を挽きます。"),
     ("gb18030", "水车由河水推动，每天早晨研磨小麦。闸门在中午打开。"),
     ("big5", "水車由河水推動，每天早晨研磨小麥。閘門在中午打開。"),
@@ -53,6 +55,25 @@ def test_an_encoding_that_nothing_names_is_found(encoding: str, text: str) -> No
 )
 def test_a_declared_charset_counts_where_the_bytes_keep_to_it(content_type: str, data: bytes, text: str) -> None:
     assert decode_text(data, content_type) == text
+
+
+GERMAN = "Die Mühle steht am Fluß und mahlt für die ganze Stadt.\n"
+RUSSIAN = "Мельница мелет зерно, а плотина поднимает воду.\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ((GERMAN * 9).encode() + b"\xff\n" + GERMAN.encode(), f"{GERMAN * 9}\ufffd\n{GERMAN}"),
+        ((RUSSIAN * 9).encode() + RUSSIAN.strip("\n.").encode()[:-1], f"{RUSSIAN * 9}{RUSSIAN[:-3]}\ufffd"),
+        ((GERMAN * 9).encode() + GERMAN.encode("cp1252") + GERMAN.encode(), GERMAN * 11),
+        ((GERMAN * 9).encode("cp1252") + "für alle".encode(), GERMAN * 9 + "fÃ¼r alle"),
+        ("水車は小麦を挽く。".encode()[:-1], "水車は小麦を挽く\ufffd"),
+    ],
+    ids=["one-byte", "cut-off", "one-line-of-another", "mostly-another", "short-and-cut-off"],
+)
+def test_utf8_with_a_few_other_bytes_is_utf8(data: bytes, text: str) -> None:
+    assert decode_text(data) == text
 
 
 def test_what_is_far_down_tells_too() -> None:

@@ -1,7 +1,7 @@
 """Bytes of a text file to text: which encoding they are in.
 
 What is said counts first: a byte order mark, a declared charset that the bytes keep to. Then UTF-8, which other
-encodings do not pass for by chance, and UTF-16 by its zeros. What is left is told apart by script: text of Latin
+encodings do not pass for by chance, with a few broken bytes, too, and UTF-16 by its zeros. What is left is told apart by script: text of Latin
 letters by the language that each code page makes of it (see :mod:`penstock.text.language`), since code pages of Latin
 letters differ in a few signs only; any other by charset-normalizer.
 """
@@ -29,8 +29,15 @@ _LATIN_PAGES = {
     "cp1257": frozenset("lt lv et".split()),
 }
 """Code pages of Latin letters, with the languages (groups of :func:`penstock.text.language.group_of`) written in each."""
-_NO_CODE_PAGES = ["utf_7", "utf_16", "utf_16_le", "utf_16_be", "utf_32", "utf_32_le", "utf_32_be"]
+# Not guessed: what is told otherwise, and code pages out of use, some of which differ from those in use by capitals alone.
+_NO_CODE_PAGES = [
+    "utf_7", "utf_16", "utf_16_le", "utf_16_be", "utf_32", "utf_32_le", "utf_32_be", "johab", "mac_cyrillic", "mac_greek",
+    "mac_iceland", "mac_latin2", "mac_roman", "mac_turkish",
+]  # fmt: skip
 _LEAST_LETTERS = 8
+_MOST_BROKEN = 0.2
+"""Bytes that are no UTF-8, as a share of the characters beyond ASCII that are: code pages have five times as many."""
+_LEAST_KANA = 0.2
 _SAMPLE_BYTES = 32_768
 _HEAD_BYTES = 4_096
 _LEAST_SURE = 0.5
@@ -40,7 +47,9 @@ _IN_MARKUP = re.compile(
     re.IGNORECASE,
 )
 _RUN = re.compile(rb"[A-Za-z\x80-\xff]*[\x80-\xff][A-Za-z\x80-\xff]*")
+_SIGNS = re.compile(rb"[\x80-\xff]+")
 _ASCII_LETTERS = bytes(range(65, 91)) + bytes(range(97, 123))
+_BEYOND_ASCII = re.compile("[^\x00-\x7f]")
 _CONTROL = re.compile("[\x80-\x9f]")
 _WORD = re.compile(r"[^\W\d_]+")
 
@@ -78,7 +87,30 @@ def decode_text(data: bytes, content_type: str = "text/plain") -> str:
         text = _strictly(data, name)
         if text is not None and "\0" not in text:
             return text.removeprefix("\ufeff")
+    if wide is None and (text := _nearly_utf8(data)) is not None:
+        return text
     return data.decode(wide or _guessed(data), "replace")
+
+
+def _nearly_utf8(data: bytes) -> str | None:
+    """Return the text of UTF-8 in which few bytes are broken; None where it is another encoding.
+
+    A line that has no character of UTF-8 beyond ASCII is of the code page that its words tell; elsewhere a broken byte is
+    U+FFFD.
+    """
+    text = data.decode("utf-8", "replace")
+    broken = text.count("\ufffd")
+    whole = len(_BEYOND_ASCII.findall(text)) - broken
+    if broken > _MOST_BROKEN * whole:
+        return None
+    return "".join(_line(line) for line in data.splitlines(keepends=True))
+
+
+def _line(line: bytes) -> str:
+    text = line.decode("utf-8", "replace")
+    if "\ufffd" in text and len(_BEYOND_ASCII.findall(text)) == text.count("\ufffd") > 1:
+        return line.decode(_latin_page(line), "replace")
+    return text
 
 
 def _of_markup(data: bytes, content_type: str) -> str | None:
@@ -118,6 +150,10 @@ def _guessed(data: bytes) -> str:
         # Hebrew without points is all in these. Cyrillic and Greek, whose small letters begin there, too, go beyond them
         # to either side, by capitals, accents and letters that few words do without.
         return "cp1255"
+    # Kana of EUC-JP: every second or third sign of Japanese, while Korean and Chinese have next to nothing there.
+    leads = b"".join(signs[::2] for signs in _SIGNS.findall(sample))
+    if leads.count(0xA4) + leads.count(0xA5) > _LEAST_KANA * len(leads) and _strictly(sample, "euc_jp"):
+        return "euc_jp"
     import charset_normalizer
 
     best = charset_normalizer.from_bytes(sample, cp_exclusion=_NO_CODE_PAGES).best()
