@@ -58,7 +58,10 @@ def text_of(node: ast.expr, constants: dict[str, str]) -> str:
 
 
 def raised_in(path: Path) -> Iterator[Raised]:
-    tree = ast.parse(path.read_text("utf-8"), str(path))
+    source = path.read_text("utf-8")
+    if not any(f"{maker}(" in source for maker in MAKERS):
+        return
+    tree = ast.parse(source, str(path))
     constants = {
         target.id: node.value.value
         for node in ast.walk(tree)
