@@ -113,7 +113,7 @@ async def test_a_defect_ends_the_request_that_met_it_and_its_place_in_the_queue_
     stop = asyncio.Event()
     hop = admission_hop(PLANE, BrokenClaims(), Limits(), CLOCK)
     task = asyncio.create_task(run_hops([hop], bus, bus.codec, SystemClock(), ServiceSettings(), stop))
-    await bus.settled("intake", ["llm-requests"])
+    await bus.settled("intake", ["llm-requests"], timeout_s=60)
     stop.set()
     await task
     admitted = [bus.codec.decode("requests-admitted", m.value).request_id for m in bus.messages("requests-admitted")]
