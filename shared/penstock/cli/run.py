@@ -27,7 +27,7 @@ from penstock.stack.supervisor import FLOW, ServiceFailed, Supervisor, service_s
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["run"]
+__all__ = ["run", "services_table"]
 
 _TOPICS_TIMEOUT_S = 10.0
 _MEMORY_EVERY_S = 1.0
@@ -204,17 +204,19 @@ class _View:
     def say(self, text: str) -> None:
         line = f"{time.strftime('%H:%M:%S')} {text}"
         if self._live is not None and self._live.is_started:
-            self._live.console.print(line, markup=False, highlight=False)
+            self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             click.echo(line)
 
     def paint(self, supervisor: Supervisor) -> None:
         if self._live is not None and self._live.is_started:
-            self._live.update(_table(supervisor), refresh=True)
+            self._live.update(services_table(supervisor), refresh=True)
 
 
-def _table(supervisor: Supervisor) -> Table:
+def services_table(supervisor: Supervisor) -> Table:
+    """Return the services with their state, memory and restarts, as a terminal shows them."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     for title in ("service", "pid", "state", "metrics", "memory", "restarts"):
@@ -228,7 +230,8 @@ def _table(supervisor: Supervisor) -> Table:
         table.add_row(
             member.name,
             str(pids.get(member.name, "-")),
-            f"[{colour}]{member.state}[/]{waiting}",
+            # No markup: a line that is printed above as it is has the table drawn anew in the same way.
+            Text.assemble((member.state, colour), waiting),
             metrics.get(member.name, "-"),
             f"{memory[member.name] / 1e6:.0f} MB" if member.name in memory else "-",
             str(member.restarts),
