@@ -26,8 +26,10 @@ __all__ = ["HopRunner", "run_hops"]
 
 log = get_logger(__name__)
 
-# Long enough to make commits cheap, short enough that a restart reads little again.
+# Short enough that a restart reads little again. While there is work a commit each second is enough: each is one more
+# request to the broker for every group.
 _COMMIT_INTERVAL_S = 0.25
+_BUSY_INTERVALS = 4
 _POLL_S = 0.5
 # Calls at least whose acknowledgements are outstanding while the next ones are made: hides the broker's round trip.
 _PIPELINE = 8
@@ -334,9 +336,13 @@ class HopRunner:
             self._idle.set()
 
     async def _commit_often(self, consumer: RawConsumer) -> None:
+        passed = 0
         while True:
             await asyncio.sleep(_COMMIT_INTERVAL_S)
-            await self._commit(consumer)
+            passed += 1
+            if self._idle.is_set() or passed >= _BUSY_INTERVALS:
+                await self._commit(consumer)
+                passed = 0
 
     async def _commit(self, consumer: RawConsumer) -> None:
         offsets = self._tracker.committable()
