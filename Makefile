@@ -77,7 +77,7 @@ bench: $(VENV)/.development $(VLLM)/.installed ## Measure latency, throughput an
 .PHONY: soak
 soak: $(VENV)/.development ## Memory at a steady rate for fifteen minutes and over a million costs; the books of 100,000 calls
 	LEDGER_CALLS=100000 $(BIN)/python -m pytest tests/e2e/test_ledger_oracle.py
-	SOAK=1 $(BIN)/python -m pytest tests/e2e/test_faults.py -k kafka_restarts
+	SOAK=1 $(BIN)/python -m pytest tests/e2e/test_messages.py -k kafka_restarts
 	BUDGET_RUNS=300 $(BIN)/python -m pytest tests/integration/test_budget_model.py
 	$(BIN)/python -m tests.bench.bench_money --rounds 1 --events 1000000
 	$(BIN)/python -m tests.bench.bench_pipeline --rates 100 --seconds 900

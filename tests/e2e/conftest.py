@@ -40,11 +40,16 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 """The consumer groups that a request passes, and what each reads."""
 
+IN_THE_WAY = ("intake", "guardrails", "retrieval", "inference")
+"""The services that a request passes."""
+
 PATH = ("llm-requests", "requests-admitted", "requests-screened", "requests-grounded", "completions", "llm-results")
 """The topics that a request passes when nothing ends it early."""
 
 _READY_S = 150.0
-# A consumer that was killed is missed after its session's 10 s, and this machine may be busy with other things.
+_SESSION_MS = 6_000
+"""When a consumer that was killed is missed: sooner than in production, and later than a busy machine lets one wait."""
+# This machine may be busy with other things.
 _PATIENCE_S = 120.0
 
 
@@ -225,7 +230,14 @@ async def flow(
     with Receiver() as receiver:
         supervisor = Supervisor(
             service_specs(FLOW, project, {"guardrails": 2, "inference": 2}),
-            {**os.environ, **stack.secrets(), **deployed, **receiver.environment(), "PENSTOCK_STACK": stack.name},
+            {
+                **os.environ,
+                **stack.secrets(),
+                **deployed,
+                **receiver.environment(),
+                "PENSTOCK_STACK": stack.name,
+                "SESSION_TIMEOUT_MS": str(_SESSION_MS),
+            },
             stack.folder,
             cwd=project,
             # Tests kill one process several times in a row.
