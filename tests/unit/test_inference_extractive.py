@@ -136,6 +136,19 @@ def test_a_heading_is_no_part_of_an_answer(text: str) -> None:
     assert found.content == "The millstone bearings are lubricated with tallow each Monday."
 
 
+def test_what_a_heading_promises_is_looked_for_under_it() -> None:
+    text = (
+        "## Charging\n\nPut the plug into the socket at the back.\n\n"
+        "## Reset the device\n\nHold the red button for ten seconds."
+    )
+    found = answer("How do I reset the device?", [a_passage("p", text)])
+    assert found.content.endswith("Hold the red button for ten seconds.")
+    other = answer(
+        "How do I reset the device?", [a_passage("p", text.replace("## Reset the device", "## Night lights"))]
+    )
+    assert other.score < found.score
+
+
 def test_a_passage_of_headings_alone_answers_nothing() -> None:
     text = "## Lubricating the millstone bearings\n\n## Replacing the millstone bearings"
     found = answer("How are the millstone bearings lubricated?", [a_passage("p", text)])

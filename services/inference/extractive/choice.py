@@ -91,13 +91,10 @@ def answer(
         embedding: static vectors of words; None: the packaged ones.
     """
     asked, sentences = question_of(question), sentences_of(passages)
-    # A heading speaks for the sentences beside it, and is none.
-    able = [place for place, sentence in enumerate(sentences) if not sentence.read.is_heading]
-    if not asked.stems or not able:
+    if not asked.stems or all(sentence.read.is_heading for sentence in sentences):
         return _bounded(_until((NOTHING_FOUND,), stops), (), 0.0, max_tokens)
     rows = evidence(asked, passages, sentences, embedding or shared_static_embedding())
-    sentences = [sentences[place] for place in able]
-    found = probabilities(rows[able], choice)
+    sentences, found = _beneath(sentences, probabilities(rows, choice))
     answered = float(found.sum())
     best = [sentences[index] for index in chosen(found, sentences, choice)]
     if not best:
@@ -109,6 +106,23 @@ def answer(
     texts = _until([sentence.read.text for sentence in order], stops)
     cited = dict.fromkeys(passages[sentence.passage].passage_id for sentence in order[: len(texts)])
     return _bounded(texts, tuple(cited), answered, max_tokens)
+
+
+def _beneath(sentences: Sequence[Sentence], found: NDArray[np.float64]) -> tuple[list[Sentence], NDArray[np.float64]]:
+    """Return the sentences that are no headings with their probabilities: what a heading has goes to the first sentence that
+    stands under it, as what answers stands there."""
+    kept: list[Sentence] = []
+    shares: list[float] = []
+    waiting, of = 0.0, -1
+    for sentence, share in zip(sentences, found.tolist(), strict=True):
+        if sentence.passage != of:
+            waiting, of = 0.0, sentence.passage
+        waiting += share
+        if not sentence.read.is_heading:
+            kept.append(sentence)
+            shares.append(waiting)
+            waiting = 0.0
+    return kept, np.array(shares)
 
 
 def _until(sentences: Sequence[str], stops: Sequence[str]) -> tuple[str, ...]:

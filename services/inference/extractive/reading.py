@@ -36,7 +36,7 @@ _ABBREVIATED = re.compile(
 _LONGEST_SENTENCE = 600
 # Passages that are remembered as they were read, since the same ones are attached to many requests, and their longest text.
 _REMEMBERED, _LONGEST_REMEMBERED = 512, 8_000
-# Headings and fragments answer nothing by themselves; a sentence that is ended as one may be short.
+# Fragments answer nothing by themselves; a sentence that is ended as one may be short.
 _FEWEST_WORDS, _FEWEST_WORDS_ENDED = 3, 2
 # Characters of a question that are read, half from each end: a longer one carries data.
 _LONGEST_QUESTION = 8_000
@@ -172,7 +172,7 @@ def title_stems(title: str) -> frozenset[str]:
 
 def sentences_of(passages: Sequence[Passage]) -> list[Sentence]:
     """Return the sentences and headings of ``passages`` in order, each cut after 600 characters, without fragments of under
-    three content words.
+    three content words; a heading may have one.
     """
     return [
         Sentence(read, index, position)
@@ -206,6 +206,8 @@ def _stretches(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def _says_something(sentence: Read) -> bool:
+    if sentence.is_heading:
+        return bool(sentence.stems)
     return len(sentence.stems) >= (_FEWEST_WORDS_ENDED if sentence.text[-1:] in _STOPS else _FEWEST_WORDS)
 
 

@@ -1,9 +1,9 @@
 """Bytes of a text file to text: which encoding they are in.
 
 What is said counts first: a byte order mark, a declared charset that the bytes keep to. Then UTF-8, which other
-encodings do not pass for by chance, with a few broken bytes, too, and UTF-16 by its zeros. What is left is told apart by script: text of Latin
-letters by the language that each code page makes of it (see :mod:`penstock.text.language`), since code pages of Latin
-letters differ in a few signs only; any other by charset-normalizer.
+encodings do not pass for by chance, with a few broken bytes, too, and UTF-16 by its zeros. What is left is told apart by
+script: text of Latin letters by the language that each code page makes of it (see :mod:`penstock.text.language`), since
+code pages of Latin letters differ in a few signs only; any other by charset-normalizer.
 """
 
 from __future__ import annotations
