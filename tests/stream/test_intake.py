@@ -9,7 +9,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from penstock.bus import MemoryBus, run_hops
+from penstock.bus import Event, MemoryBus, run_hops
+from penstock.bus import Message as LogMessage
 from penstock.clock import ManualClock, SystemClock
 from penstock.config.kinds import KINDS, Arm, Experiment, Metric
 from penstock.config.plane import ConfigPlane
@@ -26,11 +27,12 @@ from penstock.contracts.records import (
 )
 from penstock.settings import ServiceSettings
 
-from services.intake.app import admission_hop, settlement_hop
+from services.intake.app import admission_hop, settlement_hop, waiting_hop
 from services.intake.assignment import Assigned
 from services.intake.core import Claim, Decision, Judgement, Limits, content_hash
 from services.intake.queueing import queue_of
 from services.intake.settlement import Charge, Release
+from services.intake.waiting_room import WaitingRoom
 from tests.unit.test_intake_core import PLANE
 
 CLOCK = ManualClock()
@@ -62,6 +64,9 @@ class MemoryClaims:
 
     async def settle(self, settlements: Sequence[Charge | Release], now: datetime) -> None:
         self.settled.extend(settlements)
+
+    async def leave_room(self, left: Sequence[tuple[str, str, str]]) -> None:
+        """Nobody waits."""
 
 
 def a_request(request_id: str, event_id: str = "", **changes: Any) -> LlmRequest:
@@ -97,33 +102,21 @@ async def test_requests_are_admitted_refused_or_set_aside() -> None:
     assert len(bus.messages("dlq-intake")) == 1
 
 
-class BrokenClaims(MemoryClaims):
-    """A ledger that cannot decide about one request."""
-
-    async def admit(self, judgements: Sequence[Judgement]) -> list[Claim]:
-        if any(one.request.request_id == "broken" for one in judgements):
-            raise RuntimeError("a defect")
-        return await super().admit(judgements)
-
-
-async def test_a_defect_ends_the_request_that_met_it_and_its_place_in_the_queue_and_no_other() -> None:
-    bus = MemoryBus(Catalogue.load(), CLOCK)
-    for request in (a_request("before"), a_request("broken", tenant_id="research"), a_request("after")):
-        await bus.publish("llm-requests", "one-key", request)
-    stop = asyncio.Event()
-    hop = admission_hop(PLANE, BrokenClaims(), Limits(), CLOCK)
-    task = asyncio.create_task(run_hops([hop], bus, bus.codec, SystemClock(), ServiceSettings(), stop))
-    await bus.settled("intake", ["llm-requests"], timeout_s=60)
-    stop.set()
-    await task
-    admitted = [bus.codec.decode("requests-admitted", m.value).request_id for m in bus.messages("requests-admitted")]
-    [refusal] = [bus.codec.decode("refusals", m.value) for m in bus.messages("refusals")]
-    assert admitted == ["before", "after"]
-    assert isinstance(refusal, Refusal)
-    assert (refusal.request_id, refusal.status, refusal.code) == ("broken", "failed", "internal_error")
-    # Its place in the queue is that of the route which its team's "default" is, and ends with the result.
-    assert queue_of(refusal.context) == "slow"
-    assert len(bus.messages("dlq-intake")) == 1
+def test_a_defect_ends_the_request_that_met_it_and_its_place_in_the_queue() -> None:
+    request = a_request("broken", tenant_id="research")
+    event = Event(LogMessage("llm-requests", 0, 7, 0, b"broken", b""), request)
+    room = WaitingRoom(MemoryClaims(), CLOCK)
+    for hop in (
+        admission_hop(PLANE, MemoryClaims(), Limits(), CLOCK),
+        waiting_hop(PLANE, MemoryClaims(), room, Limits(), CLOCK),
+    ):
+        assert hop.failed is not None
+        [emit] = hop.failed(event, RuntimeError("a defect"))
+        refusal = emit.record
+        assert isinstance(refusal, Refusal)
+        assert (emit.topic, refusal.request_id, refusal.status) == ("refusals", "broken", "failed")
+        # Its place is in the queue of the route which its team's "default" is, and ends with the result.
+        assert queue_of(refusal.context) == "slow"
 
 
 async def test_what_is_read_again_keeps_its_arm_though_the_experiment_was_changed() -> None:
