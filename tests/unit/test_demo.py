@@ -281,6 +281,10 @@ def test_documents_must_all_be_accounted_for() -> None:
     found = accepted(complete(), ingest=lost)
     assert "document b: failed: too long" in found
     assert "document c: nothing was heard of it" in found
+    assert "nor of" not in found
+    many = Ingest(documents=60, indexed=10, chunks=1, missing=tuple(f"d{number}" for number in range(50)))
+    assert accepted(complete(), ingest=many).count("nothing was heard") == 3
+    assert "nor of 47 more of the 60 documents" in accepted(complete(), ingest=many)
 
 
 def shift(*, outcome: str | None = "delivered", received: dict[str, bool] | None = None) -> Drift:

@@ -82,16 +82,25 @@ class Observer:
                 found.setdefault(event.record.event_id, event.record)
         return list(found.values())
 
-    async def until(self, holds: Callable[[], bool], timeout_s: float) -> bool:
-        """Wait until ``holds()``, asked after each arrival; return whether it came true within ``timeout_s``."""
+    async def until(self, holds: Callable[[], bool], timeout_s: float, most_s: float | None = None) -> bool:
+        """Wait until ``holds()``, asked after each arrival; return whether it came true.
+
+        Args:
+            holds: what is waited for.
+            timeout_s: longest wait; with ``most_s`` the longest one without any arrival, as on a machine that is busy.
+            most_s: longest wait in all.
+        """
+        clock = asyncio.get_running_loop().time
+        end = clock() + (timeout_s if most_s is None else most_s)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(timeout_s) as patience:
                 while not holds():
                     self._check()
                     self._grown.clear()
                     waiter = asyncio.create_task(self._grown.wait())
                     await asyncio.wait({waiter, *self._following()}, return_when=asyncio.FIRST_COMPLETED)
                     waiter.cancel()
+                    patience.reschedule(min(end, clock() + timeout_s))
         except TimeoutError:
             return holds()
         return True

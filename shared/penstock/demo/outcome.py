@@ -165,7 +165,12 @@ def latency(outcomes: Sequence[Outcome], elapsed_s: float) -> Latency | None:
 
 def problems(outcomes: Sequence[Outcome], ingest: Ingest, drift: Drift, *, drift_demanded: bool) -> list[str]:
     """Return what is not as it had to be, each in a line that says where to look; empty after a correct run."""
-    found = [f"document {document}: nothing was heard of it on documents-indexed" for document in ingest.missing]
+    found = [f"document {document}: nothing was heard of it on documents-indexed" for document in ingest.missing[:3]]
+    if more := len(ingest.missing) - len(found):
+        found.append(
+            f"nor of {more} more of the {ingest.documents} documents: see retrieval's log, or try again where the machine "
+            "was busy; questions about them find nothing"
+        )
     found += [f"document {document}" for document in ingest.failed]
     for outcome in outcomes:
         found += [f"{_name(outcome.planned)}: {problem}" for problem in _problems(outcome)]

@@ -26,7 +26,7 @@ from penstock.stack.supervisor import FLOW, Supervisor, service_specs
 
 __all__ = ["Platform", "platform"]
 
-_READY_TIMEOUT_S = 120.0
+_READY_TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,9 +27,11 @@ __all__ = ["Input", "run"]
 
 _RESULT_TIMEOUT_S = 60.0
 # Documents are given up when none has ended for so long; a long one has hundreds of chunks to embed, 30 ms each.
-_DOCUMENT_TIMEOUT_S = 60.0
+_DOCUMENT_TIMEOUT_S = 120.0
 _SETTLE_TIMEOUT_S = 30.0
 _ALERT_TIMEOUT_S = 30.0
+_MOST_S = 300.0
+"""Longest wait for what follows from the results, while some of it comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +82,10 @@ async def _work(
     progress.step("Money, scores and alerts")
     demanded = given.shift_is_marked and _enough_for_drift(given.plan)
     ids = {one.request_id for one in given.plan}
-    await observer.until(lambda: _settled(gather(given.plan, latencies, observer)), _SETTLE_TIMEOUT_S)
-    await observer.until(lambda: gather_money(given.plan, ingest.uploads, observer).told, _SETTLE_TIMEOUT_S)
+    await observer.until(lambda: _settled(gather(given.plan, latencies, observer)), _SETTLE_TIMEOUT_S, _MOST_S)
+    await observer.until(lambda: gather_money(given.plan, ingest.uploads, observer).told, _SETTLE_TIMEOUT_S, _MOST_S)
     if demanded:
-        await observer.until(lambda: _delivered(_drift(observer, receiver, ids)), _ALERT_TIMEOUT_S)
+        await observer.until(lambda: _delivered(_drift(observer, receiver, ids)), _ALERT_TIMEOUT_S, _MOST_S)
     outcomes = gather(given.plan, latencies, observer)
     drift = _drift(observer, receiver, ids)
     money = gather_money(given.plan, ingest.uploads, observer)
