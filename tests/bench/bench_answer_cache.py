@@ -10,20 +10,18 @@ from __future__ import annotations
 import asyncio
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 from penstock.clock import SystemClock
 from penstock.config.kinds import Target
 from penstock.contracts.records import Context, GroundedRequest, Message, Passage, Sampling, Usage
-from penstock.stack import Stack
 from redis.asyncio import Redis
 
 from services.inference.answers import RedisAnswers
 from services.inference.exact_cache import Kept, asked_of
+from tests.bench.bench_stack import bench_stack
 
 ROUNDS, AT_ONCE = 2000, 64
 TARGET = Target(backend="openai", model="m", base_url="http://127.0.0.1:1/v1")
@@ -93,13 +91,8 @@ def main() -> None:
     if len(sys.argv) > 1:
         asyncio.run(measure(sys.argv[1]))
         return
-    with tempfile.TemporaryDirectory() as folder:
-        stack = Stack.open("bench-answer-cache", Path(folder))
-        stack.up()
-        try:
-            asyncio.run(measure(stack.environment()["REDIS_URL"]))
-        finally:
-            stack.down(purge=True)
+    with bench_stack("bench-answer-cache") as own:
+        asyncio.run(measure(own.environ["REDIS_URL"]))
 
 
 if __name__ == "__main__":

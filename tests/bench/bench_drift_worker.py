@@ -31,11 +31,11 @@ from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.codec import Codec
 from penstock.contracts.records import Signal
 from penstock.settings import KafkaSettings
-from penstock.stack import Stack
 
 from services.drift.core import Rules, logic
 from services.drift.lookback.replay_baselines import BASELINES
 from services.drift.lookback.replay_detectors import factory
+from tests.bench.bench_stack import bench_stack, deploy
 
 PROJECT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
@@ -231,18 +231,9 @@ def _tail(log: Path) -> str:
 
 def on_kafka(messages: int, segments: int) -> list[str]:
     """Run the worker on a stack of its own."""
-    stack = Stack.open("bench-drift")
-    stack.up()
-    try:
-        environment = stack.environment()
-        for command in (["topics", "apply"], ["schemas", "apply"]):
-            subprocess.run(
-                [sys.executable, "-c", "from penstock.cli.main import main; main()", *command],
-                env={**os.environ, **environment}, check=True, stdout=subprocess.DEVNULL,
-            )  # fmt: skip
-        return asyncio.run(worker(environment, messages, segments))
-    finally:
-        stack.down(purge=True)
+    with bench_stack("bench-drift") as own:
+        deploy(own.environ)
+        return asyncio.run(worker(own.environ, messages, segments))
 
 
 def main() -> None:

@@ -19,21 +19,19 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-from penstock.contracts.catalogue import project_file
-from penstock.stack import Stack
 from penstock.stack.ports import free_port
-from penstock.stack.supervisor import FLOW, Supervisor, service_specs
+from penstock.stack.supervisor import FLOW
 from rich.console import Console
 from rich.table import Table
 
 from tests.bench.bench_pipeline import bench_config, processes
+from tests.bench.bench_stack import BenchStack, bench_stack, deploy, services
 from tests.bench.environments import environment
 
 _LOAD = Path(__file__).with_name("chat.lua")
@@ -71,29 +69,24 @@ async def answers(url: str, headers: Mapping[str, str] | None = None) -> None:
 
 
 @contextlib.asynccontextmanager
-async def penstock(
-    environ: dict[str, str], state: Path, stack: Stack, policy: str, mock: int
-) -> AsyncIterator[tuple[str, str]]:
+async def penstock(own: BenchStack, policy: str, mock: int) -> AsyncIterator[tuple[str, str]]:
     """The whole flow with the edge; give its base URL and a key of a team."""
-    config, port = bench_config(state / "config", mock), free_port()
+    config, port = bench_config(own.folder / "config", mock), free_port()
     team = (
         "name: bench\nrequests_per_minute: 1000000\nbudgets: [{name: all, window: month, limit: 1000000, mode: hard}]\n"
     )
     (config / "teams/bench.yaml").write_text(team)
     route = (config / "routes/bench.yaml").read_text().replace("policy: minimal", f"policy: {policy}")
     (config / "routes/bench.yaml").write_text(route)
-    environ = environ | {"EDGE_PORT": str(port), "PENSTOCK_LOG_LEVEL": "warning", "PENSTOCK_KEYS_SECRET": "b" * 48}
+    environ = own.environ | {"EDGE_PORT": str(port), "PENSTOCK_LOG_LEVEL": "warning", "PENSTOCK_KEYS_SECRET": "b" * 48}
+    deploy(environ, config)
     cli = Path(sys.executable).with_name("penstock")
-    for command in (["topics", "apply"], ["schemas", "apply"], ["config", "apply", str(config)]):
-        subprocess.run([cli, *command], env=environ, check=True, stdout=subprocess.DEVNULL)
     created = subprocess.run(
         [cli, "keys", "create", "bench", "--reason", "bench", "--json"],
         env=environ, check=True, capture_output=True, text=True,
     )  # fmt: skip
     key: str = json.loads(created.stdout)["key"]
-    specs = service_specs(list(dict.fromkeys(["edge", *FLOW])), project_file("services").parent)
-    async with Supervisor(specs, environ, stack.folder, cwd=project_file("services").parent) as services:
-        await services.wait_ready(timeout_s=_START_S)
+    async with services(list(dict.fromkeys(["edge", *FLOW])), own.stack, environ):
         url = f"http://127.0.0.1:{port}/v1"
         await answers(f"{url}/models", {"Authorization": f"Bearer {key}"})
         yield url, key
@@ -162,25 +155,18 @@ async def main(arguments: argparse.Namespace) -> None:
     """Run both in turns, and print."""
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is not installed; on Debian: apt-get install wrk")
-    console, state = Console(width=100), Path(tempfile.mkdtemp(prefix="penstock-bench-"))
+    console = Console(width=100)
     connections = [int(each) for each in arguments.connections.split(",")]
     found: dict[str, dict[int, list[Figures]]] = {
         name: {each: [] for each in connections} for name in ("litellm", "penstock")
     }
     mock = free_port()
-    stack = Stack.open("bench", state)
-    stack.up()
-    try:
-        environ = {**os.environ, **stack.environment(), "PENSTOCK_STACK": "bench", "PENSTOCK_STATE_DIR": str(state)}
-        async with processes([["tests.bench.mock_endpoint", str(mock)]], environ):
+    with bench_stack() as own:
+        async with processes([["tests.bench.mock_endpoint", str(mock)]], own.environ):
             for number in range(arguments.rounds):
                 # Each goes first in turn.
                 for name in sorted(found, reverse=bool(number % 2)):
-                    running = (
-                        litellm(state, mock)
-                        if name == "litellm"
-                        else penstock(environ, state, stack, arguments.policy, mock)
-                    )
+                    running = litellm(own.folder, mock) if name == "litellm" else penstock(own, arguments.policy, mock)
                     async with running as (url, key):
                         await asyncio.to_thread(load, url, "bench", key, 16, _WARM_S)
                         for each in connections:
@@ -190,9 +176,6 @@ async def main(arguments: argparse.Namespace) -> None:
                             took = time.perf_counter() - began
                             console.print(f"round {number + 1}: {name}, {each} connections, {took:.0f} s", style="dim")
         show(console, found)
-    finally:
-        stack.down(purge=True)
-        shutil.rmtree(state, ignore_errors=True)
 
 
 if __name__ == "__main__":

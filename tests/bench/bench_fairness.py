@@ -18,36 +18,29 @@ import argparse
 import asyncio
 import itertools
 import math
-import os
 import random
-import shutil
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import cast
 
 import msgspec
 import uvloop
 from penstock.bus import KafkaBus
-from penstock.contracts.catalogue import Catalogue, project_file
+from penstock.contracts.catalogue import Catalogue
 from penstock.contracts.codec import Codec
 from penstock.contracts.records import LlmResult
 from penstock.settings import KafkaSettings
-from penstock.stack import Stack
 from penstock.stack.ports import free_port
-from penstock.stack.supervisor import Supervisor, service_specs
 from rich.console import Console
 from rich.table import Table
 
 from tests.bench.bench_pipeline import a_request, bench_config, processes
+from tests.bench.bench_stack import bench_stack, deploy, services
 
 TOPICS = ("llm-requests", "requests-admitted", "requests-screened", "requests-grounded", "completions", "llm-results")
 SERVICES = ("intake", "guardrails", "retrieval", "inference", "evaluation")
@@ -215,34 +208,22 @@ def show(console: Console, quiet: Sequence[Window], flooded: Sequence[Window]) -
 
 async def main(arguments: argparse.Namespace) -> None:
     """Start the flow, run the windows, and print."""
-    console, state = Console(width=110), Path(tempfile.mkdtemp(prefix="penstock-bench-"))
-    stack = Stack.open("bench", state)
-    stack.up()
-    try:
-        environ = {**os.environ, **stack.secrets(), **stack.environment(), "PENSTOCK_LOG_LEVEL": "warning"}
-        environ |= {"PENSTOCK_STACK": "bench", "PENSTOCK_STATE_DIR": str(state)}
-        environ |= {"INFERENCE_CONCURRENCY": str(arguments.concurrency), "INFERENCE_SHADOW_CONCURRENCY": "0"}
-        settings = KafkaSettings(
-            kafka_bootstrap=environ["KAFKA_BOOTSTRAP"], schema_registry_url=environ["SCHEMA_REGISTRY_URL"]
-        )
+    console = Console(width=110)
+    with bench_stack() as own:
+        environ = {
+            **own.environ, "PENSTOCK_LOG_LEVEL": "warning", "INFERENCE_CONCURRENCY": str(arguments.concurrency),
+            "INFERENCE_SHADOW_CONCURRENCY": "0",
+        }  # fmt: skip
         port = free_port()
-        config = bench_config(state / "config", port)
+        config = bench_config(own.folder / "config", port)
         (config / f"teams/{FLOODING}.yaml").write_text(f"name: {FLOODING}\n")
-        cli = Path(sys.executable).with_name("penstock")
-        for command in (["topics", "apply"], ["schemas", "apply"], ["config", "apply", str(config)]):
-            subprocess.run([cli, *command], env=environ, check=True, stdout=subprocess.DEVNULL)
+        deploy(environ, config)
         endpoint = ["tests.bench.mock_endpoint", str(port), "--concurrency", str(arguments.concurrency)]
         endpoint += ["--latency-ms", arguments.latency_ms]
-        async with processes([endpoint], environ):
-            specs = service_specs(SERVICES, project_file("services").parent)
-            async with Supervisor(specs, environ, stack.folder, cwd=project_file("services").parent) as services:
-                await services.wait_ready(timeout_s=90)
-                quiet, flooded, at = await windows(settings, arguments)
+        async with processes([endpoint], environ), services(SERVICES, own.stack, environ):
+            quiet, flooded, at = await windows(own.settings, arguments)
         show_stages(console, quiet, flooded, at)
         show(console, quiet, flooded)
-    finally:
-        stack.down(purge=True)
-        shutil.rmtree(state, ignore_errors=True)
 
 
 if __name__ == "__main__":

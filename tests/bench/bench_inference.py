@@ -12,21 +12,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from penstock.contracts.catalogue import project_file
-from penstock.stack import Stack
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench.bench_stack import bench_stack, deploy
 from tests.bench.request_trace import Arrival, drawn, read_trace, scaled
 from tests.bench.scheduling import sessions_as_equals
 from tests.integration.tiny_model import tiny_model, vllm_python
@@ -110,29 +107,16 @@ def _latencies(title: str, kinds: dict[str, dict[str, dict[str, float]]]) -> Tab
 def main(arguments: argparse.Namespace) -> None:
     """Start a stack, run the rounds on it, and print."""
     console = Console(width=100)
-    state = Path(tempfile.mkdtemp(prefix="penstock-bench-"))
-    stack = Stack.open("bench", state)
-    stack.up()
-    try:
-        environ = {**os.environ, **stack.environment(), "PENSTOCK_STACK": "bench", "PENSTOCK_STATE_DIR": str(state)}
-        cli = Path(sys.executable).with_name("penstock")
-        for command in (
-            ["topics", "apply"],
-            ["schemas", "apply"],
-            ["config", "apply", str(bench_config(state / "config"))],
-        ):
-            subprocess.run([cli, *command], env=environ, check=True, stdout=subprocess.DEVNULL)
+    with bench_stack() as own:
+        deploy(own.environ, bench_config(own.folder / "config"))
         trace = arrivals(arguments.trace_seconds, arguments.speed) if arguments.trace_seconds > 0 else []
         lengths = arrivals(600, 1)[: arguments.requests]
         parameters = {
             "lengths": lengths, "rounds": arguments.rounds, "singles": arguments.singles, "arrivals": trace,
         }  # fmt: skip
         with sessions_as_equals(console):
-            found = rounds(environ, parameters)
+            found = rounds(own.environ, parameters)
         show(console, found)
-    finally:
-        stack.down(purge=True)
-        shutil.rmtree(state, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import random
 import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,12 +34,11 @@ from penstock.bus import KafkaBus
 from penstock.contracts.catalogue import Catalogue, project_file
 from penstock.contracts.codec import Codec
 from penstock.contracts.records import Completion, Context, Timings, Usage
-from penstock.settings import KafkaSettings
-from penstock.stack import Stack
 from rich.console import Console
 from rich.table import Table
 
 from tests.bench.bare_faust import PARTITIONS, PREFIX
+from tests.bench.bench_stack import bench_stack, deploy
 
 _DEADLINE_S = 600.0
 _SAMPLE_EVERY = 50_000
@@ -243,26 +240,11 @@ def bench_config(folder: Path) -> Path:
 
 async def main(rounds: int, calls: int, events: int) -> int:
     console = Console(width=110)
-    state = Path(tempfile.mkdtemp(prefix="penstock-bench-money-"))
-    stack = Stack.open("bench-money", state)
-    stack.up()
-    try:
-        environ = {
-            **os.environ, **stack.environment(), "PENSTOCK_STACK": "bench-money", "PENSTOCK_STATE_DIR": str(state),
-            "PENSTOCK_LOG_LEVEL": "warning",
-            # In production it steps back for services that requests wait for; here both have the same standing.
-            "NICENESS": "0",
-        }  # fmt: skip
-        cli = Path(sys.executable).with_name("penstock")
-        for command in (
-            ["topics", "apply"],
-            ["schemas", "apply"],
-            ["config", "apply", str(bench_config(state / "config"))],
-        ):
-            subprocess.run([cli, *command], env=environ, check=True, stdout=subprocess.DEVNULL)
-        settings = KafkaSettings(
-            kafka_bootstrap=environ["KAFKA_BOOTSTRAP"], schema_registry_url=environ["SCHEMA_REGISTRY_URL"]
-        )
+    with bench_stack("bench-money") as own:
+        # In production it steps back for services that requests wait for; here both have the same standing.
+        environ = own.environ | {"PENSTOCK_LOG_LEVEL": "warning", "NICENESS": "0"}
+        state, settings = own.folder, own.settings
+        deploy(environ, bench_config(state / "config"))
         admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
         await admin.start()
         names = [f"{PREFIX}{name}" for name in ("completions", "costs", "team-spend")]
@@ -278,9 +260,6 @@ async def main(rounds: int, calls: int, events: int) -> int:
                 growth = await grown(bench, events, state, console) if events >= 4 * _SAMPLE_EVERY else 0.0
         finally:
             await consumer.stop()
-    finally:
-        stack.down(purge=True)
-        shutil.rmtree(state, ignore_errors=True)
     return 0 if ratio >= 0.6 and growth < 0.1 else 1
 
 

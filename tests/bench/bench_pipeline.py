@@ -14,11 +14,9 @@ import argparse
 import asyncio
 import contextlib
 import itertools
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -38,9 +36,11 @@ from penstock.contracts.records import LlmRequest, Message
 from penstock.settings import KafkaSettings
 from penstock.stack import Stack
 from penstock.stack.ports import free_port
-from penstock.stack.supervisor import FLOW, Supervisor, service_specs
+from penstock.stack.supervisor import FLOW
 from rich.console import Console
 from rich.table import Table
+
+from tests.bench.bench_stack import bench_stack, deploy, services
 
 HOPS = 5  # intake, guardrails, retrieval, inference, release gate
 WARM_UP = (50, 8)
@@ -230,31 +230,20 @@ def show(console: Console, raw: Sequence[Run], flow: Sequence[Run]) -> None:
 
 async def main(rates: Sequence[int], seconds: float) -> None:
     console = Console(width=110)
-    state = Path(tempfile.mkdtemp(prefix="penstock-bench-"))
-    stack = Stack.open("bench", state)
-    stack.up()
-    try:
-        environ = {"EDGE_PORT": "0", **os.environ, **stack.secrets(), **stack.environment()}
-        environ |= {"PENSTOCK_STACK": "bench", "PENSTOCK_STATE_DIR": str(state)}
-        settings = KafkaSettings(
-            kafka_bootstrap=environ["KAFKA_BOOTSTRAP"], schema_registry_url=environ["SCHEMA_REGISTRY_URL"]
-        )
-        port = free_port()
-        config = bench_config(state / "config", port)
-        cli = Path(sys.executable).with_name("penstock")
-        for command in (["topics", "apply"], ["schemas", "apply"], ["config", "apply", str(config)]):
-            subprocess.run([cli, *command], env=environ, check=True, stdout=subprocess.DEVNULL)
+    with bench_stack() as own:
+        environ, settings, port = {"EDGE_PORT": "0"} | own.environ, own.settings, free_port()
+        deploy(environ, bench_config(own.folder / "config", port))
         codec = await Codec.resolve(Catalogue.load(), settings.schema_registry_url)
         size = len(codec.encode("llm-requests", a_request("x" * 16)))
         raw = await raw_relay(settings, environ, rates, seconds, size)
         environ["PENSTOCK_LOG_LEVEL"] = "warning"
-        async with processes([["tests.bench.mock_endpoint", str(port)]], environ):
-            specs = service_specs(FLOW, project_file("services").parent)
-            async with Supervisor(specs, environ, stack.folder, cwd=project_file("services").parent) as services:
-                await services.wait_ready(timeout_s=90)
-                idle, before = services.rss(), cpu_seconds(services.pids() | brokers(stack))
-                flow = await whole_flow(settings, codec, rates, seconds)
-                busy, after = services.rss(), cpu_seconds(services.pids() | brokers(stack))
+        async with (
+            processes([["tests.bench.mock_endpoint", str(port)]], environ),
+            services(FLOW, own.stack, environ) as running,
+        ):
+            idle, before = running.rss(), cpu_seconds(running.pids() | brokers(own.stack))
+            flow = await whole_flow(settings, codec, rates, seconds)
+            busy, after = running.rss(), cpu_seconds(running.pids() | brokers(own.stack))
         show(console, raw, flow)
         requests = sum(run.sent for run in flow) + WARM_UP[0] * WARM_UP[1]
         table = Table("process", "idle MB", "after the load MB", "CPU ms a request", title="Memory and CPU")
@@ -262,9 +251,6 @@ async def main(rates: Sequence[int], seconds: float) -> None:
             memory = [f"{at[name] / 1e6:.0f}" if name in at else "" for at in (idle, busy)]
             table.add_row(name, *memory, f"{(after[name] - before[name]) / requests * 1000:.2f}")
         console.print(table)
-    finally:
-        stack.down(purge=True)
-        shutil.rmtree(state, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -13,17 +13,14 @@ import asyncio
 import random
 import statistics
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from penstock.config.kinds import Team
 from penstock.contracts.records import Context, LlmRequest, Message, Sampling
-from penstock.stack import Stack
 from redis.asyncio import Redis
 
 from services.intake.adapters import RedisClaims
@@ -31,6 +28,7 @@ from services.intake.admission import Admission
 from services.intake.core import Decision, Judgement
 from services.intake.queues import RedisQueues
 from services.intake.settlement import Departure
+from tests.bench.bench_stack import bench_stack
 
 
 @dataclass(frozen=True)
@@ -149,13 +147,8 @@ def main() -> None:
     if len(sys.argv) > 1:
         asyncio.run(bench(sys.argv[1]))
         return
-    with tempfile.TemporaryDirectory() as folder:
-        stack = Stack.open("bench-queue", Path(folder))
-        stack.up()
-        try:
-            asyncio.run(bench(stack.environment()["REDIS_URL"]))
-        finally:
-            stack.down(purge=True)
+    with bench_stack("bench-queue") as own:
+        asyncio.run(bench(own.environ["REDIS_URL"]))
 
 
 if __name__ == "__main__":
