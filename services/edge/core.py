@@ -98,6 +98,8 @@ def error_of(result: LlmResult, *, again: bool = False) -> ApiError:
 def _status(result: LlmResult, code: str) -> int:
     if result.status == Status.FAILED and code == "model_unavailable":
         return 503
+    if result.status == Status.FAILED and code == "unsupported_request":
+        return 422
     if result.status == Status.REJECTED:
         if known := _BY_CODE.get(code):
             return known

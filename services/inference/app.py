@@ -182,7 +182,8 @@ def inference_hop(
         if found is None:
             flight.failures += choice.left_alone[choice.passed_over :]
             reason = "no target answered: " + "; ".join(failure.reason for failure in flight.failures)
-            return unanswered(flight, wasted, Status.FAILED, "model_unavailable", reason)
+            code = "unsupported_request" if flight.is_unsupported else "model_unavailable"
+            return unanswered(flight, wasted, Status.FAILED, code, reason)
         target, answered = found
         if is_repeatable(request, target, route.cache) and (kept := kept_of(request, answered, completion_id(request))):
             await answers.keep(request.tenant_id, asked_of(request, target), kept, route.cache.ttl_s)

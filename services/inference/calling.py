@@ -45,6 +45,7 @@ class Call:
     stopped: float | None = None
     cancelled: bool = False
     charged: bool = False
+    of_request: bool = False
     reason: str = ""
 
     @property
@@ -82,6 +83,11 @@ class Flight:
     def latest(self) -> Call | None:
         """The call whose answer is this flight's, if it comes to that: under way, or answered a moment ago."""
         return self.calls[-1] if self.calls and not self.calls[-1].reason else None
+
+    @property
+    def is_unsupported(self) -> bool:
+        """Whether every target was asked, and each refused what the request asks for: none will ever answer it."""
+        return 0 < len(self.calls) == len(self.failures) and all(call.of_request for call in self.calls)
 
 
 class Caller:
@@ -159,7 +165,12 @@ class Caller:
         reason = str(error)
         log.warning("target failed", request_id=flight.request.request_id, model=call.target.model, reason=reason)
         call.stopped = self._clock.monotonic()
-        call.cancelled, call.charged, call.reason = error.cancelled, error.charged, reason
+        call.cancelled, call.charged, call.of_request, call.reason = (
+            error.cancelled,
+            error.charged,
+            error.of_request,
+            reason,
+        )
         _count_pieces(flight, call)
         flight.failures.append(TargetFailure(target=call.target.label, reason=reason))
         if error.charged:

@@ -130,7 +130,7 @@ async def test_a_judge_is_asked_for_json_that_follows_its_schema_and_booked_as_o
 async def test_the_extractive_backend_does_not_pretend_to_follow_a_schema() -> None:
     (event,) = await through([a_request(sampling=Sampling(response_format="{}"))], EXTRACTIVE)
     assert isinstance(event.record, Refusal)
-    assert (event.record.status, event.record.code) == ("failed", "model_unavailable")
+    assert (event.record.status, event.record.code) == ("failed", "unsupported_request")
     assert "cannot follow a JSON schema; ask a route with a model that can" in event.record.reason
 
 
@@ -213,7 +213,8 @@ async def test_an_endpoint_that_fails_ends_the_request_with_the_cause(reply: Rep
         (event,) = await through([a_request()], openai(url, timeout_s=0.5))
     record = event.record
     assert isinstance(record, Refusal)
-    assert (record.status, record.code, record.stage, record.calls) == ("failed", "model_unavailable", "inference", 0)
+    code = "unsupported_request" if reply is bad_request else "model_unavailable"
+    assert (record.status, record.code, record.stage, record.calls) == ("failed", code, "inference", 0)
     assert re.search(words, record.reason)
 
 

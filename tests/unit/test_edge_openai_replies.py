@@ -166,6 +166,8 @@ def test_what_broke_is_sent_again_unless_it_would_be_given_the_same_result() -> 
     # Withdrawn while the request was under way.
     assert error_of(ended("failed", "unknown_route")).status == 500
     assert ("x-should-retry", "false") in error_of(broken, again=True).headers()
+    # No target can do what is asked for: a client does not try a 422 again.
+    assert error_of(ended("failed", "unsupported_request")).status == 422
 
 
 def test_what_is_known_of_a_request() -> None:

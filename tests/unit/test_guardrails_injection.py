@@ -227,3 +227,8 @@ def test_the_whole_scanner_is_linear(unit: str) -> None:
     seconds(1000)
     small, large = seconds(20_000), seconds(160_000)
     assert large < 24 * max(small, 0.02), (small, large)
+
+
+@pytest.mark.parametrize("prompt", ["a", "E", "é", "aaaa", "False", "Answer: C", "pls"])
+def test_what_is_too_short_to_ask_for_anything_is_no_attack(prompt: str) -> None:
+    assert PROMPTS.scan(prompt, RULE, Reference()) == []

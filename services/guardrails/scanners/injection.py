@@ -35,6 +35,10 @@ HIDDEN_BONUS = 0.7
 """Log odds that a text gains that was encoded: who hides it?"""
 SUPPORT = 0.7
 """Weight of the prompts' attack head in a document's sentence."""
+SHORT = 12
+"""Characters of a prompt in Latin letters below which it asks for nothing by itself, unless a rule finds something: no
+attack of the training data is shorter, and what the heads say of an "a" or "Answer: C" is chance.
+"""
 _MENDED = frozenset({"", "split-words", "concatenation"})
 _LOWEST = -9.0
 """Log odds below which a head has nothing more to say."""
@@ -140,7 +144,7 @@ class InjectionScanner:
         self._classifier = classifier
         self._lexicon = lexicon
         self._by_sentence = by_sentence
-        self.version = f"2+{classifier.version}"
+        self.version = f"3+{classifier.version}"
 
     @classmethod
     def for_prompts(cls, models: Path = MODELS) -> "InjectionScanner":
@@ -207,6 +211,8 @@ class InjectionScanner:
         if self._by_sentence and folded.count(" ") < 2 and folded.isascii():
             return self._classifier.kinds[0], -math.inf
         rule_kind, strength = strongest_rule(unwrapped(folded))
+        if not self._by_sentence and not rule_kind and len(folded) < SHORT and folded.isascii():
+            return self._classifier.kinds[0], -math.inf
         kind, margin = self._classifier.learned(folded, networked)
         return rule_kind or kind, margin + ruled(strength)
 
