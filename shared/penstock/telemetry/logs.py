@@ -45,10 +45,7 @@ def configure_logging(service: str, level: str = "info", *, json: bool = True, s
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # These say every poll and every request at info.
-    for chatty in (
-        "aiokafka", "faust", "mode", "httpx", "httpx2", "httpcore", "httpcore2", "openai", "presidio-analyzer",
-        "uvicorn",
-    ):  # fmt: skip
+    for chatty in ("aiokafka", "faust", "mode", "httpx", "httpcore", "presidio-analyzer", "uvicorn"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
     # Reports each step of finding the coordinator and of a rebalance as an error, which they are not: what lasts ends
     # the service with an error of ours.
