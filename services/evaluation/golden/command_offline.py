@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 import msgspec
-from penstock.cli.cluster import one_line_errors
+from penstock.cli.cluster import errors_of_a_check, one_line_errors
 from penstock.contracts.envelope import new_id
 from penstock.contracts.records import Usage
 from penstock.embedding import EmbedderError, embedder_from_settings
@@ -31,8 +31,6 @@ from services.evaluation.golden.scoring import metric_names
 from services.evaluation.golden.variants import Ask, Unfit, Variant
 
 __all__ = ["Given", "Question", "answers_of", "cases", "compare", "compared", "questions_of"]
-
-_CANNOT = 2
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -157,14 +155,10 @@ def compare(file: Path, out: Path, **options: Any) -> None:
 
     Exits 0 where nothing became worse, 1 at a regression or a requirement that is not met, 2 where it cannot run.
     """
-    try:
-        with one_line_errors(DatasetError, EmbedderError, EvaluatorError, RuleError, RunError, Unfit):
-            report = compared(read_dataset(file), **options)
-            out.mkdir(parents=True, exist_ok=True)
-            write_report(report, out)
-    except click.ClickException as error:
-        click.echo(f"Error: {error.format_message()}", err=True)
-        raise SystemExit(_CANNOT) from None
+    with errors_of_a_check(DatasetError, EmbedderError, EvaluatorError, RuleError, RunError, Unfit):
+        report = compared(read_dataset(file), **options)
+        out.mkdir(parents=True, exist_ok=True)
+        write_report(report, out)
     print_report(report, out)
     if not report.ok:
         raise SystemExit(1)

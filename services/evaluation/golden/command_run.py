@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import Mapping, Sequence, Set
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import click
 import msgspec
 from penstock.bus import Producer
-from penstock.cli.cluster import cluster_settings, one_line_errors
+from penstock.cli.cluster import cluster_settings, errors_of_a_check
 from penstock.cli.connection import Connection, connect
 from penstock.client import Client, RequestNotSent
 from penstock.clock import SystemClock
@@ -40,7 +39,6 @@ from services.evaluation.golden.variants import Ask, Configured, Request, Unfit,
 
 __all__ = ["Settings", "chosen_evaluators", "run"]
 
-_CANNOT = 2
 _RUNS = Path("evaluation-runs")
 _UNUSABLE = (
     DatasetError, EmbedderError, EvaluatorError, NotAnswered, ReportError, RequestNotSent, RuleError, RunError, TimeoutError,
@@ -133,18 +131,8 @@ def run(**given: Any) -> None:
     Exits 0 where nothing became worse, 1 at a regression or a requirement that is not met, 2 where it cannot run.
     """
     options = _Options(**given)
-    try:
-        with one_line_errors(*_UNUSABLE):
-            report, folder = asyncio.run(_run(options))
-    except click.ClickException as error:
-        click.echo(f"Error: {error.format_message()}", err=True)
-        raise SystemExit(_CANNOT) from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    except Exception:
-        # Python's own status for what nobody expected is 1, which says here that an answer became worse.
-        traceback.print_exc()
-        raise SystemExit(_CANNOT) from None
+    with errors_of_a_check(*_UNUSABLE):
+        report, folder = asyncio.run(_run(options))
     if options.as_json:
         click.echo(msgspec.json.encode(report))
     else:

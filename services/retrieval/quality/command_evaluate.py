@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import click
 import msgspec
 from penstock.bus import Transient
-from penstock.cli.cluster import one_line_errors
+from penstock.cli.cluster import errors_of_a_check
 from penstock.embedding import EmbedderError, embedder_from_settings
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -28,7 +27,6 @@ from services.retrieval.quality.trec_run import run_lines
 
 __all__ = ["evaluate"]
 
-_CANNOT = 2
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -91,27 +89,10 @@ def evaluate(**given: Any) -> None:
     that of --baseline, 2 where it cannot run.
     """
     options = _Options(**given)
-    try:
-        with one_line_errors(
-            _Unfit,
-            ConfigurationError,
-            EmbedderError,
-            NotRanked,
-            QuestionSetError,
-            StoreMisfit,
-            StoreUnavailable,
-            Transient,
-        ):
-            report = _report(options)
-    except click.ClickException as error:
-        click.echo(f"Error: {error.format_message()}", err=True)
-        raise SystemExit(_CANNOT) from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    except Exception:
-        # Python's own status for what nobody expected is 1, which says here that search became worse.
-        traceback.print_exc()
-        raise SystemExit(_CANNOT) from None
+    with errors_of_a_check(
+        _Unfit, ConfigurationError, EmbedderError, NotRanked, QuestionSetError, StoreMisfit, StoreUnavailable, Transient
+    ):
+        report = _report(options)
     if options.as_json:
         click.echo(msgspec.json.encode(report))
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -20,7 +21,7 @@ from penstock.contracts.registry import RegistryError
 from penstock.redaction import Redaction
 from penstock.settings import KafkaSettings, SettingsError, load_settings
 
-__all__ = ["cluster_settings", "one_line_errors", "table_console"]
+__all__ = ["cluster_settings", "errors_of_a_check", "one_line_errors", "table_console"]
 
 _EXPECTED = (
     CatalogueError,
@@ -84,6 +85,26 @@ def one_line_errors(*others: type[Exception]) -> Iterator[None]:
         raise click.ClickException(str(error)) from error
     finally:
         structlog.configure(**before)
+
+
+@contextmanager
+def errors_of_a_check(*others: type[Exception]) -> Iterator[None]:
+    """As :func:`one_line_errors`, for a command whose exit status 1 says that something became worse.
+
+    Whatever keeps it from running ends with 2: what a person can mend in one line, a defect with its traceback, where
+    Python's own status would be 1. An interruption ends with 130.
+    """
+    try:
+        with one_line_errors(*others):
+            yield
+    except click.ClickException as error:
+        click.echo(f"Error: {error.format_message()}", err=True)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except Exception:
+        traceback.print_exc()
+        raise SystemExit(2) from None
 
 
 def table_console() -> Console:
